@@ -1,0 +1,1 @@
+"""Secure message exchange between borough nodes."""
