@@ -1,0 +1,51 @@
+# The front door. Everything runs inside .venv, which the first target that needs it creates.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-fast test-slow check lint types bench vectors lock clean
+
+.venv/run: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/dev: .venv/run requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	touch $@
+
+demo: .venv/run
+	$(BIN)/exchange demo
+
+test: test-fast test-slow
+
+test-fast: .venv/dev
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/dev
+	$(BIN)/mypy
+
+check: lint types test
+
+bench: .venv/run
+	$(BIN)/python -m benchmarks
+
+vectors: .venv/dev
+	$(BIN)/python tests/vectors/generate.py
+
+# Needs uv (pip install uv). Resolves anew; commit both files.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml build-requirements.in -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml build-requirements.in -c requirements.lock -o requirements-dev.lock
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
