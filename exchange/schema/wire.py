@@ -1,0 +1,230 @@
+"""What crosses between nodes: cards, manifests, receipts, and the payloads of envelopes and replies.
+
+Invariants:
+
+* Every struct is MessagePack, strict: unknown fields are refused, sizes are bounded, times are aware and UTC.
+* Card, manifest and receipt are bodies of statements, so their bytes are kept and checked as received.
+* A payload names its sender only to say which keys to check it against; nothing in it is trusted before its proofs hold.
+
+Source: docs/protocol.md, "Messages".
+"""
+
+import enum
+from datetime import datetime
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from exchange.schema.errors import WireInvalid
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+
+CARD: Final = "card"
+MANIFEST: Final = "manifest"
+RECEIPT: Final = "receipt"
+
+OriginText = Annotated[str, Meta(min_length=1, max_length=200)]
+AreaText = Annotated[str, Meta(pattern=r"^[EWSN][0-9]{8}\Z")]
+NameText = Annotated[str, Meta(min_length=1, max_length=200)]
+KindText = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}\Z")]
+SectionText = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}\Z")]
+MessageText = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
+KeyIdBytes = Annotated[bytes, Meta(min_length=16, max_length=16)]
+HashBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
+SealingKeyBytes = Annotated[bytes, Meta(min_length=1216, max_length=1216)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+VersionOne = Annotated[int, Meta(ge=VERSION, le=VERSION)]
+ProofText = Annotated[str, Meta(max_length=32_768)]
+StatementBytes = Annotated[bytes, Meta(max_length=4 * 1024 * 1024)]
+
+
+class Rung(enum.Enum):
+    """How far a section has come at its receiver; the first four are steps of one ladder."""
+
+    RECEIVED = "received"
+    ROUTED = "routed"
+    DELIVERED = "delivered"
+    OWNED = "owned"
+    QUERIED = "queried"
+    REDIRECTED = "redirected"
+    EXPIRED = "expired"
+    RECALLED = "recalled"
+    ERASED = "erased"
+
+
+class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of all that crosses: frozen, named fields, nothing unknown."""
+
+
+class CardSealingKey(Wire):
+    """An HPKE X-Wing public key of the node and the time in which senders may use it."""
+
+    key: SealingKeyBytes
+    not_before: Moment
+    not_after: Moment
+
+
+class CardAgency(Wire):
+    """An agency that the node serves; `key` is its own HPKE X-Wing key in sealed mode, else absent."""
+
+    kind: KindText
+    key: SealingKeyBytes | None = None
+
+
+class Card(Wire):
+    """A node's description of itself; `signing_keys` are vkeys (C2SP signed-note), Ed25519 first, then ML-DSA-44."""
+
+    version: VersionOne
+    origin: OriginText
+    area: AreaText
+    name: NameText
+    url: Annotated[str, Meta(min_length=1, max_length=500)]
+    serial: Count
+    issued_at: Moment
+    expires_at: Moment
+    signing_keys: Annotated[tuple[str, ...], Meta(min_length=2, max_length=2)]
+    sealing_keys: Annotated[tuple[CardSealingKey, ...], Meta(min_length=1, max_length=8)]
+    agencies: Annotated[tuple[CardAgency, ...], Meta(max_length=64)]
+    tls_spki_sha256: Annotated[tuple[HashBytes, ...], Meta(max_length=4)] = ()
+
+
+class SectionEntry(Wire):
+    """One sealed section: who may read it, the SHA-256 of its ciphertext, and the commitment to its plaintext."""
+
+    name: SectionText
+    readers: Annotated[tuple[KindText, ...], Meta(min_length=1, max_length=64)]
+    sha256: HashBytes
+    commitment: HashBytes
+
+
+class ParcelEntry(Wire):
+    """The section secrets for one recipient key."""
+
+    key_id: KeyIdBytes
+    parcel: Annotated[bytes, Meta(max_length=65_536)]
+
+
+class Manifest(Wire):
+    """What one form message is: from whom, to whom, which sections, and the parcels that open them.
+
+    `card_serial` is the serial of the receiver's card from which the recipients were computed.
+    """
+
+    version: VersionOne
+    message_id: MessageText
+    sender: OriginText
+    recipient: OriginText
+    from_area: AreaText
+    to_area: AreaText
+    created_at: Moment
+    expires_at: Moment
+    urgent: bool
+    card_serial: Count
+    sections: Annotated[tuple[SectionEntry, ...], Meta(min_length=1, max_length=256)]
+    parcels: Annotated[tuple[ParcelEntry, ...], Meta(min_length=1, max_length=65)]
+    supersedes: MessageText | None = None
+
+
+class Placement(Wire):
+    """One section at one agency kind: what a rung is said of."""
+
+    section: SectionText
+    agency: KindText
+
+
+class Receipt(Wire):
+    """A signed acknowledgement of the manifest whose leaf hash is `leaf_hash`.
+
+    `received` speaks of the whole message and has no placements; every other rung names its own.
+    """
+
+    version: VersionOne
+    message_id: MessageText
+    leaf_hash: HashBytes
+    rung: Rung
+    origin: OriginText
+    recipient: OriginText
+    at: Moment
+    placements: Annotated[tuple[Placement, ...], Meta(max_length=4096)] = ()
+    holder: Annotated[str, Meta(max_length=200)] | None = None
+    reason: Annotated[str, Meta(max_length=1000)] | None = None
+
+
+class ProvenStatement(Wire):
+    """A statement and its C2SP tlog-proof."""
+
+    statement: StatementBytes
+    proof: ProofText
+
+
+class Consistency(Wire):
+    """An RFC 6962 consistency proof from the tree of `first` leaves to the checkpoint beside it."""
+
+    first: Count
+    path: Annotated[tuple[HashBytes, ...], Meta(max_length=64)]
+
+
+class EnvelopePayload(Wire):
+    """What an envelope holds. All proofs are against one checkpoint of the sender's log.
+
+    `holds` is the size of the receiver's log that the sender has verified; `reply_secret` seals the reply.
+    """
+
+    version: VersionOne
+    sender: OriginText
+    holds: Count
+    consistency: Consistency
+    reply_secret: HashBytes
+    items: Annotated[tuple[ProvenStatement, ...], Meta(min_length=1, max_length=256)]
+    ciphertexts: Annotated[tuple[bytes, ...], Meta(max_length=4096)] = ()
+
+
+class ProblemDetails(Wire):
+    """Why an item was refused, in the members of an RFC 9457 problem document; `code` is stable."""
+
+    code: Annotated[str, Meta(max_length=80)]
+    detail: Annotated[str, Meta(max_length=500)]
+
+
+class Result(Wire):
+    """What became of one item of an envelope: accepted (a manifest gets its `received` receipt) or refused."""
+
+    leaf_hash: HashBytes
+    receipt: ProvenStatement | None = None
+    problem: ProblemDetails | None = None
+
+
+class ReplyPayload(Wire):
+    """The answer to an envelope: one result per item in the same order, and the replier's view of both logs."""
+
+    version: VersionOne
+    holds: Count
+    consistency: Consistency
+    results: Annotated[tuple[Result, ...], Meta(max_length=256)]
+
+
+_encoder = msgspec.msgpack.Encoder()
+encode_wire = _encoder.encode
+
+card_decoder = msgspec.msgpack.Decoder(Card)
+manifest_decoder = msgspec.msgpack.Decoder(Manifest)
+receipt_decoder = msgspec.msgpack.Decoder(Receipt)
+envelope_decoder = msgspec.msgpack.Decoder(EnvelopePayload)
+reply_decoder = msgspec.msgpack.Decoder(ReplyPayload)
+
+
+def decode_wire(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
+    """Decode `data` strictly.
+
+    Raises:
+        WireInvalid: not MessagePack, or not of the decoder's type; the message names the path and no content.
+    """
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        path = str(error).rpartition(" - at ")[2].strip("`") if " - at " in str(error) else "$"
+        raise WireInvalid(f"the {decoder.type.__name__.lower()} does not fit its schema at {path}") from None

@@ -1,0 +1,93 @@
+"""The borough's registered agencies and the bearer tokens of the local API; both lists are short."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, delete, insert, select
+
+from exchange.store.errors import AlreadyThere, NotFound
+from exchange.store.tables import agencies, tokens
+from exchange.store.transaction import Sql, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class AgencyRow:
+    """An agency's endpoint; `networks` are CIDR texts joined by commas that its address may lie in."""
+
+    id: str
+    kind: str
+    url: str
+    wrapped_secret: bytes
+    networks: str
+    ca_file: str | None
+    added_at_ms: int
+
+
+_COLUMNS = tuple(agencies.c)
+_all = Sql(select(*_COLUMNS).order_by(agencies.c.kind))
+_by_kind = Sql(select(*_COLUMNS).where(agencies.c.kind == bindparam("kind")))
+_by_id = Sql(select(*_COLUMNS).where(agencies.c.id == bindparam("id")))
+_add = Sql(insert(agencies).values({column.name: bindparam(column.name) for column in _COLUMNS}))
+_remove = Sql(delete(agencies).where(agencies.c.id == bindparam("id")))
+_add_token = Sql(insert(tokens).values({column.name: bindparam(column.name) for column in tokens.c}))
+_token = Sql(select(tokens.c.expires_at_ms).where(tokens.c.hash == bindparam("hash")))
+
+
+async def all_agencies(tx: Transaction) -> list[AgencyRow]:
+    """Every registered agency, by kind."""
+    return [AgencyRow(*row) for row in await tx.fetch_all(_all, {})]
+
+
+async def agency_of_kind(tx: Transaction, kind: str) -> AgencyRow | None:
+    """The agency of that kind, if there is one."""
+    row = await tx.fetch_one(_by_kind, {"kind": kind})
+    return AgencyRow(*row) if row else None
+
+
+async def agency(tx: Transaction, agency_id: str) -> AgencyRow:
+    """The agency with that id.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await tx.fetch_one(_by_id, {"id": agency_id})
+    if row is None:
+        raise NotFound(f"no agency {agency_id} is registered")
+    return AgencyRow(*row)
+
+
+async def add_agency(tx: Transaction, row: AgencyRow) -> None:
+    """Register an agency.
+
+    Raises:
+        AlreadyThere: one of that kind is registered; a section goes to one agency of a kind.
+    """
+    present = await agency_of_kind(tx, row.kind)
+    if present is not None:
+        raise AlreadyThere(f"an agency of kind {row.kind} is registered already, as {present.id}")
+    await tx.execute(_add, {column.name: getattr(row, column.name) for column in _COLUMNS})
+
+
+async def remove_agency(tx: Transaction, agency_id: str) -> None:
+    """Forget an agency.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if await tx.execute(_remove, {"id": agency_id}) == 0:
+        raise NotFound(f"no agency {agency_id} is registered")
+
+
+async def add_token(
+    tx: Transaction, token_id: str, name: str, digest: bytes, now_ms: int, expires_at_ms: int | None
+) -> None:
+    """Keep the SHA-256 of a bearer token."""
+    await tx.execute(
+        _add_token,
+        {"id": token_id, "name": name, "hash": digest, "created_at_ms": now_ms, "expires_at_ms": expires_at_ms},
+    )
+
+
+async def token_is_valid(tx: Transaction, digest: bytes, now_ms: int) -> bool:
+    """Whether a token of that SHA-256 was issued and has not expired."""
+    row = await tx.fetch_one(_token, {"hash": digest})
+    return row is not None and (row[0] is None or row[0] > now_ms)

@@ -1,0 +1,53 @@
+"""What can go wrong with the store."""
+
+from typing import ClassVar
+
+from exchange.errors import ExchangeError
+
+
+class StoreError(ExchangeError):
+    """The store could not do what was asked."""
+
+    code: ClassVar[str] = "store"
+
+
+class StoreUnavailable(StoreError):
+    """The database refused or failed; nothing of the operation was kept."""
+
+    code = "store-unavailable"
+    hint = "Check the disk's free space and permissions; the node goes on by itself once the store answers."
+
+
+class StoreInUse(StoreError):
+    """Another process has the store open."""
+
+    code = "store-in-use"
+    hint = "Stop the other node that uses this directory, or give this one a directory of its own."
+
+
+class StoreTooNew(StoreError):
+    """The database was written by a newer version of the program."""
+
+    code = "store-too-new"
+    hint = "Install the version that last ran on this directory, or a newer one; nothing was changed."
+
+
+class Conflict(StoreError):
+    """The same message id arrived with another content."""
+
+    code = "conflict"
+    hint = "Tell the sending borough: its node used one message id for two messages."
+
+
+class NotFound(StoreError):
+    """Nothing with that id is in the store."""
+
+    code = "not-found"
+    hint = "Check the id; `exchange outbox` and `exchange inbox` list what is there."
+
+
+class AlreadyThere(StoreError):
+    """Something with that id is in the store already."""
+
+    code = "already-there"
+    hint = "Remove the present one first."

@@ -1,0 +1,182 @@
+"""The node's append-only log in the database (RFC 6962 section 2.1, C2SP tlog-checkpoint).
+
+* A batch appends all its leaves at once and signs one checkpoint over them, in the batch's own transaction.
+* A statement's proof is against the first checkpoint that covers it, so it is the same whenever it is made again.
+* Complete subtrees are stored once and never change; incomplete ones are computed.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, insert, select, update
+
+from exchange.crypto.merkle import (
+    Frontier,
+    NodeId,
+    consistency_needs,
+    consistency_path,
+    frontier_ids,
+    inclusion_needs,
+    inclusion_path,
+)
+from exchange.crypto.proof import format_proof
+from exchange.store.errors import NotFound, StoreError
+from exchange.store.tables import checkpoints, log_head, log_nodes, statements
+from exchange.store.transaction import LogEntry, Sql, Transaction
+
+#: Signs the checkpoint of a tree: size, root, time in seconds since 1970; returns the signed note.
+CheckpointSigner = Callable[[int, bytes, int], str]
+
+_head = Sql(select(log_head.c.size, log_head.c.frontier).where(log_head.c.id == 1).with_for_update())
+_head_size = Sql(select(log_head.c.size).where(log_head.c.id == 1))
+_set_head = Sql(
+    update(log_head).where(log_head.c.id == 1).values(size=bindparam("new_size"), frontier=bindparam("new_frontier"))
+)
+_first_head = Sql(insert(log_head).values(id=1, size=bindparam("new_size"), frontier=bindparam("new_frontier")))
+_add_node = Sql(
+    insert(log_nodes).values(level=bindparam("level"), position=bindparam("position"), hash=bindparam("hash"))
+)
+_node = Sql(
+    select(log_nodes.c.hash).where(
+        log_nodes.c.level == bindparam("level"), log_nodes.c.position == bindparam("position")
+    )
+)
+_add_statement = Sql(
+    insert(statements).values(
+        position=bindparam("position"),
+        leaf_hash=bindparam("leaf_hash"),
+        type=bindparam("type"),
+        statement=bindparam("statement"),
+    )
+)
+_statement = Sql(select(statements.c.statement).where(statements.c.position == bindparam("position")))
+_add_checkpoint = Sql(
+    insert(checkpoints).values(size=bindparam("size"), text=bindparam("text"), at_ms=bindparam("at_ms"))
+)
+_covering_checkpoint = Sql(
+    select(checkpoints.c.size, checkpoints.c.text)
+    .where(checkpoints.c.size > bindparam("position"))
+    .order_by(checkpoints.c.size)
+    .limit(1)
+)
+_latest_checkpoint = Sql(select(checkpoints.c.size, checkpoints.c.text).order_by(checkpoints.c.size.desc()).limit(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The latest checkpoint of the node's own log."""
+
+    size: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenEntry:
+    """A statement of the node's own log and its tlog-proof."""
+
+    statement: bytes
+    proof: str
+
+
+async def append_batch(
+    tx: Transaction, entries: Sequence[tuple[str, LogEntry]], sign: CheckpointSigner, now_ms: int
+) -> list[str]:
+    """Append `entries` (type and entry), store one signed checkpoint, and return each entry's tlog-proof.
+
+    The entries' positions follow on from the log's size.
+    """
+    row = await tx.fetch_one(_head, {})
+    frontier = Frontier.from_bytes(row[0], row[1]) if row else Frontier.from_bytes(0, b"")
+    old = dict(zip(frontier_ids(frontier.size), frontier.hashes, strict=True))
+    if entries and entries[0][1].position != frontier.size:
+        raise StoreError(f"the log moved from {entries[0][1].position} to {frontier.size} within one batch")
+    grown, new_nodes = frontier.append([entry.leaf_hash for _, entry in entries])
+    checkpoint = sign(grown.size, grown.root(), now_ms // 1000)
+    await tx.execute_many(
+        _add_node, [{"level": node.level, "position": node.index, "hash": value} for node, value in new_nodes]
+    )
+    await tx.execute_many(
+        _add_statement,
+        [
+            {
+                "position": entry.position,
+                "leaf_hash": entry.leaf_hash,
+                "type": statement_type,
+                "statement": entry.statement,
+            }
+            for statement_type, entry in entries
+        ],
+    )
+    await tx.execute(_add_checkpoint, {"size": grown.size, "text": checkpoint, "at_ms": now_ms})
+    head = {"new_size": grown.size, "new_frontier": grown.to_bytes()}
+    await tx.execute(_set_head if row else _first_head, head)
+    nodes = old | dict(new_nodes)
+    return [
+        format_proof(entry.position, inclusion_path(entry.position, grown.size, nodes), checkpoint)
+        for _, entry in entries
+    ]
+
+
+async def log_size(tx: Transaction) -> int:
+    """The number of leaves in the log."""
+    row = await tx.fetch_one(_head_size, {})
+    return int(row[0]) if row else 0
+
+
+async def latest_head(tx: Transaction) -> Head:
+    """The latest checkpoint.
+
+    Raises:
+        NotFound: nothing has been signed yet.
+    """
+    row = await tx.fetch_one(_latest_checkpoint, {})
+    if row is None:
+        raise NotFound("the log is empty")
+    return Head(*row)
+
+
+async def statement_at(tx: Transaction, position: int) -> bytes:
+    """The encoded statement at `position`.
+
+    Raises:
+        NotFound: the log is shorter.
+    """
+    row = await tx.fetch_one(_statement, {"position": position})
+    if row is None:
+        raise NotFound(f"the log has no statement {position}")
+    return bytes(row[0])
+
+
+async def proven_at(tx: Transaction, position: int, head: Head | None = None) -> ProvenEntry:
+    """The statement at `position` with its proof against `head`, or else the first checkpoint that covers it."""
+    statement = await statement_at(tx, position)
+    if head is None:
+        row = await tx.fetch_one(_covering_checkpoint, {"position": position})
+        if row is None:
+            raise NotFound(f"no checkpoint covers statement {position}")
+        head = Head(*row)
+    nodes = await _read_nodes(tx, inclusion_needs(position, head.size))
+    return ProvenEntry(statement, format_proof(position, inclusion_path(position, head.size, nodes), head.text))
+
+
+async def consistency_between(tx: Transaction, first: int, second: int) -> list[bytes]:
+    """The consistency proof between two sizes of the log; empty where `first` is 0 or equals `second`.
+
+    Raises:
+        NotFound: the log never had these sizes.
+    """
+    if not 0 <= first <= second <= await log_size(tx):
+        raise NotFound("the log never had that size")
+    if first in (0, second):
+        return []
+    return consistency_path(first, second, await _read_nodes(tx, consistency_needs(first, second)))
+
+
+async def _read_nodes(tx: Transaction, needs: Iterable[NodeId]) -> dict[NodeId, bytes]:
+    nodes: dict[NodeId, bytes] = {}
+    for node in needs:
+        row = await tx.fetch_one(_node, {"level": node.level, "position": node.index})
+        if row is None:
+            raise StoreError(f"the log lacks node {node.level}/{node.index}")
+        nodes[node] = bytes(row[0])
+    return nodes

@@ -1,0 +1,402 @@
+"""Form messages, in both directions: the manifest as signed, sealed sections, placements, receipts, timeline.
+
+`messages (origin, message_id)` is unique and makes a message arrive once. Section secrets are sealed under the
+message's own key, which stands wrapped in `message_keys`: deleting that one row erases the content.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import bindparam, insert, or_, select, update
+
+from exchange.store.errors import NotFound
+from exchange.store.tables import alarms, message_keys, messages, placements, receipts, sections, timeline
+from exchange.store.transaction import Sql, Transaction
+
+OUTBOUND: Final = "out"
+INBOUND: Final = "in"
+
+#: A rung replaces one below it; the same or a lower one that arrives late changes nothing.
+_RANKS: Final = {None: 0, "received": 1, "routed": 2, "delivered": 3, "owned": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRow:
+    """A message; `statement` is its manifest as signed, `proof` is kept for the ones of other nodes' logs."""
+
+    number: int
+    origin: str
+    message_id: str
+    direction: str
+    peer: str
+    leaf_hash: bytes
+    statement: bytes
+    proof: str | None
+    position: int | None
+    received_position: int | None
+    urgent: int
+    created_at_ms: int
+    expires_at_ms: int
+    stored_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SectionRow:
+    """A sealed section; `sealed_secret` is absent where this node cannot open it."""
+
+    section: str
+    sealed_secret: bytes | None
+    ciphertext: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRow:
+    """How far one section has come at one agency."""
+
+    section: str
+    agency: str
+    rung: str | None
+    at_ms: int | None
+    holder: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """A receipt; `proof` stands for those of other nodes' logs, `position` for our own."""
+
+    rung: str
+    statement: bytes
+    proof: str | None
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of a message's timeline."""
+
+    at_ms: int
+    event: str
+    section: str | None
+    agency: str | None
+    detail: str | None
+
+
+_COLUMNS = tuple(messages.c)
+_ADDED = tuple(column.name for column in messages.c if column.name != "number")
+_add = Sql(insert(messages).values({name: bindparam(name) for name in _ADDED}).returning(messages.c.number))
+_by_id = Sql(
+    select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number).limit(1)
+)
+_by_origin = Sql(
+    select(*_COLUMNS).where(messages.c.origin == bindparam("origin"), messages.c.message_id == bindparam("message_id"))
+)
+_by_number = Sql(select(*_COLUMNS).where(messages.c.number == bindparam("number")))
+_set_received = Sql(
+    update(messages).where(messages.c.number == bindparam("key")).values(received_position=bindparam("new_position"))
+)
+_list = Sql(
+    select(*_COLUMNS)
+    .where(messages.c.direction == bindparam("direction"))
+    .order_by(messages.c.number.desc())
+    .limit(bindparam("most"))
+)
+_add_key = Sql(insert(message_keys).values(message=bindparam("message"), wrapped=bindparam("wrapped")))
+_key = Sql(select(message_keys.c.wrapped).where(message_keys.c.message == bindparam("message")))
+_add_section = Sql(
+    insert(sections).values(
+        message=bindparam("message"),
+        section=bindparam("section"),
+        sealed_secret=bindparam("sealed_secret"),
+        ciphertext=bindparam("ciphertext"),
+    )
+)
+_section_columns = (sections.c.section, sections.c.sealed_secret, sections.c.ciphertext)
+_sections = Sql(select(*_section_columns).where(sections.c.message == bindparam("message")))
+_section = Sql(
+    select(*_section_columns).where(
+        sections.c.message == bindparam("message"), sections.c.section == bindparam("section")
+    )
+)
+_add_placement = Sql(
+    insert(placements).values(
+        message=bindparam("message"),
+        section=bindparam("section"),
+        agency=bindparam("agency"),
+        rung=bindparam("rung"),
+        at_ms=bindparam("at_ms"),
+    )
+)
+_placements = Sql(
+    select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms, placements.c.holder)
+    .where(placements.c.message == bindparam("message"))
+    .order_by(placements.c.section, placements.c.agency)
+)
+_LOWER: Final = {
+    rung: Sql(
+        update(placements)
+        .where(
+            placements.c.message == bindparam("message_key"),
+            placements.c.section == bindparam("section_key"),
+            placements.c.agency == bindparam("agency_key"),
+            or_(
+                placements.c.rung.is_(None),
+                placements.c.rung.in_([name for name, other in _RANKS.items() if name and other < rank]),
+            )
+            if rank > 1
+            else placements.c.rung.is_(None),
+        )
+        .values(rung=rung, at_ms=bindparam("now_ms"))
+    )
+    for rung, rank in _RANKS.items()
+    if rung
+}
+_LOWER_ALL: Final = Sql(
+    update(placements)
+    .where(placements.c.message == bindparam("message_key"), placements.c.rung.is_(None))
+    .values(rung="received", at_ms=bindparam("now_ms"))
+)
+_add_receipt = Sql(
+    insert(receipts).values(
+        leaf_hash=bindparam("leaf_hash"),
+        message=bindparam("message"),
+        rung=bindparam("rung"),
+        statement=bindparam("statement"),
+        proof=bindparam("proof"),
+        position=bindparam("position"),
+        at_ms=bindparam("at_ms"),
+    )
+)
+_receipt = Sql(select(receipts.c.rung).where(receipts.c.leaf_hash == bindparam("leaf_hash")))
+_receipts = Sql(
+    select(receipts.c.rung, receipts.c.statement, receipts.c.proof, receipts.c.position)
+    .where(receipts.c.message == bindparam("message"))
+    .order_by(receipts.c.at_ms, receipts.c.leaf_hash)
+)
+_add_event = Sql(
+    insert(timeline).values(
+        message=bindparam("message"),
+        at_ms=bindparam("at_ms"),
+        event=bindparam("event"),
+        section=bindparam("section"),
+        agency=bindparam("agency"),
+        detail=bindparam("detail"),
+    )
+)
+_events = Sql(
+    select(timeline.c.at_ms, timeline.c.event, timeline.c.section, timeline.c.agency, timeline.c.detail)
+    .where(timeline.c.message == bindparam("message"))
+    .order_by(timeline.c.number)
+)
+_add_alarm = Sql(
+    insert(alarms).values(
+        at_ms=bindparam("at_ms"),
+        kind=bindparam("kind"),
+        origin=bindparam("origin"),
+        detail=bindparam("detail"),
+        evidence=bindparam("evidence"),
+    )
+)
+_alarms = Sql(
+    select(alarms.c.at_ms, alarms.c.kind, alarms.c.origin, alarms.c.detail)
+    .order_by(alarms.c.number.desc())
+    .limit(bindparam("most"))
+)
+
+
+async def add_message(tx: Transaction, row: MessageRow, wrapped_key: bytes, sealed: Iterable[SectionRow]) -> int:
+    """Store a message with its key and sections; return its number (`row.number` is not used)."""
+    number = await tx.insert(_add, {name: getattr(row, name) for name in _ADDED})
+    await tx.execute(_add_key, {"message": number, "wrapped": wrapped_key})
+    await tx.execute_many(
+        _add_section,
+        [
+            {
+                "message": number,
+                "section": section.section,
+                "sealed_secret": section.sealed_secret,
+                "ciphertext": section.ciphertext,
+            }
+            for section in sealed
+        ],
+    )
+    return number
+
+
+async def find_message(tx: Transaction, origin: str, message_id: str) -> MessageRow | None:
+    """The message that `origin` sent under that id, if it is here."""
+    row = await tx.fetch_one(_by_origin, {"origin": origin, "message_id": message_id})
+    return MessageRow(*row) if row else None
+
+
+async def message_by_id(tx: Transaction, message_id: str) -> MessageRow:
+    """The message with that id, whoever sent it.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await tx.fetch_one(_by_id, {"message_id": message_id})
+    if row is None:
+        raise NotFound(f"there is no message {message_id}")
+    return MessageRow(*row)
+
+
+async def message_by_number(tx: Transaction, number: int) -> MessageRow:
+    """The message with that number.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = await tx.fetch_one(_by_number, {"number": number})
+    if row is None:
+        raise NotFound(f"there is no message number {number}")
+    return MessageRow(*row)
+
+
+async def list_messages(tx: Transaction, direction: str, most: int) -> list[MessageRow]:
+    """The latest messages of a direction, newest first."""
+    return [MessageRow(*row) for row in await tx.fetch_all(_list, {"direction": direction, "most": most})]
+
+
+async def set_received_position(tx: Transaction, number: int, position: int) -> None:
+    """Note where in the node's log the message's `received` receipt stands."""
+    await tx.execute(_set_received, {"key": number, "new_position": position})
+
+
+async def wrapped_key_of(tx: Transaction, number: int) -> bytes:
+    """The wrapped key of a message.
+
+    Raises:
+        NotFound: it was erased.
+    """
+    row = await tx.fetch_one(_key, {"message": number})
+    if row is None:
+        raise NotFound("the content of this message was erased")
+    return bytes(row[0])
+
+
+async def sections_of(tx: Transaction, number: int) -> list[SectionRow]:
+    """The sealed sections of a message."""
+    return [SectionRow(*row) for row in await tx.fetch_all(_sections, {"message": number})]
+
+
+async def section_of(tx: Transaction, number: int, section: str) -> SectionRow:
+    """One sealed section.
+
+    Raises:
+        NotFound: the message has none of that name.
+    """
+    row = await tx.fetch_one(_section, {"message": number, "section": section})
+    if row is None:
+        raise NotFound(f"the message has no section {section}")
+    return SectionRow(*row)
+
+
+async def add_placements(tx: Transaction, number: int, rows: Sequence[PlacementRow]) -> None:
+    """Write where each section is to go, with the rung that it starts on."""
+    await tx.execute_many(
+        _add_placement,
+        [
+            {"message": number, "section": row.section, "agency": row.agency, "rung": row.rung, "at_ms": row.at_ms}
+            for row in rows
+        ],
+    )
+
+
+async def placements_of(tx: Transaction, number: int) -> list[PlacementRow]:
+    """How far each section of a message has come."""
+    return [PlacementRow(*row) for row in await tx.fetch_all(_placements, {"message": number})]
+
+
+async def raise_rung(tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[str, str]], now_ms: int) -> None:
+    """Move sections at agencies up to `rung`; what stands there or higher already stays."""
+    await tx.execute_many(
+        _LOWER[rung],
+        [
+            {"message_key": number, "section_key": section, "agency_key": kind, "now_ms": now_ms}
+            for section, kind in pairs
+        ],
+    )
+
+
+async def raise_all_to_received(tx: Transaction, number: int, now_ms: int) -> None:
+    """Note that the whole message has been received."""
+    await tx.execute(_LOWER_ALL, {"message_key": number, "now_ms": now_ms})
+
+
+async def add_receipt(
+    tx: Transaction,
+    number: int,
+    rung: str,
+    leaf_hash: bytes,
+    statement: bytes,
+    now_ms: int,
+    *,
+    proof: str | None = None,
+    position: int | None = None,
+) -> bool:
+    """Keep a receipt; False where it was here already."""
+    if await tx.fetch_one(_receipt, {"leaf_hash": leaf_hash}) is not None:
+        return False
+    await tx.execute(
+        _add_receipt,
+        {
+            "leaf_hash": leaf_hash,
+            "message": number,
+            "rung": rung,
+            "statement": statement,
+            "proof": proof,
+            "position": position,
+            "at_ms": now_ms,
+        },
+    )
+    return True
+
+
+async def receipts_of(tx: Transaction, number: int) -> list[ReceiptRow]:
+    """The receipts of a message, oldest first."""
+    return [ReceiptRow(*row) for row in await tx.fetch_all(_receipts, {"message": number})]
+
+
+async def add_event(
+    tx: Transaction,
+    number: int,
+    event: str,
+    now_ms: int,
+    *,
+    section: str | None = None,
+    agency: str | None = None,
+    detail: str | None = None,
+) -> None:
+    """Add a line to a message's timeline; `detail` never holds content of a form."""
+    await tx.execute(
+        _add_event,
+        {
+            "message": number,
+            "at_ms": now_ms,
+            "event": event,
+            "section": section,
+            "agency": agency,
+            "detail": detail,
+        },
+    )
+
+
+async def events_of(tx: Transaction, number: int) -> list[EventRow]:
+    """The timeline of a message."""
+    return [EventRow(*row) for row in await tx.fetch_all(_events, {"message": number})]
+
+
+async def add_alarm(
+    tx: Transaction, kind: str, origin: str, detail: str, now_ms: int, evidence: bytes | None = None
+) -> None:
+    """Tell the admins; `evidence` is sealed by the store key."""
+    await tx.execute(
+        _add_alarm, {"at_ms": now_ms, "kind": kind, "origin": origin, "detail": detail, "evidence": evidence}
+    )
+
+
+async def list_alarms(tx: Transaction, most: int) -> list[tuple[int, str, str, str]]:
+    """The latest alarms, newest first: time, kind, origin, detail."""
+    rows = await tx.fetch_all(_alarms, {"most": most})
+    return [(int(row[0]), str(row[1]), str(row[2]), str(row[3])) for row in rows]

@@ -1,0 +1,53 @@
+"""Bring a database to the schema of this version (Alembic); refuse one from the future."""
+
+from pathlib import Path
+from typing import Any
+
+import pysqlite3
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import NullPool
+
+from exchange.store.errors import StoreTooNew, StoreUnavailable
+
+_SCRIPTS = Path(__file__).parent / "migrations"
+
+
+def migrate(connection: Connection) -> None:
+    """Run what is missing of the migrations.
+
+    Raises:
+        StoreTooNew: the database names a revision that this version does not know.
+    """
+    scripts = ScriptDirectory(str(_SCRIPTS))
+    known = {script.revision for script in scripts.walk_revisions()}
+
+    def upgrade(revision: Any, _: MigrationContext) -> Any:
+        return scripts._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic's own command does
+
+    context = MigrationContext.configure(connection, opts={"fn": upgrade, "script": scripts})
+    current = context.get_current_revision()
+    if current is not None and current not in known:
+        raise StoreTooNew(f"the store is at revision {current}, which this version does not know")
+    with Operations.context(context):
+        context.run_migrations()
+
+
+def migrate_sqlite(path: Path) -> None:
+    """Migrate the SQLite file at `path` before anything else opens it.
+
+    Raises:
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: the file is not a database, or cannot be written.
+    """
+    engine = create_engine(f"sqlite:///{path}", module=pysqlite3, poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            migrate(connection)
+    except DatabaseError as error:
+        raise StoreUnavailable(f"cannot open the store at {path}: {error.orig}") from None
+    finally:
+        engine.dispose()

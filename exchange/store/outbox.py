@@ -1,0 +1,317 @@
+"""What is to be delivered: rows written in the transaction of the message itself.
+
+* A lane is a destination: `peer:ORIGIN` or `agency:KIND`. Within a lane, urgent first, otherwise in order.
+* A row is `due` until it is delivered and deleted, or `held` with a reason until a person releases it.
+* A claim is a lease: a row whose worker died is claimed again when the lease has run out.
+
+`outbox_due (lane, state, rank, number)` serves every claim.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+
+from exchange.store.errors import NotFound
+from exchange.store.tables import lanes, messages, outbox
+from exchange.store.transaction import Sql, Transaction
+
+MANIFEST: Final = "manifest"
+STATEMENT: Final = "statement"
+WEBHOOK: Final = "webhook"
+
+URGENT_RANK: Final = 0
+USUAL_RANK: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One row of the outbox."""
+
+    number: int
+    lane: str
+    rank: int
+    kind: str
+    position: int | None
+    message: int | None
+    section: str | None
+    agency: str | None
+    event_id: str | None
+    attempts: int
+    deadline_ms: int
+    created_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRow:
+    """How a destination is doing."""
+
+    lane: str
+    failures: int
+    next_attempt_ms: int
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRow:
+    """A delivery that waits for a person."""
+
+    number: int
+    lane: str
+    kind: str
+    message_id: str | None
+    section: str | None
+    agency: str | None
+    created_at_ms: int
+    reason: str
+
+
+_DELIVERY = (
+    outbox.c.number,
+    outbox.c.lane,
+    outbox.c.rank,
+    outbox.c.kind,
+    outbox.c.position,
+    outbox.c.message,
+    outbox.c.section,
+    outbox.c.agency,
+    outbox.c.event_id,
+    outbox.c.attempts,
+    outbox.c.deadline_ms,
+    outbox.c.created_at_ms,
+)
+_ADDED = (
+    "lane",
+    "state",
+    "rank",
+    "kind",
+    "position",
+    "message",
+    "section",
+    "agency",
+    "event_id",
+    "attempts",
+    "lease_until_ms",
+    "deadline_ms",
+    "created_at_ms",
+    "reason",
+)
+_add = Sql(insert(outbox).values({name: bindparam(name) for name in _ADDED}))
+_claim = Sql(
+    select(*_DELIVERY)
+    .where(outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.lease_until_ms <= bindparam("now_ms"))
+    .order_by(outbox.c.rank, outbox.c.number)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_lease = Sql(
+    update(outbox)
+    .where(outbox.c.number == bindparam("key"))
+    .values(lease_until_ms=bindparam("until_ms"), attempts=outbox.c.attempts + 1)
+)
+_done = Sql(delete(outbox).where(outbox.c.number == bindparam("number")))
+_unlease = Sql(update(outbox).where(outbox.c.number == bindparam("key")).values(lease_until_ms=0))
+_unlease_all = Sql(update(outbox).where(outbox.c.lease_until_ms > 0).values(lease_until_ms=0))
+_hold = Sql(
+    update(outbox)
+    .where(outbox.c.number == bindparam("key"))
+    .values(state="held", reason=bindparam("why"), lease_until_ms=0)
+)
+_held_columns = (
+    outbox.c.number,
+    outbox.c.lane,
+    outbox.c.kind,
+    messages.c.message_id,
+    outbox.c.section,
+    outbox.c.agency,
+    outbox.c.created_at_ms,
+    outbox.c.reason,
+)
+_held = Sql(
+    select(*_held_columns)
+    .select_from(outbox.outerjoin(messages, outbox.c.message == messages.c.number))
+    .where(outbox.c.state == "held")
+    .order_by(outbox.c.number)
+    .limit(bindparam("most"))
+)
+_release = Sql(
+    update(outbox)
+    .where(outbox.c.number == bindparam("key"), outbox.c.state == "held")
+    .values(state="due", reason=None, attempts=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
+    .returning(outbox.c.lane)
+)
+_release_lane = Sql(
+    update(outbox)
+    .where(outbox.c.lane == bindparam("key"), outbox.c.state == "held")
+    .values(state="due", reason=None, attempts=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
+)
+_due_lanes = Sql(select(outbox.c.lane).where(outbox.c.state == "due").distinct())
+_overdue = Sql(
+    select(*_DELIVERY).where(
+        outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.deadline_ms <= bindparam("now_ms")
+    )
+)
+_backlog = Sql(
+    select(outbox.c.lane, outbox.c.state, func.count()).group_by(outbox.c.lane, outbox.c.state).order_by(outbox.c.lane)
+)
+_of_message = Sql(
+    select(outbox.c.lane, outbox.c.state, outbox.c.kind, outbox.c.section, outbox.c.agency, outbox.c.reason)
+    .where(outbox.c.message == bindparam("message"))
+    .order_by(outbox.c.number)
+)
+_lane = Sql(
+    select(lanes.c.lane, lanes.c.failures, lanes.c.next_attempt_ms, lanes.c.last_error).where(
+        lanes.c.lane == bindparam("lane")
+    )
+)
+_drop_lane = Sql(delete(lanes).where(lanes.c.lane == bindparam("lane")))
+_add_lane = Sql(
+    insert(lanes).values(
+        lane=bindparam("lane"),
+        failures=bindparam("failures"),
+        next_attempt_ms=bindparam("next_attempt_ms"),
+        last_error=bindparam("last_error"),
+    )
+)
+
+
+def new_delivery(
+    lane: str,
+    kind: str,
+    *,
+    now_ms: int,
+    deadline_ms: int,
+    urgent: bool = False,
+    position: int | None = None,
+    message: int | None = None,
+    section: str | None = None,
+    agency: str | None = None,
+    event_id: str | None = None,
+    held: str | None = None,
+) -> dict[str, object]:
+    """A row for `enqueue`; `held` is the reason where it must wait for a person from the start."""
+    return {
+        "lane": lane,
+        "state": "held" if held else "due",
+        "rank": URGENT_RANK if urgent else USUAL_RANK,
+        "kind": kind,
+        "position": position,
+        "message": message,
+        "section": section,
+        "agency": agency,
+        "event_id": event_id,
+        "attempts": 0,
+        "lease_until_ms": 0,
+        "deadline_ms": deadline_ms,
+        "created_at_ms": now_ms,
+        "reason": held,
+    }
+
+
+async def enqueue(tx: Transaction, rows: Sequence[dict[str, object]]) -> None:
+    """Write deliveries made by `new_delivery`."""
+    await tx.execute_many(_add, rows)
+
+
+async def claim(tx: Transaction, lane: str, most: int, now_ms: int, lease_ms: int) -> list[Delivery]:
+    """Lease up to `most` due rows of a lane, urgent first, otherwise in order."""
+    rows = await tx.fetch_all(_claim, {"lane": lane, "now_ms": now_ms, "most": most})
+    deliveries = [Delivery(*row) for row in rows]
+    await tx.execute_many(_lease, [{"key": row.number, "until_ms": now_ms + lease_ms} for row in deliveries])
+    return deliveries
+
+
+async def done(tx: Transaction, numbers: Sequence[int]) -> None:
+    """Delete what was delivered."""
+    await tx.execute_many(_done, [{"number": number} for number in numbers])
+
+
+async def give_back(tx: Transaction, numbers: Sequence[int]) -> None:
+    """End the leases of rows that were not delivered."""
+    await tx.execute_many(_unlease, [{"key": number} for number in numbers])
+
+
+async def end_all_leases(tx: Transaction) -> None:
+    """End every lease: only for a node that knows it is the only one on this store, at its start."""
+    await tx.execute(_unlease_all, {})
+
+
+async def hold(tx: Transaction, number: int, reason: str) -> None:
+    """Keep a delivery until a person releases it."""
+    await tx.execute(_hold, {"key": number, "why": reason})
+
+
+async def held(tx: Transaction, most: int) -> list[HeldRow]:
+    """What waits for a person, oldest first."""
+    return [HeldRow(*row) for row in await tx.fetch_all(_held, {"most": most})]
+
+
+async def release(tx: Transaction, number: int, deadline_ms: int) -> str:
+    """Make a held delivery due again; return its lane.
+
+    Raises:
+        NotFound: nothing of that number is held.
+    """
+    row = await tx.fetch_one(_release, {"key": number, "deadline": deadline_ms})
+    if row is None:
+        raise NotFound(f"nothing held has the number {number}")
+    return str(row[0])
+
+
+async def release_lane(tx: Transaction, lane: str, deadline_ms: int) -> int:
+    """Make everything held in a lane due again; return how many."""
+    return await tx.execute(_release_lane, {"key": lane, "deadline": deadline_ms})
+
+
+async def due_lanes(tx: Transaction) -> list[str]:
+    """The lanes in which something is due."""
+    return [str(row[0]) for row in await tx.fetch_all(_due_lanes, {})]
+
+
+async def overdue(tx: Transaction, lane: str, now_ms: int) -> list[Delivery]:
+    """What has passed its deadline undelivered in a lane."""
+    return [Delivery(*row) for row in await tx.fetch_all(_overdue, {"lane": lane, "now_ms": now_ms})]
+
+
+async def backlog(tx: Transaction) -> list[tuple[str, str, int]]:
+    """How many rows stand in each lane and state."""
+    return [(str(row[0]), str(row[1]), int(row[2])) for row in await tx.fetch_all(_backlog, {})]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery of one message that is still to be made."""
+
+    lane: str
+    state: str
+    kind: str
+    section: str | None
+    agency: str | None
+    reason: str | None
+
+
+async def waiting_of(tx: Transaction, message: int) -> list[Waiting]:
+    """What of a message is still to be delivered or held."""
+    return [Waiting(*row) for row in await tx.fetch_all(_of_message, {"message": message})]
+
+
+async def lane_state(tx: Transaction, lane: str) -> LaneRow:
+    """How a lane is doing; one without a row has never failed."""
+    row = await tx.fetch_one(_lane, {"lane": lane})
+    return LaneRow(*row) if row else LaneRow(lane, 0, 0, None)
+
+
+async def keep_lane(tx: Transaction, row: LaneRow) -> None:
+    """Note how a lane is doing."""
+    await tx.execute(_drop_lane, {"lane": row.lane})
+    if row.failures:
+        await tx.execute(
+            _add_lane,
+            {
+                "lane": row.lane,
+                "failures": row.failures,
+                "next_attempt_ms": row.next_attempt_ms,
+                "last_error": row.last_error,
+            },
+        )

@@ -1,0 +1,171 @@
+"""Counterpart nodes: whom an admin has registered, the card in force, and what was verified of their logs.
+
+Every query is by primary key, but the list of all peers, which is short.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import bindparam, delete, insert, select, update
+
+from exchange.store.errors import AlreadyThere, NotFound
+from exchange.store.tables import outbox, peer_heads, peers
+from exchange.store.transaction import Sql, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRow:
+    """A registered peer; `card` and `proof` are the bytes as received."""
+
+    origin: str
+    state: str
+    fingerprint: str
+    serial: int
+    card: bytes
+    proof: str
+    ca_file: str | None
+    added_at_ms: int
+    verified_at_ms: int | None
+    verified_how: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHead:
+    """The last checkpoint of a peer's log that this node has verified."""
+
+    size: int
+    root: bytes
+
+
+_COLUMNS = (
+    peers.c.origin,
+    peers.c.state,
+    peers.c.fingerprint,
+    peers.c.serial,
+    peers.c.card,
+    peers.c.proof,
+    peers.c.ca_file,
+    peers.c.added_at_ms,
+    peers.c.verified_at_ms,
+    peers.c.verified_how,
+)
+_all = Sql(select(*_COLUMNS).order_by(peers.c.origin))
+_one = Sql(select(*_COLUMNS).where(peers.c.origin == bindparam("origin")))
+_add = Sql(insert(peers).values({column.name: bindparam(column.name) for column in _COLUMNS}))
+_set_state = Sql(update(peers).where(peers.c.origin == bindparam("key")).values(state=bindparam("new_state")))
+_set_verified = Sql(
+    update(peers)
+    .where(peers.c.origin == bindparam("key"))
+    .values(state=bindparam("new_state"), verified_at_ms=bindparam("now_ms"), verified_how=bindparam("how"))
+)
+_set_card = Sql(
+    update(peers)
+    .where(peers.c.origin == bindparam("key"), peers.c.serial < bindparam("new_serial"))
+    .values(serial=bindparam("new_serial"), card=bindparam("new_card"), proof=bindparam("new_proof"))
+)
+_remove = Sql(delete(peers).where(peers.c.origin == bindparam("origin")))
+_remove_head = Sql(delete(peer_heads).where(peer_heads.c.origin == bindparam("origin")))
+_pending = Sql(select(outbox.c.number).where(outbox.c.lane == bindparam("lane"), outbox.c.kind == "manifest").limit(1))
+_heads = Sql(
+    select(peer_heads.c.size, peer_heads.c.root)
+    .where(peer_heads.c.origin == bindparam("origin"))
+    .order_by(peer_heads.c.size.desc())
+    .limit(1)
+)
+_add_head = Sql(
+    insert(peer_heads).values(
+        origin=bindparam("origin"),
+        size=bindparam("size"),
+        root=bindparam("root"),
+        checkpoint=bindparam("checkpoint"),
+        at_ms=bindparam("at_ms"),
+    )
+)
+_prune_heads = Sql(
+    delete(peer_heads).where(peer_heads.c.origin == bindparam("origin"), peer_heads.c.size < bindparam("size"))
+)
+
+
+async def all_peers(tx: Transaction) -> list[PeerRow]:
+    """Every registered peer, by origin."""
+    return [PeerRow(*row) for row in await tx.fetch_all(_all, {})]
+
+
+async def peer(tx: Transaction, origin: str) -> PeerRow:
+    """The peer of that origin.
+
+    Raises:
+        NotFound: nobody registered it.
+    """
+    row = await tx.fetch_one(_one, {"origin": origin})
+    if row is None:
+        raise NotFound(f"no peer {origin} is registered")
+    return PeerRow(*row)
+
+
+async def add_peer(tx: Transaction, row: PeerRow) -> None:
+    """Register a peer.
+
+    Raises:
+        AlreadyThere: it is registered already.
+    """
+    if await tx.fetch_one(_one, {"origin": row.origin}) is not None:
+        raise AlreadyThere(f"the peer {row.origin} is registered already")
+    await tx.execute(_add, {column.name: getattr(row, column.name) for column in _COLUMNS})
+
+
+async def set_peer_state(tx: Transaction, origin: str, state: str) -> None:
+    """Change whether a peer is heard and sent to.
+
+    Raises:
+        NotFound: nobody registered it.
+    """
+    if await tx.execute(_set_state, {"key": origin, "new_state": state}) == 0:
+        raise NotFound(f"no peer {origin} is registered")
+
+
+async def set_peer_verified(tx: Transaction, origin: str, now_ms: int, how: str) -> None:
+    """Record that an admin compared the fingerprint.
+
+    Raises:
+        NotFound: nobody registered it.
+    """
+    parameters = {"key": origin, "new_state": "verified", "now_ms": now_ms, "how": how}
+    if await tx.execute(_set_verified, parameters) == 0:
+        raise NotFound(f"no peer {origin} is registered")
+
+
+async def set_peer_card(tx: Transaction, origin: str, serial: int, card: bytes, proof: str) -> bool:
+    """Keep a newer card; False where the one in force is as new (serials never go back)."""
+    parameters = {"key": origin, "new_serial": serial, "new_card": card, "new_proof": proof}
+    return await tx.execute(_set_card, parameters) == 1
+
+
+async def remove_peer(tx: Transaction, origin: str) -> None:
+    """Forget a peer that nothing waits for.
+
+    Raises:
+        NotFound: nobody registered it.
+        AlreadyThere: messages to it still wait.
+    """
+    if await tx.fetch_one(_pending, {"lane": f"peer:{origin}"}) is not None:
+        raise AlreadyThere(f"messages to {origin} still wait in the outbox")
+    await tx.execute(_remove_head, {"origin": origin})
+    if await tx.execute(_remove, {"origin": origin}) == 0:
+        raise NotFound(f"no peer {origin} is registered")
+
+
+async def peer_head(tx: Transaction, origin: str) -> PeerHead | None:
+    """The last verified checkpoint of a peer's log."""
+    row = await tx.fetch_one(_heads, {"origin": origin})
+    return PeerHead(int(row[0]), bytes(row[1])) if row else None
+
+
+async def keep_peer_head(tx: Transaction, origin: str, size: int, root: bytes, checkpoint: str, now_ms: int) -> None:
+    """Keep a newer verified checkpoint of a peer's log, in place of the older ones."""
+    held = await peer_head(tx, origin)
+    if held is not None and held.size >= size:
+        return
+    await tx.execute(
+        _add_head, {"origin": origin, "size": size, "root": root, "checkpoint": checkpoint, "at_ms": now_ms}
+    )
+    await tx.execute(_prune_heads, {"origin": origin, "size": size})

@@ -1,0 +1,284 @@
+"""The store on SQLite: one writer thread that commits in groups, one reader thread beside it.
+
+* Whatever has queued up while the last batch was being committed is the next batch.
+* Each operation runs in a savepoint: one that fails takes nothing of the others with it.
+* A future is completed only after the commit that holds its work (`synchronous=FULL`).
+* One process at a time: an exclusive lock on a file beside the database.
+
+`pysqlite3` bundles its SQLite; the standard library's may have the WAL-reset bug (sqlite.org/wal.html).
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from pysqlite3 import dbapi2 as sqlite
+from sqlalchemy.dialects.sqlite import pysqlite
+
+from exchange.crypto.statement import encode_statement, leaf_hash
+from exchange.store.errors import StoreInUse, StoreUnavailable
+from exchange.store.log import CheckpointSigner, append_batch, log_size
+from exchange.store.migrate import migrate_sqlite
+from exchange.store.transaction import LogEntry, Operation, Parameters, Row, Sql
+
+T = TypeVar("T")
+
+#: Enough to share one checkpoint widely, few enough that nobody waits long for the batch that they are in.
+MAX_BATCH: Final = 256
+
+_dialect = pysqlite.dialect(paramstyle="named")
+
+
+def _run(operation: Operation[T], tx: "SqliteTransaction") -> T:
+    """Drive an operation to its end; on SQLite it has nothing to wait for."""
+    coroutine = cast("Coroutine[Any, Any, T]", operation(tx))
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return cast("T", stop.value)
+    coroutine.close()
+    raise RuntimeError("an operation awaited something other than its transaction")
+
+
+class SqliteTransaction:
+    """A transaction on one SQLite connection, used by one thread."""
+
+    def __init__(self, connection: Any) -> None:
+        self.cursor = connection.cursor()
+        self.entries: list[tuple[str, LogEntry]] = []
+        self._next_position: int | None = None
+
+    async def execute(self, sql: Sql, parameters: Parameters) -> int:
+        text, constants = sql.compiled(_dialect)
+        self.cursor.execute(text, {**constants, **parameters} if constants else parameters)
+        return int(self.cursor.rowcount)
+
+    async def execute_many(self, sql: Sql, rows: Sequence[Parameters]) -> None:
+        text, constants = sql.compiled(_dialect)
+        self.cursor.executemany(text, [{**constants, **row} for row in rows] if constants else rows)
+
+    async def fetch_all(self, sql: Sql, parameters: Parameters) -> list[Row]:
+        await self.execute(sql, parameters)
+        return cast("list[Row]", self.cursor.fetchall())
+
+    async def fetch_one(self, sql: Sql, parameters: Parameters) -> Row | None:
+        await self.execute(sql, parameters)
+        row = self.cursor.fetchone()
+        # A statement left half-read would hold its locks past the commit.
+        self.cursor.fetchall()
+        return cast("Row | None", row)
+
+    async def insert(self, sql: Sql, parameters: Parameters) -> int:
+        row = await self.fetch_one(sql, parameters)
+        if row is None:
+            raise StoreUnavailable("an insert returned no row")
+        return int(row[0])
+
+    async def sign(self, statement_type: str, body: bytes) -> LogEntry:
+        if self._next_position is None:
+            self._next_position = await log_size(self)
+        statement = encode_statement(statement_type, body)
+        entry = LogEntry(statement, leaf_hash(statement))
+        entry.position = self._next_position
+        self._next_position += 1
+        self.entries.append((statement_type, entry))
+        return entry
+
+    def mark(self) -> int:
+        return len(self.entries)
+
+    def forget(self, mark: int) -> None:
+        """Take back what was signed since `mark`."""
+        if self._next_position is not None:
+            self._next_position -= len(self.entries) - mark
+        del self.entries[mark:]
+
+
+@dataclass(slots=True)
+class _Work:
+    operation: Operation[Any]
+    future: "asyncio.Future[Any]"
+    result: Any = None
+    error: BaseException | None = None
+
+
+def _complete(works: list[_Work]) -> None:
+    for work in works:
+        if work.future.done():
+            continue
+        if work.error is not None:
+            work.future.set_exception(work.error)
+        else:
+            work.future.set_result(work.result)
+
+
+class SqliteStore:
+    """A store in one SQLite file. Make it with `open_sqlite`."""
+
+    def __init__(self, path: Path, lock: Any, sign: CheckpointSigner, now_ms: Callable[[], int]) -> None:
+        self._path = path
+        self._lock = lock
+        self._sign = sign
+        self._now_ms = now_ms
+        self._loop = asyncio.get_running_loop()
+        self._writes: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
+        self._reader = threading.Thread(target=self._read_loop, name="store-reader", daemon=True)
+        self._writer.start()
+        self._reader.start()
+
+    async def write(self, operation: Operation[T]) -> T:
+        return await self._submit(self._writes, operation)
+
+    async def read(self, operation: Operation[T]) -> T:
+        return await self._submit(self._reads, operation)
+
+    async def close(self) -> None:
+        for pending, thread in ((self._writes, self._writer), (self._reads, self._reader)):
+            pending.put(None)
+            await asyncio.to_thread(thread.join)
+        self._lock.close()
+
+    async def _submit(self, pending: "queue.SimpleQueue[_Work | None]", operation: Operation[T]) -> T:
+        future: asyncio.Future[T] = self._loop.create_future()
+        pending.put(_Work(operation, future))
+        return await future
+
+    def _finish(self, works: list[_Work]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits for these any more
+            self._loop.call_soon_threadsafe(_complete, works)
+
+    def _write_loop(self) -> None:
+        connection = _connect(self._path)
+        last = False
+        while not last:
+            works, last = _gather(self._writes)
+            if works:
+                if not self._run_batch(connection, works):
+                    for work in works:
+                        self._run_batch(connection, [work])
+                self._finish(works)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+    def _run_batch(self, connection: Any, works: list[_Work]) -> bool:
+        """Run `works` in one transaction; False where a batch of several has to be tried one by one."""
+        tx = SqliteTransaction(connection)
+        try:
+            tx.cursor.execute("BEGIN IMMEDIATE")
+            for work in works:
+                work.result = work.error = None
+                _run_in_savepoint(tx, work)
+            if tx.entries:
+                proofs = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
+            tx.cursor.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
+            with contextlib.suppress(sqlite.Error):
+                tx.cursor.execute("ROLLBACK")
+            if len(works) > 1:
+                return False
+            works[0].error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
+            return True
+        if tx.entries:
+            for (_, entry), proof in zip(tx.entries, proofs, strict=True):
+                entry.committed(proof)
+        return True
+
+    def _read_loop(self) -> None:
+        connection = _connect(self._path)
+        connection.execute("PRAGMA query_only = ON")
+        last = False
+        while not last:
+            works, last = _gather(self._reads)
+            for work in works:
+                try:
+                    work.result = _run(work.operation, SqliteTransaction(connection))
+                except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
+                    work.error = error
+            if works:
+                self._finish(works)
+        connection.close()
+
+
+def _run_in_savepoint(tx: SqliteTransaction, work: _Work) -> None:
+    mark = tx.mark()
+    tx.cursor.execute("SAVEPOINT operation")
+    try:
+        work.result = _run(work.operation, tx)
+    except sqlite.OperationalError:
+        raise  # disk full, I/O error: the whole batch is in doubt
+    except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
+        tx.cursor.execute("ROLLBACK TO operation")
+        tx.forget(mark)
+        work.error = error
+    tx.cursor.execute("RELEASE operation")
+
+
+def _gather(pending: "queue.SimpleQueue[_Work | None]") -> tuple[list[_Work], bool]:
+    """Wait for work, then take what else is there; the flag says that the store is being closed."""
+    works: list[_Work] = []
+    work = pending.get()
+    while True:
+        if work is None:
+            return works, True
+        works.append(work)
+        if len(works) >= MAX_BATCH:
+            return works, False
+        try:
+            work = pending.get_nowait()
+        except queue.Empty:
+            return works, False
+
+
+def _connect(path: Path) -> Any:
+    connection = sqlite.connect(str(path), isolation_level=None, check_same_thread=False, cached_statements=512)
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+        "busy_timeout = 10000",
+        "wal_autocheckpoint = 4000",
+        "cache_size = -65536",
+        "temp_store = MEMORY",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], int]) -> SqliteStore:
+    """Open the store at `path`, making or migrating it first.
+
+    Raises:
+        StoreInUse: another process has it open.
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: the file cannot be read or written.
+    """
+    try:
+        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.fdopen(descriptor, "w")
+    except OSError as error:
+        raise StoreUnavailable(f"cannot open the store at {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise StoreInUse(f"another process has the store at {path} open") from None
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        await asyncio.to_thread(migrate_sqlite, path)
+    except OSError as error:
+        lock.close()
+        raise StoreUnavailable(f"cannot open the store at {path}: {error.strerror}") from error
+    except BaseException:
+        lock.close()
+        raise
+    return SqliteStore(path, lock, sign, now_ms)

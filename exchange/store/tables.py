@@ -1,0 +1,241 @@
+"""The tables, in SQLAlchemy Core, the same for SQLite and PostgreSQL.
+
+Hot statements run on the driver itself, so columns hold only integers, texts and bytes:
+times are milliseconds since 1970 UTC (`_ms`), booleans are 0 or 1, and wire structs are their own bytes.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+
+#: SQLite numbers a row by itself only where the key is INTEGER.
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+
+log_head = Table(
+    "log_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("frontier", LargeBinary, nullable=False),
+)
+
+log_nodes = Table(
+    "log_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("text", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+statements = Table(
+    "statements",
+    metadata,
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("leaf_hash", LargeBinary, nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+)
+
+sealing_keys = Table(
+    "sealing_keys",
+    metadata,
+    Column("key_id", LargeBinary, primary_key=True),
+    Column("wrapped_seed", LargeBinary, nullable=False),
+    Column("not_before_ms", BigInteger, nullable=False),
+    Column("not_after_ms", BigInteger, nullable=False),
+)
+
+cards = Table(
+    "cards",
+    metadata,
+    Column("serial", BigInteger, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, ForeignKey("statements.position"), nullable=False),
+)
+
+peers = Table(
+    "peers",
+    metadata,
+    Column("origin", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("card", LargeBinary, nullable=False),
+    Column("proof", Text, nullable=False),
+    Column("ca_file", Text),
+    Column("added_at_ms", BigInteger, nullable=False),
+    Column("verified_at_ms", BigInteger),
+    Column("verified_how", Text),
+)
+
+peer_heads = Table(
+    "peer_heads",
+    metadata,
+    Column("origin", Text, ForeignKey("peers.origin", ondelete="CASCADE"), primary_key=True),
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("checkpoint", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
+agencies = Table(
+    "agencies",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False, unique=True),
+    Column("url", Text, nullable=False),
+    Column("wrapped_secret", LargeBinary, nullable=False),
+    Column("networks", Text, nullable=False),
+    Column("ca_file", Text),
+    Column("added_at_ms", BigInteger, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("origin", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("proof", Text),
+    Column("position", BigInteger),
+    Column("received_position", BigInteger),
+    Column("urgent", Integer, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("stored_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("origin", "message_id"),
+    Index("messages_by_id", "message_id"),
+    Index("messages_by_direction", "direction", "number"),
+)
+
+message_keys = Table(
+    "message_keys",
+    metadata,
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+)
+
+sections = Table(
+    "sections",
+    metadata,
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("section", Text, primary_key=True),
+    Column("sealed_secret", LargeBinary),
+    Column("ciphertext", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+placements = Table(
+    "placements",
+    metadata,
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("section", Text, primary_key=True),
+    Column("agency", Text, primary_key=True),
+    Column("rung", Text),
+    Column("at_ms", BigInteger),
+    Column("holder", Text),
+    sqlite_with_rowid=False,
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("leaf_hash", LargeBinary, primary_key=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("rung", Text, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("proof", Text),
+    Column("position", BigInteger),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("receipts_by_message", "message"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("lane", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("position", BigInteger),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE")),
+    Column("section", Text),
+    Column("agency", Text),
+    Column("event_id", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("lease_until_ms", BigInteger, nullable=False),
+    Column("deadline_ms", BigInteger, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("reason", Text),
+    Index("outbox_due", "lane", "state", "rank", "number"),
+    Index("outbox_held", "number", sqlite_where=text("state = 'held'"), postgresql_where=text("state = 'held'")),
+    Index("outbox_by_message", "message"),
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("lane", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("next_attempt_ms", BigInteger, nullable=False),
+    Column("last_error", Text),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("section", Text),
+    Column("agency", Text),
+    Column("detail", Text),
+    Index("timeline_by_message", "message", "number"),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("evidence", LargeBinary),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+)

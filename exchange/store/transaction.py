@@ -1,0 +1,100 @@
+"""What an operation sees of the database, whichever it is.
+
+An operation is an `async` function of one transaction. It awaits nothing but that transaction: on SQLite its
+awaits never suspend and the writer thread runs it in one go; on PostgreSQL they wait for the server.
+Statements are SQLAlchemy Core, compiled once for each dialect and run on the driver itself.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql.expression import ClauseElement
+
+from exchange.crypto.names import LeafHash
+
+T = TypeVar("T")
+Row: TypeAlias = tuple[Any, ...]
+Parameters: TypeAlias = Mapping[str, Any]
+
+
+class Sql:
+    """One statement, compiled for a dialect at its first use there and then kept."""
+
+    __slots__ = ("_compiled", "element")
+
+    def __init__(self, element: ClauseElement) -> None:
+        self.element = element
+        self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
+
+    def compiled(self, dialect: Dialect) -> tuple[str, dict[str, Any]]:
+        """The statement's text, and the values of the constants in it by parameter name."""
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            compiled = self.element.compile(dialect=dialect)
+            constants = {name: value for name, value in compiled.params.items() if value is not None}
+            found = self._compiled[dialect.name] = (str(compiled), constants)
+        return found
+
+
+class LogEntry:
+    """A statement appended in this transaction; `proof` can be read once the batch is committed."""
+
+    __slots__ = ("_proof", "leaf_hash", "position", "statement")
+
+    def __init__(self, statement: bytes, leaf_hash: LeafHash) -> None:
+        self.statement = statement
+        self.leaf_hash = leaf_hash
+        self.position = -1
+        self._proof: str | None = None
+
+    @property
+    def proof(self) -> str:
+        if self._proof is None:
+            raise RuntimeError("the batch of this statement has not been committed")
+        return self._proof
+
+    def committed(self, proof: str) -> None:
+        self._proof = proof
+
+
+class Transaction(Protocol):
+    """A transaction in which one operation runs."""
+
+    async def execute(self, sql: Sql, parameters: Parameters) -> int:
+        """Run one statement; return the number of rows that it touched."""
+
+    async def execute_many(self, sql: Sql, rows: Sequence[Parameters]) -> None:
+        """Run one statement for each of `rows`."""
+
+    async def fetch_all(self, sql: Sql, parameters: Parameters) -> list[Row]:
+        """Run a query; return its rows."""
+
+    async def fetch_one(self, sql: Sql, parameters: Parameters) -> Row | None:
+        """Run a query; return its first row, or None."""
+
+    async def insert(self, sql: Sql, parameters: Parameters) -> int:
+        """Insert one row whose statement returns the row's number; return that number."""
+
+    async def sign(self, statement_type: str, body: bytes) -> LogEntry:
+        """Append a statement to the node's log; the batch's checkpoint signs it."""
+
+
+Operation: TypeAlias = Callable[[Transaction], Awaitable[T]]
+
+
+class Store(Protocol):
+    """A database with one batching writer."""
+
+    async def write(self, operation: Operation[T]) -> T:
+        """Run `operation` in a savepoint of the next batch; return once that batch is durable.
+
+        Raises:
+            StoreUnavailable: the batch could not be committed; nothing of the operation was kept.
+        """
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run a query that changes nothing, beside the writer."""
+
+    async def close(self) -> None:
+        """Finish what is queued, then close."""
