@@ -1,0 +1,125 @@
+"""What can go wrong with cryptography. Messages never hold key material or plaintext."""
+
+from typing import ClassVar
+
+from exchange.errors import ExchangeError
+
+
+class CryptoError(ExchangeError):
+    """Bytes were refused."""
+
+    code: ClassVar[str] = "crypto"
+
+
+class NameInvalid(CryptoError):
+    """An origin, message id or section name is not well formed."""
+
+    code = "name-invalid"
+    hint = "An origin is a lower-case host name without a scheme, such as exchange.hackney.example."
+
+
+class StatementError(CryptoError):
+    """Bytes are not one well-formed statement."""
+
+    code = "statement-malformed"
+
+
+class NoteError(CryptoError):
+    """Text is not a well-formed signed note, or a key is not a well-formed vkey."""
+
+    code = "note-malformed"
+
+
+class CheckpointError(CryptoError):
+    """A signed note is not a checkpoint of the expected log."""
+
+    code = "checkpoint-malformed"
+
+
+class SignatureError(CryptoError):
+    """A signature is missing, doubled or wrong."""
+
+    code = "signature-wrong"
+    hint = "Compare fingerprints with the other borough by telephone before trusting anything new from it."
+
+
+class ProofError(CryptoError):
+    """A proof is malformed, or does not lead to the root that it must lead to."""
+
+    code = "proof-wrong"
+
+
+class PaddingError(CryptoError):
+    """Padding is not the canonical one."""
+
+    code = "padding-wrong"
+
+
+class SealError(CryptoError):
+    """An HPKE ciphertext does not open under this key and context."""
+
+    code = "seal-wrong"
+
+
+class SectionError(CryptoError):
+    """A section does not open under this secret and context."""
+
+    code = "section-wrong"
+
+
+class CommitmentError(SectionError):
+    """A section opens, but not to the text that the sender committed to."""
+
+    code = "commitment-wrong"
+
+
+class ParcelError(CryptoError):
+    """A parcel does not open under this key and context."""
+
+    code = "parcel-wrong"
+
+
+class EnvelopeError(CryptoError):
+    """An envelope or reply does not open."""
+
+    code = "envelope-wrong"
+
+
+class UnknownVersion(EnvelopeError):
+    """An envelope is of another version of the protocol."""
+
+    code = "version-unknown"
+    hint = "Both nodes must run a release that speaks version 1."
+
+
+class EnvelopeTooLarge(EnvelopeError):
+    """An envelope is larger than the protocol allows."""
+
+    code = "too-large"
+
+
+class RestError(CryptoError):
+    """Something in the store does not open: it was altered, or belongs to another keystore."""
+
+    code = "at-rest-wrong"
+    hint = "Restore the store and the keystore from the same backup."
+
+
+class KeystoreError(CryptoError):
+    """The keystore cannot be read."""
+
+    code = "keystore"
+
+
+class WrongPassphrase(KeystoreError):
+    """The passphrase does not open the keystore."""
+
+    code = "wrong-passphrase"
+    hint = "Check the passphrase file that the configuration names; nothing was changed."
+
+
+class KeystoreCorrupt(KeystoreError):
+    """The keystore file is not well formed."""
+
+    code = "keystore-corrupt"
+    hint = "Restore the keystore file from its backup."
