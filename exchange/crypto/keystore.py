@@ -1,0 +1,80 @@
+"""The keystore: named secrets in one file under a passphrase (Argon2id, XChaCha20-Poly1305).
+
+* The parameters of Argon2id are recorded in the file, bound to the ciphertext, and bounded before they are used.
+* The file is JSON, so that an admin can see what it is; what is secret in it is not readable.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aead_xchacha20poly1305_ietf_encrypt
+from nacl.exceptions import CryptoError as NaclError
+from nacl.pwhash import argon2id
+
+from exchange.crypto.errors import KeystoreCorrupt, WrongPassphrase
+from exchange.crypto.names import context
+from exchange.crypto.secret import Secret
+
+FORMAT: Final = "exchange-keystore/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2Parameters:
+    """The cost of trying one passphrase."""
+
+    opslimit: int = 3
+    memlimit_bytes: int = 256 * 1024 * 1024
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    format: str
+    kdf: str
+    opslimit: Annotated[int, Meta(ge=1, le=20)]
+    memlimit_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024 * 1024)]
+    salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    nonce: Annotated[bytes, Meta(min_length=24, max_length=24)]
+    ciphertext: bytes
+
+
+def _key(passphrase: Secret, salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
+    return argon2id.kdf(32, passphrase.reveal(), salt, opslimit, memlimit_bytes)
+
+
+def _header(salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
+    return context("keystore", opslimit.to_bytes(8, "big"), memlimit_bytes.to_bytes(8, "big"), salt)
+
+
+def lock_keystore(entries: dict[str, bytes], passphrase: Secret, parameters: Argon2Parameters | None = None) -> bytes:
+    """The keystore file that holds `entries`."""
+    cost = parameters or Argon2Parameters()
+    salt, nonce = os.urandom(16), os.urandom(24)
+    key = _key(passphrase, salt, cost.opslimit, cost.memlimit_bytes)
+    header = _header(salt, cost.opslimit, cost.memlimit_bytes)
+    ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(msgspec.msgpack.encode(entries), header, nonce, key)
+    file = _File(FORMAT, "argon2id", cost.opslimit, cost.memlimit_bytes, salt, nonce, ciphertext)
+    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+
+
+def unlock_keystore(data: bytes, passphrase: Secret) -> dict[str, bytes]:
+    """The entries of a keystore file.
+
+    Raises:
+        KeystoreCorrupt: not a keystore file.
+        WrongPassphrase: it does not open.
+    """
+    try:
+        file = msgspec.json.decode(data, type=_File)
+    except (msgspec.DecodeError, ValueError):
+        raise KeystoreCorrupt("the keystore file is not well formed") from None
+    if file.format != FORMAT or file.kdf != "argon2id":
+        raise KeystoreCorrupt("the keystore file is of another format")
+    key = _key(passphrase, file.salt, file.opslimit, file.memlimit_bytes)
+    header = _header(file.salt, file.opslimit, file.memlimit_bytes)
+    try:
+        plaintext = crypto_aead_xchacha20poly1305_ietf_decrypt(file.ciphertext, header, file.nonce, key)
+    except (NaclError, ValueError):
+        raise WrongPassphrase("the passphrase does not open the keystore") from None
+    return msgspec.msgpack.decode(plaintext, type=dict[str, bytes])
