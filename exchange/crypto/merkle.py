@@ -16,10 +16,10 @@ EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 
 
 class NodeId(NamedTuple):
-    """The complete subtree over the leaves from `index << level` up to `(index + 1) << level`."""
+    """The complete subtree over the leaves from `position << level` up to `(position + 1) << level`."""
 
     level: int
-    index: int
+    position: int
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

@@ -93,7 +93,7 @@ async def append_batch(
     grown, new_nodes = frontier.append([entry.leaf_hash for _, entry in entries])
     checkpoint = sign(grown.size, grown.root(), now_ms // 1000)
     await tx.execute_many(
-        _add_node, [{"level": node.level, "position": node.index, "hash": value} for node, value in new_nodes]
+        _add_node, [{"level": node.level, "position": node.position, "hash": value} for node, value in new_nodes]
     )
     await tx.execute_many(
         _add_statement,
@@ -175,8 +175,8 @@ async def consistency_between(tx: Transaction, first: int, second: int) -> list[
 async def _read_nodes(tx: Transaction, needs: Iterable[NodeId]) -> dict[NodeId, bytes]:
     nodes: dict[NodeId, bytes] = {}
     for node in needs:
-        row = await tx.fetch_one(_node, {"level": node.level, "position": node.index})
+        row = await tx.fetch_one(_node, {"level": node.level, "position": node.position})
         if row is None:
-            raise StoreError(f"the log lacks node {node.level}/{node.index}")
+            raise StoreError(f"the log lacks node {node.level}/{node.position}")
         nodes[node] = bytes(row[0])
     return nodes

@@ -26,7 +26,7 @@ def migrate(connection: Connection) -> None:
     known = {script.revision for script in scripts.walk_revisions()}
 
     def upgrade(revision: Any, _: MigrationContext) -> Any:
-        return scripts._upgrade_revs("head", revision)  # noqa: SLF001 - as alembic's own command does
+        return scripts._upgrade_revs("head", revision)
 
     context = MigrationContext.configure(connection, opts={"fn": upgrade, "script": scripts})
     current = context.get_current_revision()

@@ -1,0 +1,47 @@
+"""What can go wrong with data that crosses a boundary. Messages name paths, never content."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from exchange.errors import ExchangeError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong (`error`) or doubtful (`warning`) about a form; `path` points at the field."""
+
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+
+
+class SchemaError(ExchangeError):
+    """Data does not fit its schema."""
+
+    code: ClassVar[str] = "schema"
+
+
+class WireInvalid(SchemaError):
+    """A statement's body or a payload does not fit its schema."""
+
+    code = "wire-invalid"
+
+
+class FormInvalid(SchemaError):
+    """A form was refused whole; nothing of it was kept."""
+
+    code = "form-invalid"
+    hint = "Mend the fields that are named and send the form again; nothing was stored."
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        self.findings = findings
+        first = findings[0]
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(f"the form is not valid: {first.path}: {first.message}{more}")
+
+
+class CatalogueInvalid(SchemaError):
+    """The catalogue of sections and agencies contradicts itself."""
+
+    code = "catalogue-invalid"
+    hint = "Mend the catalogue file at the place that is named."

@@ -1,0 +1,119 @@
+"""The notification form: decoded strictly, refused whole.
+
+* Unknown and doubled keys are refused; errors name the path and never the content.
+* The size is bounded before anything is parsed.
+"""
+
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
+from exchange.schema.errors import Finding, FormInvalid
+from exchange.schema.sections import (
+    Aspirations,
+    Associates,
+    ChildrensSocialCare,
+    Contacts,
+    Dwp,
+    Health,
+    Housing,
+    Injunction,
+    Police,
+    Probation,
+    Referral,
+    Risk,
+    Subject,
+    Support,
+    Urgent,
+    Victim,
+    YouthJustice,
+)
+from exchange.schema.vocabulary import Part
+
+MAX_FORM_BYTES: Final = 1024 * 1024
+_PATH: Final = re.compile(r" - at `\$?(?:\.?)(.*?)`$")
+
+
+class Form(Part, rename={"youth_justice": "youth-justice", "childrens_social_care": "childrens-social-care"}):
+    """A whole form; which sections it must have depends on the move (catalogue)."""
+
+    referral: Referral
+    subject: Subject
+    risk: Risk | None = None
+    associates: Associates | None = None
+    injunction: Injunction | None = None
+    police: Police | None = None
+    probation: Probation | None = None
+    youth_justice: YouthJustice | None = None
+    childrens_social_care: ChildrensSocialCare | None = None
+    housing: Housing | None = None
+    dwp: Dwp | None = None
+    victim: Victim | None = None
+    health: Health | None = None
+    support: Support | None = None
+    aspirations: Aspirations | None = None
+    urgent: Urgent | None = None
+    contacts: Contacts | None = None
+
+
+#: Section name in the form -> attribute of `Form`.
+SECTION_FIELDS: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Form)}
+
+_decoder = msgspec.json.Decoder(Form)
+
+
+def _refuse(path: str, message: str) -> FormInvalid:
+    return FormInvalid((Finding("error", path or "form", message),))
+
+
+def _no_doubles(pairs: list[tuple[str, Any]]) -> None:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise _refuse("form", "a key stands twice in one object")
+
+
+def _no_constant(_: str) -> None:
+    raise _refuse("form", "NaN and Infinity are not numbers here")
+
+
+def _plain_reason(reason: str) -> str:
+    """msgspec's reason without what it quotes of the input."""
+    if reason.startswith("Object contains unknown field"):
+        return "there is a field that the form does not have"
+    if reason.startswith("Invalid enum value"):
+        return "is not one of the allowed values"
+    if "matching regex" in reason:
+        return "is not of the form that this field needs"
+    return reason.split(", got")[0].split(" '")[0]
+
+
+def decode_form(data: bytes) -> Form:
+    """Decode a form from JSON.
+
+    Raises:
+        FormInvalid: too large, not JSON, or not a form; its findings name the paths.
+    """
+    if len(data) > MAX_FORM_BYTES:
+        raise _refuse("form", "the form is larger than 1 MiB")
+    try:
+        json.loads(data, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        return _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        path = _PATH.search(text)
+        reason = _PATH.sub("", text)
+        unknown = re.search(r"unknown field `([A-Za-z0-9_-]{1,60})`", reason)
+        where = path[1] if path else ""
+        if unknown:
+            where = f"{where}.{unknown[1]}" if where else unknown[1]
+        raise _refuse(where, _plain_reason(reason)) from None
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise _refuse("form", "this is not well-formed JSON") from None
+
+
+def form_to_builtins(section: Part) -> dict[str, Any]:
+    """A section as JSON values, without fields that are not set."""
+    value = msgspec.to_builtins(section)
+    assert isinstance(value, dict)  # noqa: S101 - a struct always becomes an object
+    return value
