@@ -36,7 +36,9 @@ MAX_FORM_BYTES: Final = 1024 * 1024
 _PATH: Final = re.compile(r" - at `\$?(?:\.?)(.*?)`$")
 
 
-class Form(Part, rename={"youth_justice": "youth-justice", "childrens_social_care": "childrens-social-care"}):
+class Form(
+    Part, frozen=True, rename={"youth_justice": "youth-justice", "childrens_social_care": "childrens-social-care"}
+):
     """A whole form; which sections it must have depends on the move (catalogue)."""
 
     referral: Referral

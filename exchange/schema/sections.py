@@ -27,7 +27,7 @@ from exchange.schema.vocabulary import (
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
-class Referral(Part):
+class Referral(Part, frozen=True):
     """The move itself; no name stands here."""
 
     id: Line
@@ -44,7 +44,7 @@ class Referral(Part):
     known_since: date | None = None
 
 
-class Subject(Part):
+class Subject(Part, frozen=True):
     """The person. Each identifier is sealed to the agency that owns it."""
 
     name: Line
@@ -64,7 +64,7 @@ class Subject(Part):
     nhs: Annotated[str, Meta(pattern=r"^[0-9]{10}\Z")] | None = None
 
 
-class RiskStatement(Part):
+class RiskStatement(Part, frozen=True):
     """One statement about risk, marked as fact or assessment."""
 
     text: Text
@@ -75,7 +75,7 @@ class RiskStatement(Part):
     review_by: date | None = None
 
 
-class Risk(Part):
+class Risk(Part, frozen=True):
     """Harm to the person and from the person."""
 
     primary_source: Text
@@ -87,7 +87,7 @@ class Risk(Part):
     statements: Annotated[tuple[RiskStatement, ...], Meta(max_length=200)] = ()
 
 
-class Associate(Part):
+class Associate(Part, frozen=True):
     """Somebody whom the person is linked to."""
 
     name: Line
@@ -96,7 +96,7 @@ class Associate(Part):
     group: Line | None = None
 
 
-class Associates(Part):
+class Associates(Part, frozen=True):
     """People, groups, disputes, and areas that are unsafe because of them."""
 
     people: Annotated[tuple[Associate, ...], Meta(max_length=200)] = ()
@@ -105,7 +105,7 @@ class Associates(Part):
     unsafe_areas: Lines = ()
 
 
-class Condition(Part):
+class Condition(Part, frozen=True):
     """One numbered condition of an injunction."""
 
     number: Annotated[int, Meta(ge=1, le=99)]
@@ -117,7 +117,7 @@ class Condition(Part):
     supporting_agency: AgencyKind | None = None
 
 
-class Injunction(Part):
+class Injunction(Part, frozen=True):
     """A gang injunction (Policing and Crime Act 2009, Part 4)."""
 
     court: Line
@@ -130,7 +130,7 @@ class Injunction(Part):
     power_of_arrest: bool = False
 
 
-class Police(Part):
+class Police(Part, frozen=True):
     """For the receiving police."""
 
     record_transfer: Text
@@ -138,7 +138,7 @@ class Police(Part):
     intelligence_reference: Line | None = None
 
 
-class Probation(Part):
+class Probation(Part, frozen=True):
     """For the receiving probation office."""
 
     order: Line
@@ -154,7 +154,7 @@ class Probation(Part):
     note: Text | None = None
 
 
-class YouthJustice(Part):
+class YouthJustice(Part, frozen=True):
     """For the receiving youth justice service."""
 
     order: Line
@@ -166,7 +166,7 @@ class YouthJustice(Part):
     needs: Text | None = None
 
 
-class Dwp(Part):
+class Dwp(Part, frozen=True):
     """For the jobcentre; no offences stand here."""
 
     benefit: Line
@@ -178,7 +178,7 @@ class Dwp(Part):
     tied_requirement: Text | None = None
 
 
-class Housing(Part):
+class Housing(Part, frozen=True):
     """For the receiving housing service; the new address goes only to those who need it."""
 
     tenure: Line
@@ -194,7 +194,7 @@ class Housing(Part):
     address_needed_by: Annotated[tuple[AgencyKind, ...], Meta(max_length=20)] = ()
 
 
-class FamilyMember(Part):
+class FamilyMember(Part, frozen=True):
     """Somebody in the person's family."""
 
     name: Line
@@ -204,7 +204,7 @@ class FamilyMember(Part):
     parental_responsibility: bool | None = None
 
 
-class ChildrensSocialCare(Part):
+class ChildrensSocialCare(Part, frozen=True):
     """For the receiving children's social care."""
 
     legal_status: LegalStatus
@@ -219,7 +219,7 @@ class ChildrensSocialCare(Part):
     summary: Text | None = None
 
 
-class Victim(Part):
+class Victim(Part, frozen=True):
     """For victim support: what the person needs as a victim."""
 
     support: Text
@@ -227,7 +227,7 @@ class Victim(Part):
     wishes: Text | None = None
 
 
-class Health(Part):
+class Health(Part, frozen=True):
     """For health services, on a legal basis of its own."""
 
     needs: Text
@@ -235,7 +235,7 @@ class Health(Part):
     provider: Line | None = None
 
 
-class Support(Part):
+class Support(Part, frozen=True):
     """A voluntary-sector supporter and whether the same worker goes on after the move."""
 
     provider: Line
@@ -245,7 +245,7 @@ class Support(Part):
     lead_agency: AgencyKind | None = None
 
 
-class Aspirations(Part):
+class Aspirations(Part, frozen=True):
     """What the person wants, in the person's own words."""
 
     own_words: Text
@@ -254,7 +254,7 @@ class Aspirations(Part):
     strengths: Lines = ()
 
 
-class ThreatEvidence(Part):
+class ThreatEvidence(Part, frozen=True):
     """One piece of evidence of a threat."""
 
     type: Line
@@ -264,7 +264,7 @@ class ThreatEvidence(Part):
     text: Text | None = None
 
 
-class AgencyAction(Part):
+class AgencyAction(Part, frozen=True):
     """What one agency is asked to do, by whom and when."""
 
     agency: AgencyKind
@@ -273,14 +273,14 @@ class AgencyAction(Part):
     due: Moment
 
 
-class OutOfHours(Part):
+class OutOfHours(Part, frozen=True):
     """Who answers at night."""
 
     name: Line
     phone: Line
 
 
-class Urgent(Part):
+class Urgent(Part, frozen=True):
     """An urgent move: the threat, and who does what at once."""
 
     threat: Annotated[tuple[ThreatEvidence, ...], Meta(min_length=1, max_length=50)]
@@ -293,7 +293,7 @@ class Urgent(Part):
     areas_to_avoid: Lines = ()
 
 
-class Contact(Part):
+class Contact(Part, frozen=True):
     """One agency's contact at one end of the move."""
 
     agency: AgencyKind
@@ -305,7 +305,7 @@ class Contact(Part):
     expires_on: date | None = None
 
 
-class Contacts(Part):
+class Contacts(Part, frozen=True):
     """Who to speak to, old and new."""
 
     people: Annotated[tuple[Contact, ...], Meta(min_length=1, max_length=100)]

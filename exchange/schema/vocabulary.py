@@ -8,7 +8,9 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
-AreaCode: TypeAlias = Annotated[str, Meta(pattern=r"^[EWSN][0-9]{8}\Z", description="ONS/GSS code of a local authority")]
+AreaCode: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[EWSN][0-9]{8}\Z", description="ONS/GSS code of a local authority")
+]
 AgencyKind: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}\Z", description="agency kind")]
 Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=8000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+\Z")]

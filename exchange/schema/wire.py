@@ -4,7 +4,7 @@ Invariants:
 
 * Every struct is MessagePack, strict: unknown fields are refused, sizes are bounded, times are aware and UTC.
 * Card, manifest and receipt are bodies of statements, so their bytes are kept and checked as received.
-* A payload names its sender only to say which keys to check it against; nothing in it is trusted before its proofs hold.
+* A payload names its sender only to say which keys to check; nothing in it is trusted before its proofs hold.
 
 Source: docs/protocol.md, "Messages".
 """
@@ -60,7 +60,7 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The base of all that crosses: frozen, named fields, nothing unknown."""
 
 
-class CardSealingKey(Wire):
+class CardSealingKey(Wire, frozen=True):
     """An HPKE X-Wing public key of the node and the time in which senders may use it."""
 
     key: SealingKeyBytes
@@ -68,14 +68,14 @@ class CardSealingKey(Wire):
     not_after: Moment
 
 
-class CardAgency(Wire):
+class CardAgency(Wire, frozen=True):
     """An agency that the node serves; `key` is its own HPKE X-Wing key in sealed mode, else absent."""
 
     kind: KindText
     key: SealingKeyBytes | None = None
 
 
-class Card(Wire):
+class Card(Wire, frozen=True):
     """A node's description of itself; `signing_keys` are vkeys (C2SP signed-note), Ed25519 first, then ML-DSA-44."""
 
     version: VersionOne
@@ -92,7 +92,7 @@ class Card(Wire):
     tls_spki_sha256: Annotated[tuple[HashBytes, ...], Meta(max_length=4)] = ()
 
 
-class SectionEntry(Wire):
+class SectionEntry(Wire, frozen=True):
     """One sealed section: who may read it, the SHA-256 of its ciphertext, and the commitment to its plaintext."""
 
     name: SectionText
@@ -101,14 +101,14 @@ class SectionEntry(Wire):
     commitment: HashBytes
 
 
-class ParcelEntry(Wire):
+class ParcelEntry(Wire, frozen=True):
     """The section secrets for one recipient key."""
 
     key_id: KeyIdBytes
     parcel: Annotated[bytes, Meta(max_length=65_536)]
 
 
-class Manifest(Wire):
+class Manifest(Wire, frozen=True):
     """What one form message is: from whom, to whom, which sections, and the parcels that open them.
 
     `card_serial` is the serial of the receiver's card from which the recipients were computed.
@@ -129,14 +129,14 @@ class Manifest(Wire):
     supersedes: MessageText | None = None
 
 
-class Placement(Wire):
+class Placement(Wire, frozen=True):
     """One section at one agency kind: what a rung is said of."""
 
     section: SectionText
     agency: KindText
 
 
-class Receipt(Wire):
+class Receipt(Wire, frozen=True):
     """A signed acknowledgement of the manifest whose leaf hash is `leaf_hash`.
 
     `received` speaks of the whole message and has no placements; every other rung names its own.
@@ -154,21 +154,21 @@ class Receipt(Wire):
     reason: Annotated[str, Meta(max_length=1000)] | None = None
 
 
-class ProvenStatement(Wire):
+class ProvenStatement(Wire, frozen=True):
     """A statement and its C2SP tlog-proof."""
 
     statement: StatementBytes
     proof: ProofText
 
 
-class Consistency(Wire):
+class Consistency(Wire, frozen=True):
     """An RFC 6962 consistency proof from the tree of `first` leaves to the checkpoint beside it."""
 
     first: Count
     path: Annotated[tuple[HashBytes, ...], Meta(max_length=64)]
 
 
-class EnvelopePayload(Wire):
+class EnvelopePayload(Wire, frozen=True):
     """What an envelope holds. All proofs are against one checkpoint of the sender's log.
 
     `holds` is the size of the receiver's log that the sender has verified; `reply_secret` seals the reply.
@@ -183,14 +183,14 @@ class EnvelopePayload(Wire):
     ciphertexts: Annotated[tuple[bytes, ...], Meta(max_length=4096)] = ()
 
 
-class ProblemDetails(Wire):
+class ProblemDetails(Wire, frozen=True):
     """Why an item was refused, in the members of an RFC 9457 problem document; `code` is stable."""
 
     code: Annotated[str, Meta(max_length=80)]
     detail: Annotated[str, Meta(max_length=500)]
 
 
-class Result(Wire):
+class Result(Wire, frozen=True):
     """What became of one item of an envelope: accepted (a manifest gets its `received` receipt) or refused."""
 
     leaf_hash: HashBytes
@@ -198,7 +198,7 @@ class Result(Wire):
     problem: ProblemDetails | None = None
 
 
-class ReplyPayload(Wire):
+class ReplyPayload(Wire, frozen=True):
     """The answer to an envelope: one result per item in the same order, and the replier's view of both logs."""
 
     version: VersionOne

@@ -1,0 +1,126 @@
+"""The catalogue: which parts a form has, and which agency kinds may read each. It is data; this only reads it.
+
+* Every field of every section stands in a part, unless it is what chooses the readers.
+* Every reader is a kind that the catalogue defines.
+"""
+
+import difflib
+import importlib.resources
+import re
+import tomllib
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from exchange.schema.errors import CatalogueInvalid
+from exchange.schema.form import Form
+from exchange.schema.vocabulary import MoveType
+
+AgencyKind: TypeAlias = str
+_NUMBERED: Final = re.compile(r"-[0-9]+\Z")
+
+
+class CatalogueAgency(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A kind of agency."""
+
+    kind: AgencyKind
+    name: str
+
+
+class CataloguePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a section with one readership; the catalogue file explains the fields."""
+
+    name: str
+    section: str
+    readers: tuple[AgencyKind, ...]
+    fields: tuple[str, ...] = ()
+    each: str | None = None
+    readers_from: str | None = None
+    always: tuple[AgencyKind, ...] = ()
+
+
+class RequiredSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A section that moves of these types must have."""
+
+    section: str
+    moves: tuple[MoveType, ...]
+
+
+class Catalogue(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"agencies": "agency", "parts": "part"}
+):
+    """The whole catalogue, checked."""
+
+    version: int
+    agencies: tuple[CatalogueAgency, ...]
+    parts: tuple[CataloguePart, ...]
+    required: tuple[RequiredSection, ...] = ()
+
+    def kinds(self) -> frozenset[AgencyKind]:
+        """All agency kinds."""
+        return frozenset(agency.kind for agency in self.agencies)
+
+    def allowed(self, part_name: str) -> frozenset[AgencyKind]:
+        """The kinds that may ever read the part of that name; none for a part that the catalogue does not know."""
+        for part in self.parts:
+            if part.name == (_NUMBERED.sub("", part_name) if part.each else part_name):
+                return frozenset(part.readers)
+        return frozenset()
+
+
+def load_catalogue(data: bytes) -> Catalogue:
+    """Read a catalogue from TOML.
+
+    Raises:
+        CatalogueInvalid: not TOML, unknown keys, or names that nothing defines.
+    """
+    try:
+        catalogue = msgspec.convert(tomllib.loads(data.decode()), Catalogue)
+    except (ValueError, msgspec.ValidationError) as error:
+        raise CatalogueInvalid(f"the catalogue cannot be read: {error}") from None
+    kinds = catalogue.kinds()
+    sections = _section_fields()
+    covered: set[tuple[str, str]] = set()
+    for part in catalogue.parts:
+        _known(part.section, sections, f"part {part.name}: section")
+        fields = sections[part.section]
+        for field in part.fields:
+            _known(field, fields, f"part {part.name}: field")
+            covered.add((part.section, field))
+        for kind in (*part.readers, *part.always):
+            _known(kind, kinds, f"part {part.name}: reader")
+        if part.each is not None:
+            _known(part.each, fields, f"part {part.name}: field")
+        elif part.readers_from is not None:
+            covered.add((part.section, part.readers_from))
+    for required in catalogue.required:
+        _known(required.section, sections, "required: section")
+    names = [part.name for part in catalogue.parts]
+    if len(set(names)) != len(names):
+        raise CatalogueInvalid("two parts have the same name")
+    missing = {(section, field) for section, fields in sections.items() for field in fields} - covered
+    if missing:
+        section, field = min(missing)
+        raise CatalogueInvalid(f"no part holds the field {section}.{field}")
+    return catalogue
+
+
+def _section_fields() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for field in msgspec.structs.fields(Form):
+        kinds: tuple[Any, ...] = getattr(field.type, "__args__", (field.type,))
+        found[field.encode_name] = {inner.encode_name for inner in msgspec.structs.fields(kinds[0])}
+    return found
+
+
+def _known(name: str, names: Any, where: str) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        raise CatalogueInvalid(f"{where} {name!r} does not exist" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+@cache
+def default_catalogue() -> Catalogue:
+    """The catalogue that is shipped."""
+    return load_catalogue(importlib.resources.files("exchange.schema").joinpath("data/catalogue.toml").read_bytes())

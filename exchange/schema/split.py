@@ -1,0 +1,62 @@
+"""Split a form into parts that have one readership each. Nobody can add a reader: the catalogue decides."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from exchange.crypto.names import SectionName
+from exchange.schema.catalogue import AgencyKind, Catalogue, CataloguePart
+from exchange.schema.form import SECTION_FIELDS, Form, form_to_builtins
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FormPart:
+    """A part of a form: its content as JSON values, and who may read it, in the catalogue's order."""
+
+    name: SectionName
+    readers: tuple[AgencyKind, ...]
+    content: dict[str, Any]
+
+
+def split(form: Form, catalogue: Catalogue) -> tuple[FormPart, ...]:
+    """The parts of `form` that have content and somebody to read them."""
+    parts: list[FormPart] = []
+    for entry in catalogue.parts:
+        section = getattr(form, SECTION_FIELDS[entry.section])
+        if section is None:
+            continue
+        content = form_to_builtins(section)
+        if entry.each is not None:
+            parts.extend(_one_for_each(entry, content))
+        else:
+            chosen = {field: content[field] for field in entry.fields if field in content}
+            readers = _readers(entry, content)
+            if chosen and readers:
+                parts.append(FormPart(SectionName(entry.name), readers, chosen))
+    return tuple(parts)
+
+
+def _one_for_each(entry: CataloguePart, content: dict[str, Any]) -> list[FormPart]:
+    items = content.get(entry.each or "", ())
+    parts = []
+    for number, item in enumerate(items, start=1):
+        readers = _readers(entry, item)
+        if readers:
+            parts.append(FormPart(SectionName(f"{entry.name}-{number}"), readers, dict(item)))
+    return parts
+
+
+def _readers(entry: CataloguePart, content: dict[str, Any]) -> tuple[AgencyKind, ...]:
+    if entry.readers_from is None:
+        return entry.readers
+    named = content.get(entry.readers_from, ())
+    chosen = {named} if isinstance(named, str) else set(named)
+    return tuple(kind for kind in entry.readers if kind in chosen or kind in entry.always)
+
+
+def preview(parts: tuple[FormPart, ...]) -> dict[AgencyKind, tuple[SectionName, ...]]:
+    """What each agency kind would be able to read."""
+    found: dict[AgencyKind, list[SectionName]] = {}
+    for part in parts:
+        for kind in part.readers:
+            found.setdefault(kind, []).append(part.name)
+    return {kind: tuple(names) for kind, names in sorted(found.items())}
