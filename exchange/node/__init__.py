@@ -1,0 +1,1 @@
+"""The daemon. It touches the world and decides little."""

@@ -1,0 +1,86 @@
+"""What can go wrong in a running node. Each class has the HTTP status that the local API gives it."""
+
+from typing import ClassVar
+
+from exchange.errors import ExchangeError
+
+
+class NodeError(ExchangeError):
+    """The node could not do what was asked."""
+
+    code: ClassVar[str] = "node"
+
+
+class ConfigurationInvalid(NodeError):
+    """The configuration file cannot be used."""
+
+    code = "configuration-invalid"
+    hint = "Mend the line that is named; `config/exchange.example.toml` explains every key."
+
+
+class CannotListen(NodeError):
+    """An address is in use or not allowed."""
+
+    code = "cannot-listen"
+    hint = "Stop what uses the address, or choose another one in the configuration."
+
+
+class RequestInvalid(NodeError):
+    """A request to the local API does not fit."""
+
+    code = "request-invalid"
+
+
+class PeerUntrusted(NodeError):
+    """The peer is not verified, or is suspended or quarantined: it is sent nothing and heard by nobody."""
+
+    code = "peer-untrusted"
+    hint = "Compare fingerprints with the other borough by telephone, then run `exchange peer verify`."
+
+
+class FingerprintMismatch(NodeError):
+    """The fingerprint that the admin gave is not the card's."""
+
+    code = "fingerprint-mismatch"
+    hint = "Do not go on: get the card again from the other borough, and compare by telephone."
+
+
+class PeerUnknown(NodeError):
+    """No peer serves that area."""
+
+    code = "peer-unknown"
+    hint = "Register the other borough's node with `exchange peer add CARDFILE`."
+
+
+class NoCurrentKey(NodeError):
+    """The peer's card holds no sealing key that is in force."""
+
+    code = "no-current-key"
+    hint = "Ask the other borough for its current card, or wait until its node is heard from."
+
+
+class NotNow(NodeError):
+    """Something outside answers later."""
+
+    code = "try-later"
+
+
+class Unacceptable(NodeError):
+    """What an unproven sender is told, whatever was wrong."""
+
+    code = "unacceptable"
+
+
+class ItemRefused(NodeError):
+    """One item of a proven sender's envelope is refused; `code` says why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.refusal = code
+
+
+class ForkDetected(NodeError):
+    """A peer's log cannot be shown to continue what was verified of it before."""
+
+    code = "fork"
+    hint = "Telephone the other borough: its key may be stolen, or its node restored from an old backup."
