@@ -1,0 +1,134 @@
+"""Cards: the node's own, and those of its peers, as files and from the wire."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from exchange.crypto.checkpoint import Checkpoint, CheckpointCache
+from exchange.crypto.errors import CryptoError, SignatureError
+from exchange.crypto.names import Origin, parse_origin
+from exchange.crypto.note import VerifierKey
+from exchange.crypto.proof import verify_statement
+from exchange.crypto.signing import fingerprint
+from exchange.crypto.statement import parse_statement
+from exchange.node.errors import RequestInvalid
+from exchange.node.services import Services, card_keys, milliseconds
+from exchange.schema.errors import SchemaError
+from exchange.schema.wire import CARD, VERSION, Card, CardAgency, card_decoder, decode_wire, encode_wire
+from exchange.store.agencies import all_agencies
+from exchange.store.errors import NotFound
+from exchange.store.keys import keep_card, last_card, proven_card
+from exchange.store.log import ProvenEntry
+from exchange.store.transaction import LogEntry, Transaction
+
+_CARD_LIFETIME: Final = timedelta(days=90)
+
+
+class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A card as a file, or as `GET /v1/card` serves it: the statement in base64 and its tlog-proof."""
+
+    statement: bytes
+    proof: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedCard:
+    """A card whose proof verifies under the keys that it names itself; whether to trust them is another matter."""
+
+    card: Card
+    keys: tuple[VerifierKey, VerifierKey]
+    fingerprint: str
+    checkpoint: Checkpoint
+    statement: bytes
+    proof: str
+
+
+def card_file(entry: ProvenEntry) -> bytes:
+    """The bytes of a card file."""
+    return msgspec.json.format(msgspec.json.encode(CardFile(entry.statement, entry.proof)), indent=2) + b"\n"
+
+
+def parse_card_file(data: bytes) -> VerifiedCard:
+    """Read and check a card file.
+
+    Raises:
+        RequestInvalid: it is not a card, or its proof does not hold.
+    """
+    try:
+        file = msgspec.json.decode(data, type=CardFile)
+    except (msgspec.DecodeError, ValueError):
+        raise RequestInvalid("that is not a card file") from None
+    return verify_card(file.statement, file.proof)
+
+
+def verify_card(statement: bytes, proof: str, cache: CheckpointCache | None = None) -> VerifiedCard:
+    """Check a card against the keys that it names.
+
+    Raises:
+        RequestInvalid: it is not a card, or its proof does not hold.
+    """
+    try:
+        # The keys are inside: the body is read to find them, and believed only once the proof has verified.
+        card = decode_wire(card_decoder, parse_statement(statement).body)
+        origin = parse_origin(card.origin)
+        keys = card_keys(card)
+        if any(key.name != origin for key in keys):
+            raise SignatureError("the card's keys bear another name")
+        verified = verify_statement(statement, proof, origin, keys, cache)
+    except (CryptoError, SchemaError) as error:
+        raise RequestInvalid(f"that card cannot be accepted: {error}") from None
+    if verified.statement.type != CARD:
+        raise RequestInvalid("that statement is not a card")
+    return VerifiedCard(card, keys, fingerprint(Origin(origin), keys), verified.checkpoint, statement, proof)
+
+
+async def sign_card(tx: Transaction, services: Services) -> LogEntry:
+    """Sign a card of the node as it now is, with the next serial."""
+    node = services.configuration.tables.node
+    now = services.now()
+    agencies = await all_agencies(tx)
+    try:
+        serial = (await last_card(tx))[0] + 1
+    except NotFound:
+        serial = 1
+    card = Card(
+        version=VERSION,
+        origin=services.configuration.origin,
+        area=node.area,
+        name=node.name,
+        url=node.url.rstrip("/"),
+        serial=serial,
+        issued_at=now,
+        expires_at=now + _CARD_LIFETIME,
+        signing_keys=tuple(key.text() for key in services.keyring.verifiers),
+        sealing_keys=services.keyring.card_sealing_keys(milliseconds(now)),
+        agencies=tuple(CardAgency(kind=row.kind) for row in agencies),
+    )
+    entry = await tx.sign(CARD, encode_wire(card))
+    await keep_card(tx, serial, entry)
+    return entry
+
+
+async def own_card(services: Services) -> ProvenEntry:
+    """The node's latest card."""
+    return await services.store.read(proven_card)
+
+
+def describe_card(verified: VerifiedCard) -> dict[str, object]:
+    """A card for a person or a script."""
+    card = verified.card
+    return {
+        "origin": card.origin,
+        "area": card.area,
+        "name": card.name,
+        "url": card.url,
+        "serial": card.serial,
+        "fingerprint": verified.fingerprint,
+        "signing_keys": list(card.signing_keys),
+        "sealing_keys": [{"not_before": key.not_before, "not_after": key.not_after} for key in card.sealing_keys],
+        "agencies": [agency.kind for agency in card.agencies],
+        "issued_at": card.issued_at,
+        "expires_at": card.expires_at,
+    }

@@ -1,0 +1,96 @@
+"""Continuity: every checkpoint of a peer must extend the last one that was verified of it.
+
+* A smaller checkpoint is accepted only where the larger one is shown to extend it.
+* What the envelope's own consistency proof does not show is asked of the peer itself.
+* A checkpoint that cannot be shown consistent is a fork: the peer is quarantined and the admins are told.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from exchange.crypto.checkpoint import Checkpoint
+from exchange.crypto.errors import ProofError
+from exchange.crypto.merkle import verify_consistency
+from exchange.node.errors import ForkDetected
+from exchange.schema.wire import Consistency
+from exchange.store.peers import keep_peer_head, peer_head
+from exchange.store.transaction import Store
+
+#: Asks the peer for its consistency proof between two sizes.
+FetchProof = Callable[[int, int], Awaitable[Sequence[bytes]]]
+
+_MOST_REMEMBERED: Final = 256
+
+
+class Continuity:
+    """What this node has verified of its peers' logs."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._known: dict[str, OrderedDict[int, bytes]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def held_size(self, origin: str) -> int:
+        """The size of the peer's log that this node has verified."""
+        return max(await self._of(origin), default=0)
+
+    async def follow(self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof) -> None:
+        """Accept a verified checkpoint that is consistent with all that was accepted before.
+
+        Raises:
+            ForkDetected: it is not.
+            NotNow: the peer had to be asked for a proof and did not answer.
+        """
+        async with self._locks.setdefault(checkpoint.origin, asyncio.Lock()):
+            known = await self._of(checkpoint.origin)
+            root = known.get(checkpoint.size)
+            if root is not None:
+                if root != checkpoint.root:
+                    raise ForkDetected(f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements")
+                return
+            if known:
+                await self._prove(known, checkpoint, consistency, fetch)
+            known[checkpoint.size] = checkpoint.root
+            while len(known) > _MOST_REMEMBERED:
+                del known[min(known)]
+            await self._store.write(
+                lambda tx: keep_peer_head(
+                    tx, checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.text, self._now_ms()
+                )
+            )
+
+    async def _of(self, origin: str) -> OrderedDict[int, bytes]:
+        known = self._known.get(origin)
+        if known is None:
+            head = await self._store.read(lambda tx: peer_head(tx, origin))
+            known = self._known.setdefault(origin, OrderedDict())
+            if head is not None:
+                known.setdefault(head.size, head.root)
+        return known
+
+    async def _prove(
+        self, known: OrderedDict[int, bytes], checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof
+    ) -> None:
+        held = max(known)
+        first, second = sorted((held, checkpoint.size))
+        roots = {held: known[held], checkpoint.size: checkpoint.root}
+        if checkpoint.size > held == consistency.first:
+            try:
+                verify_consistency(first, second, consistency.path, roots[first], roots[second])
+            except ProofError:
+                pass  # what the peer itself answers decides
+            else:
+                return
+        try:
+            verify_consistency(first, second, await fetch(first, second), roots[first], roots[second])
+        except ProofError:
+            raise ForkDetected(
+                f"{checkpoint.origin} cannot show that its log of {second} statements continues the one of {first}"
+            ) from None
+
+    def forget(self, origin: str) -> None:
+        """Forget a peer that was removed."""
+        self._known.pop(origin, None)

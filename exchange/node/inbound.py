@@ -1,0 +1,498 @@
+"""What arrives: open an envelope, prove its sender, check continuity, then take each item on by itself.
+
+* Nothing is said to a sender that is not proven, but `unacceptable`.
+* A receipt is signed in the transaction that stores the message, and exists only where the message is stored.
+* The same message again gets the same receipt; the same id with another content is a conflict and an alarm.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from exchange.crypto.envelope import envelope_key_id, open_envelope, seal_reply
+from exchange.crypto.errors import CryptoError
+from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, context
+from exchange.crypto.parcel import open_parcel
+from exchange.crypto.proof import VerifiedStatement, verify_statement
+from exchange.crypto.rest import seal_at_rest
+from exchange.crypto.secret import Secret
+from exchange.crypto.section import SectionContext, open_section
+from exchange.node.cards import verify_card
+from exchange.node.compose import new_wrapped_key, seal_secret
+from exchange.node.continuity import Continuity
+from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
+from exchange.node.services import Services, card_keys, milliseconds
+from exchange.schema.errors import SchemaError
+from exchange.schema.wire import (
+    CARD,
+    MANIFEST,
+    RECEIPT,
+    VERSION,
+    Card,
+    Consistency,
+    EnvelopePayload,
+    Manifest,
+    Placement,
+    ProblemDetails,
+    ProvenStatement,
+    Receipt,
+    ReplyPayload,
+    Result,
+    Rung,
+    card_decoder,
+    decode_wire,
+    encode_wire,
+    envelope_decoder,
+    manifest_decoder,
+    receipt_decoder,
+)
+from exchange.crypto.statement import parse_statement
+from exchange.store.agencies import all_agencies
+from exchange.store.errors import Conflict, NotFound
+from exchange.store.log import consistency_between, latest_head, log_size, proven_at
+from exchange.store.messages import (
+    INBOUND,
+    OUTBOUND,
+    MessageRow,
+    PlacementRow,
+    SectionRow,
+    add_alarm,
+    add_event,
+    add_message,
+    add_placements,
+    add_receipt,
+    find_message,
+    raise_all_to_received,
+    raise_rung,
+    set_received_position,
+)
+from exchange.store.outbox import STATEMENT, WEBHOOK, enqueue, new_delivery
+from exchange.store.peers import PeerRow, peer, set_peer_card, set_peer_state
+from exchange.store.transaction import LogEntry, Transaction
+
+_AHEAD: Final = timedelta(minutes=5)
+_LONGEST: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back to a proven sender, and whose lane has something new in it."""
+
+    body: bytes
+    origin: str
+    lanes: frozenset[str]
+
+
+def peer_card(row: PeerRow) -> Card:
+    """The card in force of a registered peer; it was verified before it was stored."""
+    return decode_wire(card_decoder, parse_statement(row.card).body)
+
+
+class Inbound:
+    """Takes envelopes and statements of peers."""
+
+    def __init__(
+        self,
+        services: Services,
+        continuity: Continuity,
+        fetch_proof: Callable[[PeerRow, int, int], Awaitable[list[bytes]]],
+    ) -> None:
+        self._services = services
+        self._continuity = continuity
+        self._fetch_proof = fetch_proof
+
+    async def accept(self, data: bytes) -> Answer:
+        """Take an envelope.
+
+        Raises:
+            Unacceptable: it does not open, or its sender is not a verified peer that proves itself.
+            NotNow: continuity had to be asked for and the peer did not answer.
+        """
+        services = self._services
+        payload, row, verified = await self._prove(data)
+        lanes: set[str] = set()
+        ciphertexts = {hashlib.sha256(data).digest(): data for data in payload.ciphertexts}
+        accepted: list[tuple[VerifiedStatement, LogEntry | ProvenStatement | ProblemDetails | None]] = []
+        pending = [self._take(row, statement, item, ciphertexts, lanes) for statement, item in verified]
+        for (statement, _), task in zip(verified, pending, strict=True):
+            try:
+                accepted.append((statement, await task))
+            except ItemRefused as error:
+                accepted.append((statement, self._refuse(row, error.refusal, str(error))))
+            except Conflict as error:
+                await self._alarm("conflict", row.origin, str(error), None)
+                accepted.append((statement, self._refuse(row, error.code, str(error))))
+        services.counters.add("envelopes_accepted")
+        services.changes.notify()
+        results = tuple(_result(statement, outcome) for statement, outcome in accepted)
+        return Answer(await self._reply(payload, results), row.origin, frozenset(lanes))
+
+    async def _reply(self, payload: EnvelopePayload, results: tuple[Result, ...]) -> bytes:
+        services = self._services
+
+        async def view(tx: Transaction) -> Consistency:
+            size = (await latest_head(tx)).size
+            first = min(payload.holds, size)
+            return Consistency(first=first, path=tuple(await consistency_between(tx, first, size)))
+
+        reply = ReplyPayload(
+            version=VERSION,
+            holds=await self._continuity.held_size(payload.sender),
+            consistency=await services.store.read(view),
+            results=results,
+        )
+        return seal_reply(Secret(payload.reply_secret), encode_wire(reply))
+
+    def _refuse(self, row: PeerRow, code: str, detail: str) -> ProblemDetails:
+        self._services.counters.add(f"items_refused_{code}")
+        self._services.log.warning("item refused", peer=row.origin, code=code)
+        return ProblemDetails(code=code, detail=detail)
+
+    async def _prove(
+        self, data: bytes
+    ) -> tuple[EnvelopePayload, PeerRow, list[tuple[VerifiedStatement, ProvenStatement]]]:
+        services = self._services
+        try:
+            key = services.keyring.sealing.get(envelope_key_id(data))
+            if key is None:
+                raise Unacceptable("the envelope is for a sealing key that is not here")
+            payload = decode_wire(envelope_decoder, open_envelope(data, services.configuration.origin, key))
+            row = await services.store.read(lambda tx: peer(tx, payload.sender))
+            if row.state != "verified":
+                raise Unacceptable(f"the peer is {row.state}")
+            keys = card_keys(peer_card(row))
+            origin = Origin(row.origin)
+            verified = [
+                (verify_statement(item.statement, item.proof, origin, keys, services.checkpoints), item)
+                for item in payload.items
+            ]
+        except (CryptoError, SchemaError, NotFound) as error:
+            raise Unacceptable(f"{error.code}: {error}") from None
+        for checkpoint in {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values():
+            try:
+                await self._continuity.follow(
+                    checkpoint, payload.consistency, lambda first, second: self._fetch_proof(row, first, second)
+                )
+            except ForkDetected as error:
+                await self.quarantine(row.origin, str(error), data)
+                raise Unacceptable("fork") from None
+        return payload, row, verified
+
+    async def quarantine(self, origin: str, detail: str, evidence: bytes | None) -> None:
+        """Stop hearing and sending to a peer, keep what it sent, and tell the admins."""
+
+        async def operation(tx: Transaction) -> None:
+            await set_peer_state(tx, origin, "quarantined")
+
+        await self._services.store.write(operation)
+        await self._alarm("fork", origin, detail, evidence)
+
+    async def _alarm(self, kind: str, origin: str, detail: str, evidence: bytes | None) -> None:
+        services = self._services
+        sealed = seal_at_rest(services.keyring.store_key, context("evidence"), evidence) if evidence else None
+        now_ms = services.now_ms()
+        await services.store.write(lambda tx: add_alarm(tx, kind, origin, detail, now_ms, sealed))
+        services.counters.add(f"alarms_{kind}")
+        services.log.error("alarm", code=kind, peer=origin, reason=detail)
+
+    async def _take(
+        self,
+        row: PeerRow,
+        verified: VerifiedStatement,
+        item: ProvenStatement,
+        ciphertexts: Mapping[bytes, bytes],
+        lanes: set[str],
+    ) -> LogEntry | ProvenStatement | None:
+        statement = verified.statement
+        try:
+            if statement.type == MANIFEST:
+                manifest = decode_wire(manifest_decoder, statement.body)
+                return await self._take_manifest(row, manifest, verified.leaf_hash, item, ciphertexts, lanes)
+            if statement.type == RECEIPT:
+                await self.take_receipt(row.origin, decode_wire(receipt_decoder, statement.body), verified, item)
+                return None
+            if statement.type == CARD:
+                await self._take_card(row, item)
+                return None
+        except SchemaError as error:
+            raise ItemRefused(error.code, str(error)) from None
+        raise ItemRefused("statement-type-unknown", "this node does not know statements of that type")
+
+    async def _take_card(self, row: PeerRow, item: ProvenStatement) -> None:
+        """Keep a newer card of the same identity."""
+        try:
+            verified = verify_card(item.statement, item.proof, self._services.checkpoints)
+        except NodeError as error:
+            raise ItemRefused("card-invalid", str(error)) from None
+        card = verified.card
+        if card.origin != row.origin or verified.fingerprint != row.fingerprint or card.area != peer_card(row).area:
+            raise ItemRefused("card-identity", "the card is of another identity than the registered one")
+        await self._services.store.write(
+            lambda tx: set_peer_card(tx, row.origin, card.serial, item.statement, item.proof)
+        )
+
+    async def take_receipt(
+        self, origin: str, receipt: Receipt, verified: VerifiedStatement, item: ProvenStatement
+    ) -> None:
+        """Keep a receipt of a peer for a message of ours, and move the sections that it names.
+
+        Raises:
+            ItemRefused: it is not of that peer, or not for a message that this node sent to it.
+        """
+        services = self._services
+        if receipt.origin != origin or receipt.recipient != services.configuration.origin:
+            raise ItemRefused("receipt-origin", "the receipt is of or for another node")
+
+        async def operation(tx: Transaction) -> None:
+            message = await find_message(tx, services.configuration.origin, receipt.message_id)
+            if message is None or message.direction != OUTBOUND or message.peer != origin:
+                raise ItemRefused("receipt-unknown", "this node has sent you no such message")
+            if message.leaf_hash != receipt.leaf_hash:
+                raise ItemRefused("receipt-hash", "the receipt is for another content of that message")
+            now_ms = services.now_ms()
+            rung = receipt.rung.value
+            new = await add_receipt(
+                tx, message.number, rung, verified.leaf_hash, item.statement, now_ms, proof=item.proof
+            )
+            if not new:
+                return
+            at_ms = milliseconds(receipt.at)
+            if receipt.rung is Rung.RECEIVED:
+                await raise_all_to_received(tx, message.number, at_ms)
+                await add_event(tx, message.number, rung, now_ms, detail=origin)
+                return
+            if receipt.rung not in (Rung.ROUTED, Rung.DELIVERED, Rung.OWNED):
+                return
+            pairs = [(placement.section, placement.agency) for placement in receipt.placements]
+            await raise_rung(tx, message.number, rung, pairs, at_ms)
+            for section, kind in pairs:
+                await add_event(tx, message.number, rung, now_ms, section=section, agency=kind)
+
+        await services.store.write(operation)
+        services.counters.add(f"receipts_{receipt.rung.value}")
+
+    async def _take_manifest(
+        self,
+        row: PeerRow,
+        manifest: Manifest,
+        leaf: LeafHash,
+        item: ProvenStatement,
+        ciphertexts: Mapping[bytes, bytes],
+        lanes: set[str],
+    ) -> LogEntry | ProvenStatement:
+        self._check_manifest(row, manifest, ciphertexts)
+        secrets = self._open(manifest, ciphertexts)
+        services = self._services
+        key, wrapped = new_wrapped_key(services.keyring.store_key, manifest.sender, manifest.message_id)
+        sections = [
+            SectionRow(
+                entry.name,
+                seal_secret(key, manifest.message_id, entry.name, secrets[SectionName(entry.name)])
+                if entry.name in secrets
+                else None,
+                ciphertexts[entry.sha256],
+            )
+            for entry in manifest.sections
+        ]
+
+        async def operation(tx: Transaction) -> LogEntry | ProvenStatement:
+            present = await find_message(tx, manifest.sender, manifest.message_id)
+            if present is not None:
+                if present.leaf_hash != leaf or present.received_position is None:
+                    raise Conflict(f"message {manifest.message_id} was received before with another content")
+                proven = await proven_at(tx, present.received_position)
+                return ProvenStatement(statement=proven.statement, proof=proven.proof)
+            return await self._store(tx, row, manifest, leaf, item, wrapped, sections, lanes)
+
+        return await services.store.write(operation)
+
+    def _check_manifest(self, row: PeerRow, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> None:
+        services = self._services
+        now = services.now()
+        if manifest.sender != row.origin or manifest.from_area != peer_card(row).area:
+            raise ItemRefused("sender-wrong", "the manifest names another sender than the one who signed it")
+        if (
+            manifest.recipient != services.configuration.origin
+            or manifest.to_area != services.configuration.tables.node.area
+        ):
+            raise ItemRefused("recipient-wrong", "the manifest is for another borough")
+        if manifest.created_at > now + _AHEAD:
+            raise ItemRefused("from-the-future", "created_at is more than five minutes ahead of this node's clock")
+        if manifest.expires_at <= now or manifest.expires_at > manifest.created_at + _LONGEST:
+            raise ItemRefused("expired", "expires_at has passed, or is more than 90 days after created_at")
+        names = [entry.name for entry in manifest.sections]
+        if len(set(names)) != len(names):
+            raise ItemRefused("sections-doubled", "a section stands twice in the manifest")
+        for entry in manifest.sections:
+            if not set(entry.readers) <= services.catalogue.allowed(entry.name):
+                raise ItemRefused("readers-not-allowed", f"section {entry.name} names readers that it may not have")
+            if entry.sha256 not in ciphertexts:
+                raise ItemRefused("section-missing", f"the ciphertext of section {entry.name} is missing")
+
+    def _open(self, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> dict[SectionName, Secret]:
+        """The secrets of the sections that this node opens for its agencies, each checked to open."""
+        services = self._services
+        message_id, sender = MessageId(manifest.message_id), Origin(manifest.sender)
+        recipient = services.configuration.origin
+        secrets: dict[SectionName, Secret] = {}
+        try:
+            for parcel in manifest.parcels:
+                key = next((key for name, key in services.keyring.sealing.items() if name == parcel.key_id), None)
+                if key is not None:
+                    secrets |= open_parcel(parcel.parcel, key, sender, recipient, message_id)
+            for entry in manifest.sections:
+                name = SectionName(entry.name)
+                if name not in secrets:
+                    raise ItemRefused("parcel-missing", f"no parcel of this node opens section {name}")
+                bound_to = SectionContext(message_id, sender, recipient, name)
+                plaintext = open_section(ciphertexts[entry.sha256], secrets[name], bound_to, entry.commitment)
+                msgspec.msgpack.decode(plaintext.reveal(), type=dict)
+        except CryptoError as error:
+            raise ItemRefused(error.code, str(error)) from None
+        except msgspec.DecodeError:
+            raise ItemRefused("section-wrong", "a section's content is not well formed") from None
+        return secrets
+
+    async def _store(
+        self,
+        tx: Transaction,
+        row: PeerRow,
+        manifest: Manifest,
+        leaf: LeafHash,
+        item: ProvenStatement,
+        wrapped: bytes,
+        sections: list[SectionRow],
+        lanes: set[str],
+    ) -> LogEntry:
+        services = self._services
+        now_ms = services.now_ms()
+        number = await add_message(
+            tx,
+            MessageRow(
+                number=0,
+                origin=manifest.sender,
+                message_id=manifest.message_id,
+                direction=INBOUND,
+                peer=row.origin,
+                leaf_hash=leaf,
+                statement=item.statement,
+                proof=item.proof,
+                position=None,
+                received_position=None,
+                urgent=int(manifest.urgent),
+                created_at_ms=milliseconds(manifest.created_at),
+                expires_at_ms=milliseconds(manifest.expires_at),
+                stored_at_ms=now_ms,
+            ),
+            wrapped,
+            sections,
+        )
+        received = await self._sign_receipt(tx, manifest, leaf, Rung.RECEIVED, ())
+        await set_received_position(tx, number, received.position)
+        await add_receipt(
+            tx, number, "received", received.leaf_hash, received.statement, now_ms, position=received.position
+        )
+        await add_event(tx, number, "received", now_ms, detail=row.origin)
+        await self._route(tx, row, manifest, leaf, number, lanes)
+        return received
+
+    async def _route(
+        self, tx: Transaction, row: PeerRow, manifest: Manifest, leaf: LeafHash, number: int, lanes: set[str]
+    ) -> None:
+        """Queue each section for each agency that may read it; what has no agency here is held with a reason."""
+        now_ms = self._services.now_ms()
+        deadline_ms = milliseconds(manifest.expires_at)
+        kinds = {agency.kind for agency in await all_agencies(tx)}
+        placements, deliveries, routed = [], [], []
+        for entry in manifest.sections:
+            for kind in entry.readers:
+                here = kind in kinds
+                if here:
+                    routed.append(Placement(section=entry.name, agency=kind))
+                placements.append(PlacementRow(entry.name, kind, "routed" if here else "received", now_ms, None))
+                deliveries.append(
+                    new_delivery(
+                        f"agency:{kind}",
+                        WEBHOOK,
+                        now_ms=now_ms,
+                        deadline_ms=deadline_ms,
+                        urgent=manifest.urgent,
+                        message=number,
+                        section=entry.name,
+                        agency=kind,
+                        event_id=f"evt_{uuid.uuid4().hex}",
+                        held=None if here else f"no agency of kind {kind} is registered",
+                    )
+                )
+                if here:
+                    lanes.add(f"agency:{kind}")
+        await add_placements(tx, number, placements)
+        await enqueue(tx, deliveries)
+        if routed:
+            await self.queue_receipt(tx, row.origin, manifest, leaf, number, Rung.ROUTED, tuple(routed))
+            await add_event(tx, number, "routed", now_ms, detail=f"{len(routed)} deliveries")
+            lanes.add(f"peer:{row.origin}")
+
+    async def _sign_receipt(
+        self, tx: Transaction, manifest: Manifest, leaf: LeafHash, rung: Rung, placements: tuple[Placement, ...]
+    ) -> LogEntry:
+        receipt = Receipt(
+            version=VERSION,
+            message_id=manifest.message_id,
+            leaf_hash=leaf,
+            rung=rung,
+            origin=self._services.configuration.origin,
+            recipient=manifest.sender,
+            at=self._services.now(),
+            placements=placements,
+        )
+        return await tx.sign(RECEIPT, encode_wire(receipt))
+
+    async def queue_receipt(
+        self,
+        tx: Transaction,
+        origin: str,
+        manifest: Manifest,
+        leaf: LeafHash,
+        number: int,
+        rung: Rung,
+        placements: tuple[Placement, ...],
+    ) -> None:
+        """Sign a receipt for a message that arrived, keep it, and queue it for the sender."""
+        now_ms = self._services.now_ms()
+        entry = await self._sign_receipt(tx, manifest, leaf, rung, placements)
+        await add_receipt(tx, number, rung.value, entry.leaf_hash, entry.statement, now_ms, position=entry.position)
+        deadline_ms = milliseconds(manifest.expires_at)
+        await enqueue(
+            tx,
+            [
+                new_delivery(
+                    f"peer:{origin}",
+                    STATEMENT,
+                    now_ms=now_ms,
+                    deadline_ms=deadline_ms,
+                    urgent=manifest.urgent,
+                    position=entry.position,
+                    message=number,
+                )
+            ],
+        )
+
+    async def own_log_size(self) -> int:
+        """The size of the node's own log."""
+        return await self._services.store.read(log_size)
+
+
+def _result(
+    statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | None
+) -> Result:
+    if isinstance(outcome, ProblemDetails):
+        return Result(leaf_hash=statement.leaf_hash, problem=outcome)
+    if isinstance(outcome, LogEntry):
+        outcome = ProvenStatement(statement=outcome.statement, proof=outcome.proof)
+    return Result(leaf_hash=statement.leaf_hash, receipt=outcome)

@@ -1,0 +1,84 @@
+"""What the parts of a node share; built once, in `app.py`."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import aiohttp
+import structlog
+
+from exchange.crypto.checkpoint import CheckpointCache
+from exchange.crypto.note import VerifierKey, parse_vkey
+from exchange.node.config import Configuration
+from exchange.node.keyring import Keyring
+from exchange.schema.catalogue import Catalogue
+from exchange.schema.wire import Card
+from exchange.store.transaction import Store
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the node counts; served by `GET /v1/health` on the local API."""
+
+    values: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, count: int = 1) -> None:
+        """Count."""
+        self.values[name] = self.values.get(name, 0) + count
+
+
+class Changes:
+    """Wakes those who wait for something in the store to change."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        """Wake everybody who waits now."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    def next(self) -> asyncio.Event:
+        """Set at the next change; take it before looking at the store."""
+        return self._event
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """A running node's parts."""
+
+    configuration: Configuration
+    now_ms: Callable[[], int]
+    store: Store
+    keyring: Keyring
+    catalogue: Catalogue
+    http: aiohttp.ClientSession
+    log: structlog.typing.FilteringBoundLogger
+    checkpoints: CheckpointCache
+    changes: Changes
+    counters: Counters
+
+    def now(self) -> datetime:
+        """The time as an aware datetime."""
+        return moment(self.now_ms())
+
+
+def moment(at_ms: int) -> datetime:
+    """Milliseconds since 1970 as an aware datetime in UTC."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
+
+
+def milliseconds(at: datetime) -> int:
+    """An aware datetime as milliseconds since 1970."""
+    return round(at.timestamp() * 1000)
+
+
+def card_keys(card: Card) -> tuple[VerifierKey, VerifierKey]:
+    """The signing keys that a card names.
+
+    Raises:
+        NoteError: they are not vkeys.
+    """
+    first, second = (parse_vkey(text) for text in card.signing_keys)
+    return first, second
