@@ -72,7 +72,9 @@ def compose_message(
         entries.append(
             SectionEntry(name=part.name, readers=part.readers, sha256=sealed.sha256, commitment=sealed.commitment)
         )
-        rows.append(SectionRow(part.name, seal_secret(message_key, message_id, part.name, sealed.secret), sealed.ciphertext))
+        rows.append(
+            SectionRow(part.name, seal_secret(message_key, message_id, part.name, sealed.secret), sealed.ciphertext)
+        )
         for kind in part.readers:
             key = own_keys.get(kind, node_key)
             secrets.setdefault(key.raw, (key, {}))[1][part.name] = sealed.secret

@@ -5,6 +5,7 @@
 * The same message again gets the same receipt; the same id with another content is a conflict and an alarm.
 """
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +23,7 @@ from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.rest import seal_at_rest
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
+from exchange.crypto.statement import parse_statement
 from exchange.node.cards import verify_card
 from exchange.node.compose import new_wrapped_key, seal_secret
 from exchange.node.continuity import Continuity
@@ -51,10 +53,9 @@ from exchange.schema.wire import (
     manifest_decoder,
     receipt_decoder,
 )
-from exchange.crypto.statement import parse_statement
 from exchange.store.agencies import all_agencies
 from exchange.store.errors import Conflict, NotFound
-from exchange.store.log import consistency_between, latest_head, log_size, proven_at
+from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import (
     INBOUND,
     OUTBOUND,
@@ -117,19 +118,13 @@ class Inbound:
         payload, row, verified = await self._prove(data)
         lanes: set[str] = set()
         ciphertexts = {hashlib.sha256(data).digest(): data for data in payload.ciphertexts}
-        accepted: list[tuple[VerifiedStatement, LogEntry | ProvenStatement | ProblemDetails | None]] = []
-        pending = [self._take(row, statement, item, ciphertexts, lanes) for statement, item in verified]
-        for (statement, _), task in zip(verified, pending, strict=True):
-            try:
-                accepted.append((statement, await task))
-            except ItemRefused as error:
-                accepted.append((statement, self._refuse(row, error.refusal, str(error))))
-            except Conflict as error:
-                await self._alarm("conflict", row.origin, str(error), None)
-                accepted.append((statement, self._refuse(row, error.code, str(error))))
+        # All at once, so that they share the writer's next batch and its checkpoint.
+        outcomes = await asyncio.gather(
+            *(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)
+        )
         services.counters.add("envelopes_accepted")
         services.changes.notify()
-        results = tuple(_result(statement, outcome) for statement, outcome in accepted)
+        results = tuple(_result(statement, outcome) for (statement, _), outcome in zip(verified, outcomes, strict=True))
         return Answer(await self._reply(payload, results), row.origin, frozenset(lanes))
 
     async def _reply(self, payload: EnvelopePayload, results: tuple[Result, ...]) -> bytes:
@@ -147,6 +142,22 @@ class Inbound:
             results=results,
         )
         return seal_reply(Secret(payload.reply_secret), encode_wire(reply))
+
+    async def _outcome(
+        self,
+        row: PeerRow,
+        verified: VerifiedStatement,
+        item: ProvenStatement,
+        ciphertexts: Mapping[bytes, bytes],
+        lanes: set[str],
+    ) -> LogEntry | ProvenStatement | ProblemDetails | None:
+        try:
+            return await self._take(row, verified, item, ciphertexts, lanes)
+        except ItemRefused as error:
+            return self._refuse(row, error.refusal, str(error))
+        except Conflict as error:
+            await self._alarm("conflict", row.origin, str(error), None)
+            return self._refuse(row, error.code, str(error))
 
     def _refuse(self, row: PeerRow, code: str, detail: str) -> ProblemDetails:
         self._services.counters.add(f"items_refused_{code}")
@@ -483,14 +494,8 @@ class Inbound:
             ],
         )
 
-    async def own_log_size(self) -> int:
-        """The size of the node's own log."""
-        return await self._services.store.read(log_size)
 
-
-def _result(
-    statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | None
-) -> Result:
+def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | None) -> Result:
     if isinstance(outcome, ProblemDetails):
         return Result(leaf_hash=statement.leaf_hash, problem=outcome)
     if isinstance(outcome, LogEntry):

@@ -1,0 +1,171 @@
+"""The delivery workers: one task a lane, each claiming from the outbox, performing, and recording what came of it.
+
+One slow destination holds up its own lane and no other. A delivery is deleted only in the transaction that records
+its success; until then a lease protects it, and a restart or the lease's end makes it due again.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from exchange.node.errors import NotNow
+from exchange.node.lanes import Backoff, LaneState
+from exchange.node.services import Services
+from exchange.store.errors import StoreUnavailable
+from exchange.store.messages import add_event
+from exchange.store.outbox import (
+    Delivery,
+    LaneRow,
+    claim,
+    done,
+    due_lanes,
+    end_all_leases,
+    give_back,
+    hold,
+    keep_lane,
+    lane_state,
+)
+from exchange.store.transaction import Transaction
+
+_LEASE_MS: Final = 120_000
+_POLL_S: Final = 20.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of an attempt. Rows that are in none of the fields were recorded as done by the attempt itself."""
+
+    again: list[Delivery] = field(default_factory=list)
+    held: list[tuple[Delivery, str]] = field(default_factory=list)
+    error: str | None = None
+    asked_s: float = 0.0
+
+
+Perform = Callable[[str, Sequence[Delivery]], Awaitable[Outcome]]
+
+
+class Dispatcher:
+    """Runs the lanes."""
+
+    def __init__(self, services: Services, perform: Perform) -> None:
+        table = services.configuration.tables.delivery
+        self._services = services
+        self._perform = perform
+        self._backoff = Backoff(table.backoff_base_s, table.backoff_cap_s)
+        self._events: dict[str, asyncio.Event] = {}
+        self._states: dict[str, LaneState] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._stopping = False
+        self._chance = random.SystemRandom()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish what is in hand."""
+        await self._services.store.write(end_all_leases)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for lane in await self._services.store.read(due_lanes):
+                self.wake(lane)
+            await stop.wait()
+            self._stopping = True
+            for event in self._events.values():
+                event.set()
+
+    def wake(self, lane: str) -> None:
+        """Something new is due in a lane."""
+        event = self._events.get(lane)
+        if event is None and self._group is not None and not self._stopping:
+            event = self._events[lane] = asyncio.Event()
+            self._group.create_task(self._work(lane, event), name=f"lane {lane}")
+        if event is not None:
+            event.set()
+
+    def heard_from(self, lane: str) -> None:
+        """The destination has shown that it lives: try it at once."""
+        state = self._states.get(lane)
+        if state is not None and state.failures:
+            self._states[lane] = state.heard()
+            self.wake(lane)
+
+    def state(self, lane: str) -> LaneState:
+        """How a lane is doing."""
+        return self._states.get(lane, LaneState())
+
+    async def _work(self, lane: str, event: asyncio.Event) -> None:
+        row = await self._services.store.read(lambda tx: lane_state(tx, lane))
+        self._states[lane] = LaneState(row.failures, row.next_attempt_ms, row.last_error)
+        while not self._stopping:
+            event.clear()
+            wait_ms = self._states[lane].wait_ms(self._services.now_ms())
+            try:
+                idle = wait_ms > 0 or not await self._attempt(lane)
+            except StoreUnavailable as error:
+                self._services.log.error("store unavailable", lane=lane, error=str(error))
+                idle, wait_ms = True, 1000
+            if idle:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_ms / 1000 if wait_ms else _POLL_S):
+                        await event.wait()
+
+    async def _attempt(self, lane: str) -> bool:
+        """Claim and perform once; False where nothing was due."""
+        services = self._services
+        now_ms = services.now_ms()
+        limit = self._states[lane].limit()
+        rows = await services.store.write(lambda tx: claim(tx, lane, limit, now_ms, _LEASE_MS))
+        if not rows:
+            return False
+        late = [row for row in rows if row.deadline_ms <= now_ms]
+        timely = [row for row in rows if row.deadline_ms > now_ms]
+        outcome = await self._perform_safely(lane, timely) if timely else Outcome()
+        outcome.held += [(row, "not delivered before it expired") for row in late]
+        await self._record(lane, outcome)
+        return True
+
+    async def _perform_safely(self, lane: str, rows: list[Delivery]) -> Outcome:
+        try:
+            return await self._perform(lane, rows)
+        except (OSError, TimeoutError, NotNow) as error:
+            return Outcome(again=rows, error=str(error) or type(error).__name__)
+        except StoreUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - the root of a lane: one bad delivery must not stop the node
+            self._services.log.error("delivery failed", lane=lane, error=type(error).__name__)
+            return Outcome(again=rows, error=f"internal error: {type(error).__name__}")
+
+    async def _record(self, lane: str, outcome: Outcome) -> None:
+        services = self._services
+        now_ms = services.now_ms()
+        before = self._states[lane]
+        if outcome.error is not None:
+            delay_s = self._backoff.delay_s(before.failures, self._chance.random(), outcome.asked_s)
+            after = before.failed(outcome.error, now_ms, delay_s)
+            services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(delay_s, 1))
+        else:
+            after = LaneState()
+        self._states[lane] = after
+
+        async def operation(tx: Transaction) -> None:
+            await give_back(tx, [row.number for row in outcome.again])
+            for row, reason in outcome.held:
+                await hold(tx, row.number, reason)
+                if row.message is not None:
+                    await add_event(
+                        tx, row.message, "held", now_ms, section=row.section, agency=row.agency, detail=reason
+                    )
+            if after != before:
+                await keep_lane(tx, LaneRow(lane, after.failures, after.next_attempt_ms, after.last_error))
+
+        if outcome.again or outcome.held or after != before:
+            await services.store.write(operation)
+            services.changes.notify()
+        for row, reason in outcome.held:
+            services.log.warning("held", lane=lane, reason=reason, attempt=row.attempts)
+
+
+async def finish(services: Services, rows: Sequence[Delivery]) -> None:
+    """Record deliveries as done where there is nothing else to record."""
+    numbers = [row.number for row in rows]
+    await services.store.write(lambda tx: done(tx, numbers))

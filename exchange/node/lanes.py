@@ -1,0 +1,49 @@
+"""When a lane may be tried: backoff with full jitter, and a half-open breaker. Pure: time and chance are arguments.
+
+* After a failure the whole lane waits: what is behind the first delivery would fail too.
+* The first try after a failure carries one delivery; where it succeeds the lane is open again.
+* Whoever is heard from is tried at once.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+WAVE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """How long to wait: a random share of `base_s * 2^failures`, at most `cap_s`, never less than was asked for."""
+
+    base_s: float
+    cap_s: float
+
+    def delay_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
+        """The wait after `failures` failures in a row; `chance` is between 0 and 1, `asked_s` is Retry-After."""
+        longest_s = min(self.cap_s, self.base_s * 2 ** min(failures, 32))
+        return max(longest_s * chance, min(asked_s, self.cap_s))
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """How a destination is doing."""
+
+    failures: int = 0
+    next_attempt_ms: int = 0
+    last_error: str | None = None
+
+    def limit(self) -> int:
+        """How many deliveries the next attempt may carry."""
+        return 1 if self.failures else WAVE
+
+    def wait_ms(self, now_ms: int) -> int:
+        """How long until the lane may be tried."""
+        return max(0, self.next_attempt_ms - now_ms)
+
+    def failed(self, error: str, now_ms: int, delay_s: float) -> "LaneState":
+        """After an attempt that failed."""
+        return LaneState(self.failures + 1, now_ms + round(delay_s * 1000), error)
+
+    def heard(self) -> "LaneState":
+        """After the destination has shown that it lives."""
+        return replace(self, next_attempt_ms=0)

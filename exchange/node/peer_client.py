@@ -1,0 +1,125 @@
+"""The client's side of the peer API. TLS is always verified; there is no option to skip it."""
+
+import ssl
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import aiohttp
+import msgspec
+from msgspec import Meta
+
+from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
+from exchange.node.errors import NotNow
+from exchange.node.inbound import peer_card
+from exchange.node.services import Services
+from exchange.schema.wire import Card
+from exchange.store.peers import PeerRow
+
+ENVELOPE_TYPE: Final = "application/vnd.exchange.envelope"
+
+
+class ConsistencyAnswer(msgspec.Struct, frozen=True):
+    """What `GET /v1/log/consistency` answers."""
+
+    first: int
+    second: int
+    path: Annotated[tuple[bytes, ...], Meta(max_length=64)]
+
+
+class _Problem(msgspec.Struct, frozen=True):
+    code: Annotated[str, Meta(max_length=80)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnswer:
+    """An HTTP response, bounded."""
+
+    status: int
+    body: bytes
+    code: str
+    retry_after_s: float
+
+
+class PeerClient:
+    """Talks to the public listeners of peers."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    def tls(self, ca_file: str | None) -> ssl.SSLContext:
+        """A context that trusts the system's roots, or only the CA in a file."""
+        found = self._contexts.get(ca_file or "")
+        if found is None:
+            found = ssl.create_default_context(cafile=ca_file)
+            found.minimum_version = ssl.TLSVersion.TLSv1_3
+            self._contexts[ca_file or ""] = found
+        return found
+
+    async def post_envelope(self, row: PeerRow, card: Card, envelope: bytes) -> PeerAnswer:
+        """POST an envelope.
+
+        Raises:
+            NotNow: the peer cannot be reached.
+        """
+        return await self._request(row, card, "POST", "/v1/envelopes", envelope)
+
+    async def fetch_consistency(self, row: PeerRow, first: int, second: int) -> list[bytes]:
+        """Ask a peer for the consistency proof between two sizes of its log.
+
+        Raises:
+            NotNow: the peer cannot be reached, or does not answer that.
+        """
+        path = f"/v1/log/consistency?first={first}&second={second}"
+        answer = await self._request(row, peer_card(row), "GET", path, None)
+        if answer.status == 404:
+            # A log that never had that size cannot extend what was seen of it: an empty proof shows so.
+            return []
+        if answer.status != 200:
+            raise NotNow(f"{row.origin} answered {answer.status} when asked for a consistency proof")
+        try:
+            return list(msgspec.json.decode(answer.body, type=ConsistencyAnswer).path)
+        except (msgspec.DecodeError, ValueError):
+            raise NotNow(f"{row.origin} gave a consistency proof that cannot be read") from None
+
+    async def _request(self, row: PeerRow, card: Card, method: str, path: str, body: bytes | None) -> PeerAnswer:
+        services = self._services
+        timeout = aiohttp.ClientTimeout(total=services.configuration.tables.delivery.peer_timeout_s)
+        headers = {"content-type": ENVELOPE_TYPE} if body is not None else {}
+        try:
+            async with services.http.request(
+                method,
+                card.url + path,
+                data=body,
+                headers=headers,
+                ssl=self.tls(row.ca_file),
+                allow_redirects=False,
+                timeout=timeout,
+            ) as answer:
+                data = await _read_bounded(answer)
+                retry_after = answer.headers.get("retry-after", "")
+                code = ""
+                if answer.status != 200 and answer.content_type == "application/problem+json":
+                    code = _problem_code(data)
+                return PeerAnswer(answer.status, data, code, float(retry_after) if retry_after.isdigit() else 0.0)
+        except TimeoutError:
+            raise NotNow(f"{row.origin} did not answer in time") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotNow(f"{row.origin} cannot be reached: {type(error).__name__}") from None
+
+
+async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+    chunks, size_bytes = [], 0
+    async for chunk in answer.content.iter_chunked(65_536):
+        size_bytes += len(chunk)
+        if size_bytes > MAX_ENVELOPE_BYTES:
+            raise NotNow("the answer is too large")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _problem_code(data: bytes) -> str:
+    try:
+        return msgspec.json.decode(data, type=_Problem).code
+    except (msgspec.DecodeError, ValueError):
+        return ""
