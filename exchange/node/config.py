@@ -1,4 +1,4 @@
-"""Configuration: one struct for each TOML table. Unknown keys are errors. Paths are relative to the file's directory."""
+"""Configuration: one struct for each TOML table. Unknown keys are errors; paths are relative to the file."""
 
 import difflib
 import re

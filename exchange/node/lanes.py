@@ -20,7 +20,7 @@ class Backoff:
 
     def delay_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
         """The wait after `failures` failures in a row; `chance` is between 0 and 1, `asked_s` is Retry-After."""
-        longest_s = min(self.cap_s, self.base_s * 2 ** min(failures, 32))
+        longest_s = min(self.cap_s, self.base_s * float(2 ** min(failures, 32)))
         return max(longest_s * chance, min(asked_s, self.cap_s))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any, Final
 
 import structlog
@@ -35,7 +36,7 @@ ALLOWED: Final = frozenset(
 )
 
 
-def only_allowed(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def only_allowed(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     """Drop every key that is not on the list."""
     return {key: value for key, value in event.items() if key in ALLOWED}
 

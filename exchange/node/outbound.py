@@ -113,7 +113,11 @@ class Outbound:
                 else f"{origin} answered {answer.status}"
             )
             return Outcome(again=sent + left, error=reason, asked_s=answer.retry_after_s)
-        outcome = await self._take_reply(row, card, payload, sent, open_reply(reply_secret, answer.body))
+        try:
+            data = open_reply(reply_secret, answer.body)
+        except CryptoError as error:
+            raise NotNow(f"the reply of {origin} does not hold: {error}") from None
+        outcome = await self._take_reply(row, card, sent, data)
         outcome.again += left
         return outcome
 
@@ -158,9 +162,7 @@ class Outbound:
         payload, count, _ = await services.store.read(collect)
         return payload, rows[:count], rows[count:]
 
-    async def _take_reply(
-        self, row: PeerRow, card: Card, payload: EnvelopePayload, sent: list[Delivery], data: bytes
-    ) -> Outcome:
+    async def _take_reply(self, row: PeerRow, card: Card, sent: list[Delivery], data: bytes) -> Outcome:
         services = self._services
         outcome = Outcome()
         try:

@@ -139,12 +139,8 @@ _LOWER: Final = {
             placements.c.message == bindparam("message_key"),
             placements.c.section == bindparam("section_key"),
             placements.c.agency == bindparam("agency_key"),
-            or_(
-                placements.c.rung.is_(None),
-                placements.c.rung.in_([name for name, other in _RANKS.items() if name and other < rank]),
-            )
-            if rank > 1
-            else placements.c.rung.is_(None),
+            # Not `in_`: its list is only rendered by SQLAlchemy's own execution.
+            or_(placements.c.rung.is_(None), *(placements.c.rung == low for low in _RANKS if 0 < _RANKS[low] < rank)),
         )
         .values(rung=rung, at_ms=bindparam("now_ms"))
     )

@@ -20,6 +20,7 @@ from exchange.store.transaction import Sql, Transaction
 MANIFEST: Final = "manifest"
 STATEMENT: Final = "statement"
 WEBHOOK: Final = "webhook"
+CARD: Final = "card"
 
 URGENT_RANK: Final = 0
 USUAL_RANK: Final = 1
@@ -315,3 +316,21 @@ async def keep_lane(tx: Transaction, row: LaneRow) -> None:
                 "last_error": row.last_error,
             },
         )
+
+
+_card_waits = Sql(select(outbox.c.number).where(outbox.c.lane == bindparam("lane"), outbox.c.kind == CARD).limit(1))
+_replace_card = Sql(
+    update(outbox)
+    .where(outbox.c.lane == bindparam("key"), outbox.c.kind == CARD)
+    .values(position=bindparam("new_position"), state="due", reason=None)
+)
+
+
+async def enqueue_card(tx: Transaction, lane: str, position: int, now_ms: int, deadline_ms: int) -> None:
+    """Queue the node's card for a peer, in place of an older one that still waits."""
+    if await tx.fetch_one(_card_waits, {"lane": lane}) is not None:
+        await tx.execute(_replace_card, {"key": lane, "new_position": position})
+        return
+    await enqueue(
+        tx, [new_delivery(lane, CARD, now_ms=now_ms, deadline_ms=deadline_ms, urgent=True, position=position)]
+    )

@@ -6,9 +6,10 @@ Statements are SQLAlchemy Core, compiled once for each dialect and run on the dr
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 
 from exchange.crypto.names import LeafHash
@@ -31,8 +32,10 @@ class Sql:
         """The statement's text, and the values of the constants in it by parameter name."""
         found = self._compiled.get(dialect.name)
         if found is None:
-            compiled = self.element.compile(dialect=dialect)
-            constants = {name: value for name, value in compiled.params.items() if value is not None}
+            compiled = cast("SQLCompiler", self.element.compile(dialect=dialect))
+            # A constant may be None, so only what is required is left for `parameters` to give.
+            given = {bind.key for bind in compiled.binds.values() if bind.required}
+            constants = {name: value for name, value in compiled.params.items() if name not in given}
             found = self._compiled[dialect.name] = (str(compiled), constants)
         return found
 

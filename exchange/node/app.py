@@ -1,0 +1,232 @@
+"""Put a node together, run it, and take it apart again."""
+
+import asyncio
+import os
+import resource
+import signal
+import ssl
+import time
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from exchange.crypto.checkpoint import CheckpointCache
+from exchange.crypto.secret import Secret
+from exchange.node.config import Configuration, is_loopback, split_address
+from exchange.node.continuity import Continuity
+from exchange.node.delivery import Dispatcher
+from exchange.node.epochs import (
+    card_is_current,
+    keep_current,
+    load_sealing_keys,
+    renew_card,
+    turn_epoch,
+    write_card_file,
+)
+from exchange.node.errors import CannotListen, ConfigurationInvalid
+from exchange.node.inbound import Inbound
+from exchange.node.keyring import Keyring, open_keystore
+from exchange.node.local_api import LocalApi
+from exchange.node.outbound import Outbound
+from exchange.node.peer_api import PeerApi
+from exchange.node.peer_client import PeerClient
+from exchange.node.services import Changes, Counters, Services
+from exchange.schema.catalogue import default_catalogue
+from exchange.store.keys import last_card
+from exchange.store.outbox import enqueue_card
+from exchange.store.peers import all_peers
+from exchange.store.sqlite import open_sqlite
+from exchange.store.transaction import Transaction
+
+_DAY_MS = 86_400_000
+
+
+def wall_clock_ms() -> int:
+    """The time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def read_passphrase(path: Path) -> Secret:
+    """The passphrase in a file, without the newline at its end.
+
+    Raises:
+        ConfigurationInvalid: it cannot be read, is empty, or others may read it.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigurationInvalid(f"others may read {path}; run: chmod 600 {path}")
+        passphrase = path.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise ConfigurationInvalid(f"cannot read the passphrase file {path}: {error.strerror}") from None
+    if not passphrase:
+        raise ConfigurationInvalid(f"the passphrase file {path} is empty")
+    return Secret(passphrase)
+
+
+def unlock(configuration: Configuration) -> Keyring:
+    """Open the node's keystore with the passphrase that the configuration points at.
+
+    Raises:
+        ConfigurationInvalid: a file cannot be read.
+        WrongPassphrase: the passphrase does not open it.
+        KeystoreCorrupt: it is not a keystore.
+    """
+    table = configuration.tables.keystore
+    if not table.passphrase_file:
+        raise ConfigurationInvalid("keystore.passphrase_file is not set: the keystore stays locked")
+    passphrase = read_passphrase(configuration.resolve(table.passphrase_file))
+    path = configuration.resolve(table.file)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationInvalid(f"cannot read the keystore {path}: {error.strerror}") from None
+    return open_keystore(data, passphrase, configuration.origin)
+
+
+async def open_services(stack: AsyncExitStack, configuration: Configuration, keyring: Keyring) -> Services:
+    """Open the store and what else a node needs; the stack closes it."""
+    store = await open_sqlite(configuration.store_path, keyring.sign_checkpoint, wall_clock_ms)
+    stack.push_async_callback(store.close)
+    connector = aiohttp.TCPConnector(limit=100, limit_per_host=8)
+    http = await stack.enter_async_context(
+        aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+    )
+    services = Services(
+        configuration=configuration,
+        now_ms=wall_clock_ms,
+        store=store,
+        keyring=keyring,
+        catalogue=default_catalogue(),
+        http=http,
+        log=structlog.get_logger(),
+        checkpoints=CheckpointCache(),
+        changes=Changes(),
+        counters=Counters(),
+    )
+    await load_sealing_keys(services)
+    return services
+
+
+async def prepare(services: Services) -> None:
+    """Give a node a sealing key and a card where it has none in force."""
+    if await turn_epoch(services) or not await card_is_current(services):
+        await renew_card(services, None)
+    else:
+        await write_card_file(services)
+
+
+async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
+    """Tell every peer that this node is up: what waits for it there is then tried at once."""
+
+    async def operation(tx: Transaction) -> list[str]:
+        lanes = []
+        _, position = await last_card(tx)
+        now_ms = services.now_ms()
+        for row in await all_peers(tx):
+            if row.state == "verified":
+                lanes.append(f"peer:{row.origin}")
+                await enqueue_card(tx, lanes[-1], position, now_ms, now_ms + 30 * _DAY_MS)
+        return lanes
+
+    for lane in await services.store.write(operation):
+        dispatcher.wake(lane)
+
+
+async def run_node(configuration: Configuration, keyring: Keyring) -> None:
+    """Run a node until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        CannotListen: an address is in use.
+        StoreError: the store cannot be opened.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with AsyncExitStack() as stack:
+        services = await open_services(stack, configuration, keyring)
+        await prepare(services)
+        client = PeerClient(services)
+        continuity = Continuity(services.store, services.now_ms)
+        inbound = Inbound(services, continuity, client.fetch_consistency)
+        outbound = Outbound(services, continuity, inbound, client)
+        stack.push_async_callback(outbound.close)
+        dispatcher = Dispatcher(services, outbound.perform)
+        outbound.wake = dispatcher.wake  # type: ignore[method-assign]
+
+        def accepted(origin: str, lanes: frozenset[str]) -> None:
+            dispatcher.heard_from(f"peer:{origin}")
+            for lane in lanes:
+                dispatcher.wake(lane)
+
+        local = LocalApi(services, dispatcher, continuity, outbound)
+        sites = await _listen(stack, configuration, PeerApi(services, inbound, accepted), local)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(dispatcher.run(stop))
+            group.create_task(keep_current(services, dispatcher, stop))
+            await asyncio.sleep(0)
+            await _greet_peers(services, dispatcher)
+            services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
+            await stop.wait()
+            services.log.info("node is draining", origin=configuration.origin)
+            for site in sites:
+                await site.stop()
+    structlog.get_logger().info("node has stopped", origin=configuration.origin)
+
+
+async def _listen(
+    stack: AsyncExitStack, configuration: Configuration, peers: PeerApi, local: LocalApi
+) -> list[web.BaseSite]:
+    tables = configuration.tables
+    public = await _runner(stack, peers.application())
+    host, port = split_address(tables.listen.address)
+    sites: list[web.BaseSite] = [web.TCPSite(public, host, port, ssl_context=_server_tls(configuration))]
+    path = configuration.socket_path
+    with suppress(FileNotFoundError):
+        path.unlink()
+    private = await _runner(stack, local.application(needs_token=False))
+    sites.append(web.UnixSite(private, short_socket_path(path)))
+    if tables.local.address:
+        host, port = split_address(tables.local.address)
+        if not is_loopback(host):
+            raise ConfigurationInvalid("local.address must be on loopback; put a TLS proxy in front of it")
+        sites.append(web.TCPSite(await _runner(stack, local.application(needs_token=True)), host, port))
+    for site in sites:
+        try:
+            await site.start()
+        except OSError as error:
+            raise CannotListen(f"cannot listen on {site.name}: {error.strerror or error}") from None
+    return sites
+
+
+async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=10, handler_cancellation=False)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner
+
+
+def _server_tls(configuration: Configuration) -> ssl.SSLContext | None:
+    table = configuration.tables.listen
+    if not table.certificate:
+        return None
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        tls.load_cert_chain(configuration.resolve(table.certificate), configuration.resolve(table.key))
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationInvalid(f"listen: the certificate or key cannot be used: {error}") from None
+    return tls
+
+
+def short_socket_path(path: Path) -> str:
+    """A path to a Unix socket that fits the 108 bytes that the kernel allows, through the directory's descriptor."""
+    if len(os.fsencode(path)) < 100:
+        return str(path)
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    return f"/proc/self/fd/{descriptor}/{path.name}"

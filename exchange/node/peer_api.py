@@ -1,0 +1,86 @@
+"""The public listener: what peers may ask. It says nothing to an unproven sender but `unacceptable`."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
+from exchange.node.cards import CardFile, own_card
+from exchange.node.errors import NotNow, Unacceptable
+from exchange.node.inbound import Inbound
+from exchange.node.peer_client import ENVELOPE_TYPE
+from exchange.node.problems import json_response, problem
+from exchange.node.services import Services
+from exchange.store.errors import NotFound, StoreUnavailable
+from exchange.store.log import consistency_between, latest_head
+
+
+class PeerApi:
+    """The handlers of the peer API."""
+
+    def __init__(self, services: Services, inbound: Inbound, accepted: Callable[[str, frozenset[str]], None]) -> None:
+        self._services = services
+        self._inbound = inbound
+        self._accepted = accepted
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        application = web.Application(client_max_size=MAX_ENVELOPE_BYTES, middlewares=[self._guard])
+        application.add_routes(
+            [
+                web.post("/v1/envelopes", self._envelopes),
+                web.get("/v1/card", self._card),
+                web.get("/v1/log/checkpoint", self._checkpoint),
+                web.get("/v1/log/consistency", self._consistency),
+                web.get("/v1/health", self._health),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            return problem(error.status, error.reason.lower().replace(" ", "-"), error.reason)
+        except Unacceptable as error:
+            self._services.counters.add("envelopes_refused")
+            self._services.log.warning("envelope refused", reason=str(error))
+            return problem(403, "unacceptable", "unacceptable")
+        except (NotNow, StoreUnavailable) as error:
+            self._services.log.warning("not now", reason=str(error))
+            return problem(503, "try-later", "try again later")
+
+    async def _envelopes(self, request: web.Request) -> web.Response:
+        if request.content_type != ENVELOPE_TYPE:
+            return problem(415, "unsupported-media-type", f"send {ENVELOPE_TYPE}")
+        if (request.content_length or 0) > MAX_ENVELOPE_BYTES:
+            return problem(413, "too-large", "an envelope is 16 MiB at most")
+        answer = await self._inbound.accept(await request.read())
+        self._accepted(answer.origin, answer.lanes)
+        return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
+
+    async def _card(self, _: web.Request) -> web.Response:
+        entry = await own_card(self._services)
+        return json_response(CardFile(entry.statement, entry.proof))
+
+    async def _checkpoint(self, _: web.Request) -> web.Response:
+        return web.Response(text=(await self._services.store.read(latest_head)).text)
+
+    async def _consistency(self, request: web.Request) -> web.Response:
+        sizes = [request.query.get(name, "") for name in ("first", "second")]
+        if not all(text.isascii() and text.isdigit() and len(text) < 17 for text in sizes):
+            return problem(400, "request-invalid", "first and second are sizes of the log")
+        first, second = (int(text) for text in sizes)
+        try:
+            path = await self._services.store.read(lambda tx: consistency_between(tx, first, second))
+        except NotFound:
+            return problem(404, "not-found", "the log never had these sizes")
+        body = msgspec.json.encode({"first": first, "second": second, "path": path})
+        return web.Response(body=body, content_type="application/json")
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return json_response({"status": "ok"})

@@ -1,0 +1,60 @@
+"""Errors as HTTP responses: RFC 9457 problem documents with a stable `code`, and a hint for people."""
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from exchange.crypto.errors import CryptoError, KeystoreError
+from exchange.errors import ExchangeError
+from exchange.node import errors
+from exchange.schema.errors import FormInvalid, SchemaError
+from exchange.store.errors import AlreadyThere, Conflict, NotFound, StoreUnavailable
+
+_STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
+    (FormInvalid, 422),
+    (NotFound, 404),
+    (errors.PeerUnknown, 404),
+    (AlreadyThere, 409),
+    (Conflict, 409),
+    (errors.PeerUntrusted, 403),
+    (errors.FingerprintMismatch, 403),
+    (errors.Unacceptable, 403),
+    (errors.ForkDetected, 403),
+    (errors.RequestInvalid, 400),
+    (errors.NotNow, 503),
+    (errors.NoCurrentKey, 503),
+    (StoreUnavailable, 503),
+    (KeystoreError, 500),
+    (SchemaError, 422),
+    (CryptoError, 400),
+)
+
+
+def status_of(error: ExchangeError) -> int:
+    """The HTTP status of an error."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
+
+
+def problem(status: int, code: str, message: str, hint: str = "", **more: object) -> web.Response:
+    """A problem document."""
+    body = {"title": message, "status": status, "code": code, "message": message, "hint": hint, **more}
+    headers = {"retry-after": "2"} if status == 503 else {}
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type="application/problem+json", headers=headers
+    )
+
+
+def problem_of(error: ExchangeError) -> web.Response:
+    """The problem document of an error."""
+    more: dict[str, object] = {}
+    if isinstance(error, FormInvalid):
+        more["findings"] = [
+            {"severity": item.severity, "path": item.path, "message": item.message} for item in error.findings
+        ]
+    return problem(status_of(error), error.code, str(error), error.hint, **more)
+
+
+def json_response(value: object, status: int = 200) -> web.Response:
+    """A JSON response."""
+    return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")

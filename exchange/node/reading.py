@@ -1,0 +1,143 @@
+"""What the local API tells of messages: status by section, timeline in plain English, receipts. Never the payload."""
+
+from typing import Any
+
+from exchange.crypto.names import Origin
+from exchange.node.cards import CardFile, own_card
+from exchange.node.delivery import Dispatcher
+from exchange.node.services import Services, moment
+from exchange.store.log import proven_at
+from exchange.store.messages import (
+    OUTBOUND,
+    EventRow,
+    MessageRow,
+    events_of,
+    list_messages,
+    message_by_id,
+    placements_of,
+    receipts_of,
+)
+from exchange.store.outbox import waiting_of
+from exchange.store.peers import peer
+from exchange.store.transaction import Transaction
+
+
+async def describe_message(services: Services, dispatcher: Dispatcher, message_id: str) -> dict[str, Any]:
+    """A message's status: a rung for each section at each agency, what is held, and when the next attempt is."""
+
+    async def collect(tx: Transaction) -> tuple[MessageRow, Any, Any]:
+        message = await message_by_id(tx, message_id)
+        return message, await placements_of(tx, message.number), await waiting_of(tx, message.number)
+
+    message, placements, waiting = await services.store.read(collect)
+    held = {(item.section, item.agency): item.reason for item in waiting if item.state == "held"}
+    tries = [dispatcher.state(item.lane) for item in waiting if item.state == "due"]
+    attempts = [state.next_attempt_ms for state in tries if state.failures]
+    errors = [state.last_error for state in tries if state.last_error]
+    return {
+        "id": message.message_id,
+        "direction": message.direction,
+        "peer": message.peer,
+        "urgent": bool(message.urgent),
+        "created_at": moment(message.created_at_ms),
+        "sections": [
+            {
+                "section": row.section,
+                "agency": row.agency,
+                "rung": row.rung,
+                "at": moment(row.at_ms) if row.at_ms else None,
+                "holder": row.holder,
+                "held": held.get((row.section, row.agency)),
+            }
+            for row in placements
+        ],
+        "held": next((item.reason for item in waiting if item.state == "held" and item.section is None), None),
+        "next_attempt_at": moment(min(attempts)) if attempts else None,
+        "last_error": errors[0] if errors else None,
+    }
+
+
+async def list_direction(services: Services, direction: str) -> dict[str, Any]:
+    """The latest thousand messages of a direction."""
+    rows = await services.store.read(lambda tx: list_messages(tx, direction, 1000))
+    return {
+        "items": [
+            {
+                "id": row.message_id,
+                "peer": row.peer,
+                "urgent": bool(row.urgent),
+                "created_at": moment(row.created_at_ms),
+                "stored_at": moment(row.stored_at_ms),
+            }
+            for row in rows
+        ]
+    }
+
+
+_SENTENCES = {
+    "signed": "This node signed and sealed the message {detail}.",
+    "received": "{detail} received the message and signed for it.",
+    "routed": "Section {section} was given to {agency} for delivery.",
+    "delivered": "{agency} accepted section {section}.",
+    "owned": "A named holder at {agency} took section {section} on.",
+    "held": "Held for a person to decide: {detail}.",
+}
+
+
+def _sentence(message: MessageRow, event: EventRow) -> str:
+    if event.event == "received" and message.direction != OUTBOUND:
+        return f"This node received the message from {event.detail} and signed for it."
+    if event.event == "routed" and event.section is None:
+        return f"This node queued {event.detail} for its agencies."
+    template = _SENTENCES.get(event.event, "{event}: {detail}")
+    return template.format(
+        event=event.event, detail=event.detail or "", section=event.section or "", agency=event.agency or ""
+    )
+
+
+async def timeline_document(services: Services, message_id: str) -> dict[str, Any]:
+    """A message's timeline."""
+
+    async def collect(tx: Transaction) -> tuple[MessageRow, list[EventRow]]:
+        message = await message_by_id(tx, message_id)
+        return message, await events_of(tx, message.number)
+
+    message, events = await services.store.read(collect)
+    return {
+        "id": message.message_id,
+        "direction": message.direction,
+        "events": [
+            {
+                "at": moment(event.at_ms),
+                "event": event.event,
+                "section": event.section,
+                "agency": event.agency,
+                "text": _sentence(message, event),
+            }
+            for event in events
+        ],
+    }
+
+
+async def receipts_document(services: Services, message_id: str) -> dict[str, Any]:
+    """A message's receipts with the card of the node that signed them: all that an outsider needs to check them."""
+
+    async def collect(tx: Transaction) -> tuple[MessageRow, list[CardFile], CardFile | None]:
+        message = await message_by_id(tx, message_id)
+        found = []
+        for row in await receipts_of(tx, message.number):
+            if row.proof is not None:
+                found.append(CardFile(row.statement, row.proof))
+            elif row.position is not None:
+                proven = await proven_at(tx, row.position)
+                found.append(CardFile(proven.statement, proven.proof))
+        if message.direction == OUTBOUND:
+            signer = await peer(tx, Origin(message.peer))
+            return message, found, CardFile(signer.card, signer.proof)
+        return message, found, None
+
+    message, found, card = await services.store.read(collect)
+    if card is None:
+        entry = await own_card(services)
+        card = CardFile(entry.statement, entry.proof)
+    return {"id": message.message_id, "receipts": found, "card": card}
