@@ -122,16 +122,18 @@ def _complete(works: list[_Work]) -> None:
 class SqliteStore:
     """A store in one SQLite file. Make it with `open_sqlite`."""
 
-    def __init__(self, path: Path, lock: Any, sign: CheckpointSigner, now_ms: Callable[[], int]) -> None:
-        self._path = path
+    def __init__(
+        self, connections: tuple[Any, Any], lock: Any, sign: CheckpointSigner, now_ms: Callable[[], int]
+    ) -> None:
         self._lock = lock
         self._sign = sign
         self._now_ms = now_ms
         self._loop = asyncio.get_running_loop()
         self._writes: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._write_loop, name="store-writer", daemon=True)
-        self._reader = threading.Thread(target=self._read_loop, name="store-reader", daemon=True)
+        writing, reading = connections
+        self._writer = threading.Thread(target=self._write_loop, args=(writing,), name="store-writer", daemon=True)
+        self._reader = threading.Thread(target=self._read_loop, args=(reading,), name="store-reader", daemon=True)
         self._writer.start()
         self._reader.start()
 
@@ -156,8 +158,7 @@ class SqliteStore:
         with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits for these any more
             self._loop.call_soon_threadsafe(_complete, works)
 
-    def _write_loop(self) -> None:
-        connection = _connect(self._path)
+    def _write_loop(self, connection: Any) -> None:
         last = False
         while not last:
             works, last = _gather(self._writes)
@@ -192,9 +193,7 @@ class SqliteStore:
                 entry.committed(proof)
         return True
 
-    def _read_loop(self) -> None:
-        connection = _connect(self._path)
-        connection.execute("PRAGMA query_only = ON")
+    def _read_loop(self, connection: Any) -> None:
         last = False
         while not last:
             works, last = _gather(self._reads)
@@ -254,6 +253,15 @@ def _connect(path: Path) -> Any:
     return connection
 
 
+def _prepare(path: Path) -> tuple[Any, Any]:
+    """Migrate, then connect the writer and the reader; one after the other, since two cannot switch to WAL at once."""
+    migrate_sqlite(path)
+    writing = _connect(path)
+    reading = _connect(path)
+    reading.execute("PRAGMA query_only = ON")
+    return writing, reading
+
+
 async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], int]) -> SqliteStore:
     """Open the store at `path`, making or migrating it first.
 
@@ -274,11 +282,14 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
         raise StoreInUse(f"another process has the store at {path} open") from None
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        await asyncio.to_thread(migrate_sqlite, path)
+        connections = await asyncio.to_thread(_prepare, path)
     except OSError as error:
         lock.close()
         raise StoreUnavailable(f"cannot open the store at {path}: {error.strerror}") from error
+    except sqlite.Error as error:
+        lock.close()
+        raise StoreUnavailable(f"cannot open the store at {path}: {error}") from error
     except BaseException:
         lock.close()
         raise
-    return SqliteStore(path, lock, sign, now_ms)
+    return SqliteStore(connections, lock, sign, now_ms)
