@@ -1,0 +1,192 @@
+"""The outbox: urgent first, then in order; leases; and what waits for a person."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exchange.store.errors import NotFound
+from exchange.store.outbox import (
+    MANIFEST,
+    HeldRow,
+    LaneRow,
+    backlog,
+    claim,
+    done,
+    due_lanes,
+    end_all_leases,
+    enqueue,
+    give_back,
+    held,
+    hold,
+    keep_lane,
+    lane_state,
+    new_delivery,
+    overdue,
+    release,
+    release_lane,
+    waiting_of,
+)
+from exchange.store.sqlite import SqliteStore
+from tests.store.conftest import NOW_MS, OpenStore, add_one, call
+
+LANE = "peer:exchange.enfield.example"
+OTHER = "agency:police"
+LEASE_MS = 30_000
+
+
+def delivery(**changes: object) -> dict[str, object]:
+    values: dict[str, object] = {"lane": LANE, "kind": MANIFEST, "now_ms": NOW_MS, "deadline_ms": NOW_MS + 60_000}
+    return new_delivery(**(values | changes))  # type: ignore[arg-type]
+
+
+async def claimed(store: SqliteStore, most: int = 10, now_ms: int = NOW_MS, lane: str = LANE) -> list[int]:
+    return [row.number for row in await store.write(call(claim, lane, most, now_ms, LEASE_MS))]
+
+
+@given(st.lists(st.booleans(), max_size=12), st.integers(1, 5))
+def test_urgent_rows_are_claimed_first_and_otherwise_in_order(
+    open_store: OpenStore, urgent: list[bool], most: int
+) -> None:
+    async def drain(store: SqliteStore) -> list[int]:
+        await store.write(call(enqueue, [delivery(urgent=flag) for flag in urgent]))
+        taken: list[int] = []
+        while numbers := await claimed(store, most):
+            taken.extend(numbers)
+        return taken
+
+    taken = open_store(drain)
+
+    numbers = range(1, len(urgent) + 1)
+    assert taken == sorted(numbers, key=lambda number: (not urgent[number - 1], number))
+
+
+async def test_a_claim_takes_only_from_its_lane(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery(), delivery(lane=OTHER)]))
+
+    assert await claimed(store, lane=OTHER) == [2]
+
+
+async def test_a_leased_row_is_not_claimed_until_its_lease_has_run_out(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery()]))
+
+    assert await claimed(store) == [1]
+    assert await claimed(store, now_ms=NOW_MS + LEASE_MS - 1) == []
+    assert await claimed(store, now_ms=NOW_MS + LEASE_MS) == [1]
+
+
+async def test_every_claim_counts_as_an_attempt(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery()]))
+    for attempt in range(3):
+        (row,) = await store.write(call(claim, LANE, 1, NOW_MS + attempt * LEASE_MS, LEASE_MS))
+        assert row.attempts == attempt
+
+
+async def test_a_row_that_was_given_back_is_claimed_at_once(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery(), delivery()]))
+    await claimed(store)
+
+    await store.write(call(give_back, [2]))
+
+    assert await claimed(store) == [2]
+
+
+async def test_a_node_that_starts_ends_the_leases_of_its_last_life(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery(), delivery(lane=OTHER)]))
+    await claimed(store)
+    await claimed(store, lane=OTHER)
+
+    await store.write(end_all_leases)
+
+    assert await claimed(store) == [1]
+    assert await claimed(store, lane=OTHER) == [2]
+
+
+async def test_what_was_delivered_is_gone(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery(), delivery()]))
+
+    await store.write(call(done, [1]))
+
+    assert await claimed(store) == [2]
+    assert await store.read(backlog) == [(LANE, "due", 1)]
+
+
+async def test_a_held_row_is_shown_with_its_reason_and_never_claimed(store: SqliteStore) -> None:
+    message = await store.write(call(add_one, "message"))
+    await store.write(call(enqueue, [delivery(message=message, section="subject", agency="police"), delivery()]))
+
+    await store.write(call(hold, 1, "peer-blocked"))
+
+    row = HeldRow(1, LANE, MANIFEST, "message", "subject", "police", NOW_MS, "peer-blocked")
+    assert await store.read(call(held, 10)) == [row]
+    assert await claimed(store, now_ms=NOW_MS + 10 * LEASE_MS) == [2]
+
+
+async def test_a_row_may_be_held_from_the_start(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery(held="peer-unverified")]))
+
+    assert [row.reason for row in await store.read(call(held, 10))] == ["peer-unverified"]
+    assert await store.read(due_lanes) == []
+
+
+async def test_a_released_row_is_due_again_with_a_new_deadline_and_no_attempts(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery()]))
+    await claimed(store)
+    await store.write(call(hold, 1, "peer-blocked"))
+
+    lane = await store.write(call(release, 1, NOW_MS + 99))
+
+    (row,) = await store.write(call(claim, LANE, 1, NOW_MS, LEASE_MS))
+    assert (lane, row.number, row.attempts, row.deadline_ms) == (LANE, 1, 0, NOW_MS + 99)
+    assert await store.read(call(held, 10)) == []
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_only_what_is_held_can_be_released(store: SqliteStore, number: int) -> None:
+    await store.write(call(enqueue, [delivery()]))
+
+    with pytest.raises(NotFound):
+        await store.write(call(release, number, NOW_MS))
+
+
+async def test_a_lane_is_released_whole_and_no_other_with_it(store: SqliteStore) -> None:
+    rows = [delivery(held="x"), delivery(), delivery(held="x"), delivery(lane=OTHER, held="x")]
+    await store.write(call(enqueue, rows))
+
+    assert await store.write(call(release_lane, LANE, NOW_MS + 99)) == 2
+
+    assert await claimed(store) == [1, 2, 3]
+    assert [row.number for row in await store.read(call(held, 10))] == [4]
+
+
+async def test_overdue_is_what_is_due_and_has_reached_its_deadline(store: SqliteStore) -> None:
+    rows = [delivery(deadline_ms=at, held=reason) for at, reason in ((10, None), (11, None), (10, "x"))]
+    await store.write(call(enqueue, [*rows, delivery(lane=OTHER, deadline_ms=10)]))
+
+    assert [row.number for row in await store.read(call(overdue, LANE, 10))] == [1]
+
+
+async def test_lanes_with_something_due_are_named_once(store: SqliteStore) -> None:
+    await store.write(call(enqueue, [delivery(), delivery(), delivery(lane=OTHER), delivery(lane="x", held="why")]))
+
+    assert sorted(await store.read(due_lanes)) == [OTHER, LANE]
+    assert await store.read(backlog) == [(OTHER, "due", 1), (LANE, "due", 2), ("x", "held", 1)]
+
+
+async def test_a_message_tells_what_of_it_still_waits(store: SqliteStore) -> None:
+    message = await store.write(call(add_one))
+    await store.write(call(enqueue, [delivery(message=message), delivery(), delivery(message=message, held="why")]))
+
+    waiting = await store.read(call(waiting_of, message))
+
+    assert [(row.state, row.reason) for row in waiting] == [("due", None), ("held", "why")]
+
+
+async def test_a_lane_remembers_its_failures_until_it_succeeds(store: SqliteStore) -> None:
+    assert await store.read(call(lane_state, LANE)) == LaneRow(LANE, 0, 0, None)
+
+    for failures in (1, 2):
+        await store.write(call(keep_lane, LaneRow(LANE, failures, NOW_MS, "timeout")))
+    assert await store.read(call(lane_state, LANE)) == LaneRow(LANE, 2, NOW_MS, "timeout")
+
+    await store.write(call(keep_lane, LaneRow(LANE, 0, 0, None)))
+    assert await store.read(call(lane_state, LANE)) == LaneRow(LANE, 0, 0, None)
