@@ -7,7 +7,7 @@ import pysqlite3
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import NullPool
 
@@ -44,6 +44,9 @@ def migrate_sqlite(path: Path) -> None:
         StoreUnavailable: the file is not a database, or cannot be written.
     """
     engine = create_engine(f"sqlite:///{path}", module=pysqlite3, poolclass=NullPool)
+    # The driver's own transactions do not hold CREATE statements: half a migration would stay.
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", _begin)
     try:
         with engine.begin() as connection:
             migrate(connection)
@@ -51,3 +54,11 @@ def migrate_sqlite(path: Path) -> None:
         raise StoreUnavailable(f"cannot open the store at {path}: {error.orig}") from None
     finally:
         engine.dispose()
+
+
+def _leave_transactions_to_us(connection: Any, _: Any) -> None:
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
