@@ -129,6 +129,7 @@ class SqliteStore:
         self._sign = sign
         self._now_ms = now_ms
         self._loop = asyncio.get_running_loop()
+        self._closed = False
         self._writes: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         writing, reading = connections
@@ -144,12 +145,15 @@ class SqliteStore:
         return await self._submit(self._reads, operation)
 
     async def close(self) -> None:
+        self._closed = True
         for pending, thread in ((self._writes, self._writer), (self._reads, self._reader)):
             pending.put(None)
             await asyncio.to_thread(thread.join)
         self._lock.close()
 
     async def _submit(self, pending: "queue.SimpleQueue[_Work | None]", operation: Operation[T]) -> T:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         pending.put(_Work(operation, future))
         return await future
