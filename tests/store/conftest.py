@@ -57,7 +57,7 @@ def signer() -> Signer:
     return Signer()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def verifiers() -> tuple[VerifierKey, VerifierKey]:
     return _KEYS.verifiers(ORIGIN)
 
