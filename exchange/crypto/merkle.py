@@ -2,6 +2,8 @@
 
 * A complete subtree of 2^level leaves is a node that never changes: it is computed once and stored.
 * Whatever else a proof needs lies on the right edge and is computed from complete nodes.
+* A proof's hashes are 32 bytes each: `node_hash` joins its arguments, so other lengths would let a log that was
+  rewritten pass for one that was extended.
 """
 
 import hashlib
@@ -175,6 +177,8 @@ def verify_inclusion(leaf: LeafHash, index: int, size: int, path: Sequence[bytes
     """
     if not 0 <= index < size:
         raise ProofError("the proof's index lies outside the tree")
+    if any(len(sibling) != 32 for sibling in path):
+        raise ProofError("a hash in the proof is not 32 bytes")
     position, last, value = index, size - 1, bytes(leaf)
     for sibling in path:
         if last == 0:
@@ -198,6 +202,8 @@ def verify_consistency(first: int, second: int, path: Sequence[bytes], first_roo
     """
     if not 0 <= first <= second:
         raise ProofError("a log does not shrink")
+    if any(len(value) != 32 for value in path):
+        raise ProofError("a hash in the proof is not 32 bytes")
     if first in (0, second):
         if path or (first == second and first_root != second_root) or (first == 0 and first_root != EMPTY_ROOT):
             raise ProofError("the two trees are not the same")
