@@ -4,7 +4,6 @@
 * A checkpoint is of one named log; extension lines are refused.
 """
 
-import hashlib
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -46,6 +45,8 @@ def parse_checkpoint(text: str, origin: Origin, keys: tuple[VerifierKey, Verifie
     ed25519, mldsa44 = keys
     if ed25519.algorithm != ED25519 or mldsa44.algorithm != MLDSA44_COSIGNATURE:
         raise SignatureError("both kinds of key are needed")
+    if not ed25519.name == mldsa44.name == origin:
+        raise SignatureError("the keys bear another name than the log")
     verify_ed25519(ed25519, _signature_of(signatures, ed25519), signed.encode())
     cosignature = _signature_of(signatures, mldsa44)
     timestamp_s = int.from_bytes(cosignature[:8], "big")
@@ -65,11 +66,11 @@ class CheckpointCache:
 
     def __init__(self, most: int = 1024) -> None:
         self._most = most
-        self._held: OrderedDict[bytes, Checkpoint] = OrderedDict()
+        self._held: OrderedDict[tuple[str, Origin, tuple[VerifierKey, VerifierKey]], Checkpoint] = OrderedDict()
 
     def parse(self, text: str, origin: Origin, keys: tuple[VerifierKey, VerifierKey]) -> Checkpoint:
         """As `parse_checkpoint`, remembering what verified under exactly these keys."""
-        name = hashlib.sha256(b"\n".join((text.encode(), origin.encode(), keys[0].public, keys[1].public))).digest()
+        name = (text, origin, keys)
         found = self._held.get(name)
         if found is None:
             found = self._held[name] = parse_checkpoint(text, origin, keys)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from exchange.crypto.errors import EnvelopeError, EnvelopeTooLarge, PaddingError, SealError, UnknownVersion
+from exchange.crypto.errors import EnvelopeError, EnvelopeTooLarge, PaddingError, SealError, UnknownKey, UnknownVersion
 from exchange.crypto.names import Origin, SealingKeyId, context
 from exchange.crypto.padding import pad, unpad
 from exchange.crypto.sealing import SealingPrivateKey, SealingPublicKey, open_sealed, seal
@@ -60,10 +60,13 @@ def open_envelope(data: bytes, recipient: Origin, key: SealingPrivateKey) -> byt
     """Open an envelope.
 
     Raises:
-        EnvelopeError: of another version, key or recipient, or altered.
+        EnvelopeTooLarge: more than 16 MiB.
+        UnknownVersion: not an envelope of version 1.
+        UnknownKey: for another sealing key.
+        EnvelopeError: for another recipient, or altered.
     """
     if envelope_key_id(data) != key.public.key_id:
-        raise EnvelopeError("the envelope is for another key")
+        raise UnknownKey("the envelope is for another key")
     try:
         padded = open_sealed(key, _info(recipient, key.public.key_id), data[_HEADER_BYTES:])
         return unpad(padded, MINIMUM_BYTES)

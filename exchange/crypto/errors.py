@@ -92,6 +92,13 @@ class UnknownVersion(EnvelopeError):
     hint = "Both nodes must run a release that speaks version 1."
 
 
+class UnknownKey(EnvelopeError):
+    """An envelope is for a sealing key that is not at hand."""
+
+    code = "key-unknown"
+    hint = "Fetch the receiver's card again: its sealing keys live for a few days only."
+
+
 class EnvelopeTooLarge(EnvelopeError):
     """An envelope is larger than the protocol allows."""
 

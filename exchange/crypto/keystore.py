@@ -14,11 +14,14 @@ from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aea
 from nacl.exceptions import CryptoError as NaclError
 from nacl.pwhash import argon2id
 
-from exchange.crypto.errors import KeystoreCorrupt, WrongPassphrase
+from exchange.crypto.errors import KeystoreCorrupt, KeystoreError, WrongPassphrase
 from exchange.crypto.names import context
 from exchange.crypto.secret import Secret
 
 FORMAT: Final = "exchange-keystore/1"
+_MAX_OPSLIMIT: Final = 20
+_MIN_MEMLIMIT_BYTES: Final = 8192
+_MAX_MEMLIMIT_BYTES: Final = 1024 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +35,8 @@ class Argon2Parameters:
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     kdf: str
-    opslimit: Annotated[int, Meta(ge=1, le=20)]
-    memlimit_bytes: Annotated[int, Meta(ge=8192, le=1024 * 1024 * 1024)]
+    opslimit: Annotated[int, Meta(ge=1, le=_MAX_OPSLIMIT)]
+    memlimit_bytes: Annotated[int, Meta(ge=_MIN_MEMLIMIT_BYTES, le=_MAX_MEMLIMIT_BYTES)]
     salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
     nonce: Annotated[bytes, Meta(min_length=24, max_length=24)]
     ciphertext: bytes
@@ -48,8 +51,14 @@ def _header(salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
 
 
 def lock_keystore(entries: dict[str, bytes], passphrase: Secret, parameters: Argon2Parameters | None = None) -> bytes:
-    """The keystore file that holds `entries`."""
+    """The keystore file that holds `entries`.
+
+    Raises:
+        KeystoreError: the parameters are such as `unlock_keystore` would refuse: nobody could open the file again.
+    """
     cost = parameters or Argon2Parameters()
+    if not (1 <= cost.opslimit <= _MAX_OPSLIMIT and _MIN_MEMLIMIT_BYTES <= cost.memlimit_bytes <= _MAX_MEMLIMIT_BYTES):
+        raise KeystoreError("Argon2id takes 1 to 20 passes and 8 KiB to 1 GiB here")
     salt, nonce = os.urandom(16), os.urandom(24)
     key = _key(passphrase, salt, cost.opslimit, cost.memlimit_bytes)
     header = _header(salt, cost.opslimit, cost.memlimit_bytes)

@@ -18,6 +18,7 @@ MAX_SIGNATURES: Final = 16
 MAX_NOTE_LENGTH: Final = 65_536
 
 _SIGNATURE_LINE: Final = re.compile(r"— ([^\s+]{1,200}) ([A-Za-z0-9+/]+={0,2})")
+_KEY_NAME: Final = re.compile(r"[!-*,-~]{1,200}")
 _PUBLIC_SIZES: Final = {ED25519: 32, MLDSA44_COSIGNATURE: 1312}
 
 
@@ -67,7 +68,7 @@ def parse_vkey(text: str) -> VerifierKey:
         NoteError: not a vkey, another kind of key, or a key id that does not fit the key.
     """
     parts = text.split("+", 2)
-    if len(parts) != 3 or not parts[0]:
+    if len(parts) != 3 or not _KEY_NAME.fullmatch(parts[0]):
         raise NoteError("that is not a vkey")
     data = decode_base64(parts[2])
     if not data or _PUBLIC_SIZES.get(data[0]) != len(data) - 1:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from exchange.crypto.errors import ParcelError, SealError
-from exchange.crypto.names import MessageId, Origin, SealingKeyId, SectionName, context
+from exchange.crypto.errors import NameInvalid, ParcelError, SealError
+from exchange.crypto.names import MessageId, Origin, SealingKeyId, SectionName, context, parse_section_name
 from exchange.crypto.sealing import SealingPrivateKey, SealingPublicKey, open_sealed, seal
 from exchange.crypto.secret import Secret
 
@@ -44,6 +44,10 @@ def open_parcel(
     """
     try:
         plaintext = open_sealed(key, _info(sender, recipient, key.public.key_id, message_id), parcel)
-        return {SectionName(name): Secret(value) for name, value in _decoder.decode(plaintext).items()}
-    except (SealError, msgspec.DecodeError, ValueError):
+        secrets = _decoder.decode(plaintext)
+        # A key that stands twice could give two readers two secrets; only one encoding of a parcel is accepted.
+        if _encoder.encode(secrets) != plaintext:
+            raise ParcelError("the parcel's content is not in its canonical encoding")
+        return {parse_section_name(name): Secret(value) for name, value in secrets.items()}
+    except (SealError, NameInvalid, msgspec.DecodeError, ValueError):
         raise ParcelError("the parcel does not open under this key and context") from None

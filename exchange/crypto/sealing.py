@@ -54,6 +54,13 @@ class SealingPrivateKey:
     """An X-Wing private key from its 32-byte seed (draft-connolly-cfrg-xwing-kem, section 5.2)."""
 
     def __init__(self, seed: Secret) -> None:
+        """Expand a seed.
+
+        Raises:
+            SealError: it is not 32 bytes.
+        """
+        if len(seed.reveal()) != 32:
+            raise SealError("the seed of a sealing key is 32 bytes")
         expanded = hashlib.shake_256(seed.reveal()).digest(96)
         mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
         x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
@@ -72,8 +79,15 @@ class SealingPrivateKey:
 
 
 def seal(public: SealingPublicKey, info: bytes, plaintext: bytes) -> bytes:
-    """HPKE's single-shot seal: `enc || ciphertext`, 1136 bytes longer than `plaintext`."""
-    return _suite.encrypt(plaintext, public.key, info)
+    """HPKE's single-shot seal: `enc || ciphertext`, 1136 bytes longer than `plaintext`.
+
+    Raises:
+        SealError: the key is not usable; X25519 refuses points of low order only now.
+    """
+    try:
+        return _suite.encrypt(plaintext, public.key, info)
+    except ValueError:
+        raise SealError("that is not a sealing key") from None
 
 
 def open_sealed(private: SealingPrivateKey, info: bytes, data: bytes) -> bytes:
