@@ -85,15 +85,21 @@ def load_catalogue(data: bytes) -> Catalogue:
     for part in catalogue.parts:
         _known(part.section, sections, f"part {part.name}: section")
         fields = sections[part.section]
-        for field in part.fields:
-            _known(field, fields, f"part {part.name}: field")
-            covered.add((part.section, field))
+        if part.each is not None:
+            _known(part.each, fields, f"part {part.name}: each")
+            items = _item_fields(part.section, part.each)
+            if not part.fields or part.readers_from is None:
+                raise CatalogueInvalid(f"part {part.name}: one for each entry needs `fields` and `readers_from`")
+            for field in (*part.fields, part.readers_from):
+                _known(field, items, f"part {part.name}: field")
+        else:
+            for field in part.fields:
+                _known(field, fields, f"part {part.name}: field")
+                covered.add((part.section, field))
+            if part.readers_from is not None:
+                covered.add((part.section, part.readers_from))
         for kind in (*part.readers, *part.always):
             _known(kind, kinds, f"part {part.name}: reader")
-        if part.each is not None:
-            _known(part.each, fields, f"part {part.name}: field")
-        elif part.readers_from is not None:
-            covered.add((part.section, part.readers_from))
     for required in catalogue.required:
         _known(required.section, sections, "required: section")
     names = [part.name for part in catalogue.parts]
@@ -106,12 +112,23 @@ def load_catalogue(data: bytes) -> Catalogue:
     return catalogue
 
 
+def _sections() -> dict[str, Any]:
+    """The struct of each section."""
+    return {
+        field.encode_name: getattr(field.type, "__args__", (field.type,))[0] for field in msgspec.structs.fields(Form)
+    }
+
+
 def _section_fields() -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for field in msgspec.structs.fields(Form):
-        kinds: tuple[Any, ...] = getattr(field.type, "__args__", (field.type,))
-        found[field.encode_name] = {inner.encode_name for inner in msgspec.structs.fields(kinds[0])}
-    return found
+    return {name: {field.encode_name for field in msgspec.structs.fields(kind)} for name, kind in _sections().items()}
+
+
+def _item_fields(section: str, each: str) -> set[str]:
+    """The fields of what the list `each` is made of; none where it is not a list of structs."""
+    section_type = msgspec.inspect.type_info(_sections()[section])
+    assert isinstance(section_type, msgspec.inspect.StructType)  # noqa: S101 - every section is a struct
+    item = next(getattr(field.type, "item_type", None) for field in section_type.fields if field.encode_name == each)
+    return {field.encode_name for field in item.fields} if isinstance(item, msgspec.inspect.StructType) else set()
 
 
 def _known(name: str, names: Any, where: str) -> None:

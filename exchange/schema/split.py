@@ -40,8 +40,9 @@ def _one_for_each(entry: CataloguePart, content: dict[str, Any]) -> list[FormPar
     parts = []
     for number, item in enumerate(items, start=1):
         readers = _readers(entry, item)
-        if readers:
-            parts.append(FormPart(SectionName(f"{entry.name}-{number}"), readers, dict(item)))
+        chosen = {field: item[field] for field in entry.fields if field in item}
+        if chosen and readers:
+            parts.append(FormPart(SectionName(f"{entry.name}-{number}"), readers, chosen))
     return parts
 
 

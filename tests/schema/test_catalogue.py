@@ -33,6 +33,11 @@ def test_a_part_that_the_catalogue_does_not_make_is_allowed_to_nobody(name: str)
         ('fields = ["pnc"]', "fields = []", "no part holds"),
         ('fields = ["pnc"]', 'fields = ["pnc"]\ncolour = "red"', "cannot be read"),
         ("version = 1", "version = ", "cannot be read"),
+        ('fields = ["number", "kind"', 'fields = ["nmuber", "kind"', "did you mean"),
+        ('each = "conditions"', 'each = "condition"', "did you mean"),
+        ('each = "conditions"', 'each = "court"', "does not exist"),
+        ('readers_from = "supporting_agency"', 'readers_from = "suporting_agency"', "did you mean"),
+        ('readers_from = "supporting_agency"', "", "needs `fields` and `readers_from`"),
     ],
 )
 def test_a_mistake_in_the_catalogue_is_named(old: str, new: str, message: str) -> None:

@@ -79,6 +79,57 @@ def test_the_same_form_gives_the_same_parts(form: Form) -> None:
     assert first == second
 
 
+def _fields_read_by(kind: str, form: Form) -> dict[str, set[str]]:
+    """By section, the fields of it that an agency reads; those of a single condition stand under the condition."""
+    read: dict[str, set[str]] = {}
+    for part in split(form, CATALOGUE):
+        if kind in part.readers:
+            section = "condition" if part.name.startswith("injunction.condition-") else part.name.partition(".")[0]
+            read.setdefault(section, set()).update(part.content)
+    return read
+
+
+CONDITION = {"number", "kind", "type", "text", "permission_holder", "supporting_agency"}
+
+
+@some
+@given(forms)
+def test_dwp_reads_no_offences_of_anybody(form: Form) -> None:
+    read = _fields_read_by("dwp", form)
+    assert not read.keys() & {"associates", "injunction", "police", "probation", "youth-justice"}
+    assert "categories" not in read["subject"]
+    assert read.get("risk", set()) <= {"staff_safety"}
+    assert read.get("condition", set()) <= CONDITION
+
+
+@some
+@given(forms)
+def test_housing_reads_unsafe_areas_and_no_associates_of_anybody(form: Form) -> None:
+    read = _fields_read_by("housing", form)
+    assert read.get("associates", set()) <= {"unsafe_areas"}
+    assert read.get("condition", set()) <= CONDITION
+    assert not read.keys() & {"injunction", "police", "probation", "youth-justice"}
+    if form.associates is not None and form.associates.unsafe_areas:
+        assert read["associates"] == {"unsafe_areas"}
+
+
+@some
+@given(forms)
+def test_a_condition_goes_to_its_supporting_agency_alone(form: Form) -> None:
+    for part in split(form, CATALOGUE):
+        if part.name.startswith("injunction.condition-"):
+            assert part.readers == (part.content["supporting_agency"],)
+
+
+def test_who_supports_a_condition_reads_it_without_its_list_of_people() -> None:
+    document = example("case-study-j.json")
+    document["injunction"]["conditions"][3]["supporting_agency"] = "housing"
+    part = next(part for part in split(decode(document), CATALOGUE) if part.name == "injunction.condition-4")
+    assert part.readers == ("housing",)
+    assert part.content["text"] == document["injunction"]["conditions"][3]["text"]
+    assert "people" not in part.content
+
+
 def test_dwp_reads_no_offences_of_j() -> None:
     form = decode(example("case-study-j.json"))
     names = preview(split(form, CATALOGUE))["dwp"]
