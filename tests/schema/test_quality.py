@@ -51,8 +51,10 @@ CASES: list[tuple[dict[str, Any], tuple[str, str]]] = [
     (_without("referral", review_due="2033-01-01"), ("error", "referral.review_due")),
     (_without("referral", review_due="2026-11-01"), ("warning", "referral.review_due")),
     (_without("referral", to_area="E09000012"), ("error", "referral.to_area")),
+    (_without("referral", move_date="2026-08-24"), ("warning", "referral.move_date")),
     (_without("referral", age_band="under-18"), ("error", "referral.age_band")),
     (_without("subject", date_of_birth="2026-11-23"), ("error", "subject.date_of_birth")),
+    (_without("subject", "safe_to_call"), ("warning", "subject.safe_to_call")),
     (_without("risk", "statements", 2, "source"), ("error", "risk.statements[2].source")),
     (_without("risk", "statements", 0, as_of="2025-11-01"), ("warning", "risk.statements[0].as_of")),
     (_without("risk", "statements", 0, as_of="2026-11-24"), ("error", "risk.statements[0].as_of")),
@@ -61,8 +63,11 @@ CASES: list[tuple[dict[str, Any], tuple[str, str]]] = [
     (_without("injunction", "review_hearing"), ("error", "injunction.review_hearing")),
     (_without("injunction", expires_on="2028-12-01"), ("error", "injunction.expires_on")),
     (_without("injunction", expires_on="2026-12-01"), ("warning", "injunction.expires_on")),
+    (_without("injunction", expires_on="2026-09-14"), ("error", "injunction.expires_on")),
+    (_without("injunction", expires_on="2026-11-22"), ("warning", "injunction.expires_on")),
     (_without("injunction", "conditions", 0, number=2), ("error", "injunction.conditions")),
     (_without("housing", unsafe_areas=["E09000010"]), ("error", "housing.unsafe_areas")),
+    (_without("housing", safe_areas=["E09000012"]), ("error", "housing.safe_areas")),
     (_without("urgent", "who_knows_address", name="urgent.json"), ("warning", "urgent.who_knows_address")),
     (_without("contacts", "people", 0, expires_on="2026-11-22"), ("warning", "contacts.people[0].expires_on")),
 ]
@@ -71,3 +76,22 @@ CASES: list[tuple[dict[str, Any], tuple[str, str]]] = [
 @pytest.mark.parametrize(("document", "finding"), CASES, ids=[f"{s}-{p}" for _, (s, p) in CASES])
 def test_a_fault_is_found_at_its_field(document: dict[str, Any], finding: tuple[str, str]) -> None:
     assert finding in _findings(document)
+
+
+def test_a_child_about_whom_no_service_for_children_is_told_is_noticed() -> None:
+    document = example("case-study-j.json")
+    document["referral"]["age_band"] = "under-18"
+    document["subject"]["date_of_birth"] = "2010-04-17"
+    assert _findings(document) == set()
+    del document["childrens-social-care"]
+    assert _findings(document) == {("warning", "childrens-social-care")}
+
+
+@pytest.mark.parametrize(
+    ("today", "expected"),
+    [(date(2026, 11, 23), "18-24"), (date(2028, 4, 16), "18-24"), (date(2028, 4, 17), "25-and-over")],
+)
+def test_the_age_band_changes_on_the_birthday(today: date, expected: str) -> None:
+    document = example("case-study-j.json")
+    document["referral"]["age_band"] = expected
+    assert ("error", "referral.age_band") not in _findings(document, today)
