@@ -1,0 +1,590 @@
+"""Make, or check, the test vectors beside this file; docs/protocol.md says what they are of.
+
+    python tests/vectors/generate.py            # write what is not there or no longer verifies
+    python tests/vectors/generate.py --renew    # write all anew
+    python tests/vectors/generate.py --check    # write nothing; fail where a file does not hold
+
+* Bytes are hexadecimal; a case with `"refused": true` must be refused, and its `name` says what is wrong with it.
+* All keys come from fixed seeds, so a file without randomness is the same at every run and must be committed as made.
+* HPKE, ML-DSA, section secrets and nonces are random: what was made once is kept, and is only verified or opened.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from exchange.crypto import (
+    envelope,
+    keystore,
+    merkle,
+    padding,
+    parcel,
+    proof,
+    rest,
+    sealing,
+    section,
+    signing,
+    statement,
+)
+from exchange.crypto.errors import CryptoError
+from exchange.crypto.merkle import Frontier
+from exchange.crypto.names import (
+    LeafHash,
+    MessageId,
+    Origin,
+    SectionName,
+    context,
+    parse_message_id,
+    parse_origin,
+    parse_section_name,
+)
+from exchange.crypto.note import format_note, parse_note, parse_vkey
+from exchange.crypto.sealing import SealingPrivateKey
+from exchange.crypto.secret import Secret
+
+HERE: Final = Path(__file__).parent
+Case = dict[str, Any]
+unhex = bytes.fromhex
+
+SENDER, RECIPIENT = Origin("exchange.hackney.example"), Origin("exchange.enfield.example")
+MESSAGE = MessageId("0b7f4a52-9c1e-4d0e-8f64-2f7f3c1d9a10")
+OTHER_MESSAGE = MessageId("0b7f4a52-9c1e-4d0e-8f64-2f7f3c1d9a11")
+NOW_S: Final = 1_795_468_800
+SIGNING_SEEDS = (b"\x01" * 32, b"\x02" * 32)
+SEALING_SEED, OTHER_SEALING_SEED = b"\x05" * 32, b"\x06" * 32
+
+
+def _flip(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :] if at >= 0 else _flip(data, len(data) + at)
+
+
+def _refused(name: str, valid: Case, **changes: Any) -> Case:
+    return {**valid, "name": name, "refused": True, **changes}
+
+
+# names.json: contexts, origins, message ids, section names
+
+_PARSERS: Final[dict[str, Callable[[str], str]]] = {
+    "origin": parse_origin,
+    "message-id": parse_message_id,
+    "section-name": parse_section_name,
+}
+
+
+def _make_names() -> Iterator[Case]:
+    contexts: list[tuple[str, list[bytes]]] = [
+        ("section", []),
+        ("parcel", [b"a", b""]),
+        ("parcel", [b"", b"a"]),
+        ("x", [bytes(range(256)) * 2]),
+    ]
+    for label, fields in contexts:
+        made = context(label, *fields).hex()
+        yield {
+            "name": "context",
+            "kind": "context",
+            "label": label,
+            "fields": [f.hex() for f in fields],
+            "context": made,
+        }
+    texts = {
+        "origin": ["exchange.hackney.gov.uk", "localhost:7401", "example.org/borough/hackney"],
+        "message-id": [MESSAGE],
+        "section-name": ["housing", "injunction.3", "0"],
+    }
+    bad = {
+        "origin": {"scheme": "https://a", "capital": "A.example", "empty label": "a..b", "empty": "", "plus": "a+b"},
+        "message-id": {"capitals": MESSAGE.upper(), "no hyphens": MESSAGE.replace("-", ""), "newline": MESSAGE + "\n"},
+        "section-name": {"empty": "", "starts with a dot": ".a", "81 characters": "a" * 81, "underscore": "a_b"},
+    }
+    for kind, accepted in texts.items():
+        yield from ({"name": "accepted", "kind": kind, "text": text} for text in accepted)
+        yield from ({"name": name, "kind": kind, "text": text, "refused": True} for name, text in bad[kind].items())
+
+
+def _verify_name(case: Case) -> None:
+    if case["kind"] == "context":
+        assert context(case["label"], *map(unhex, case["fields"])).hex() == case["context"]
+    else:
+        assert _PARSERS[case["kind"]](case["text"]) == case["text"]
+
+
+# statements.json
+
+
+def _make_statements() -> Iterator[Case]:
+    for kind, body in [("receipt", b"body"), ("card", b""), ("a" * 64, bytes(100)), ("x.1-y", b" 4 body ")]:
+        encoded = statement.encode_statement(kind, body)
+        yield {
+            "name": f"{len(kind)} and {len(body)}",
+            "type": kind,
+            "body": body.hex(),
+            "statement": encoded.hex(),
+            "leaf_hash": statement.leaf_hash(encoded).hex(),
+        }
+    for name, data in {
+        "another version": b"exchange/2 7 receipt 4 body",
+        "leading zero in the type's length": b"exchange/1 07 receipt 4 body",
+        "leading zero in the body's length": b"exchange/1 7 receipt 04 body",
+        "sign": b"exchange/1 7 receipt +4 body",
+        "body too short": b"exchange/1 7 receipt 5 body",
+        "byte left over": b"exchange/1 7 receipt 4 body\n",
+        "type too short": b"exchange/1 8 receipt 4 body",
+        "empty type": b"exchange/1 0  4 body",
+        "capital in the type": b"exchange/1 7 Receipt 4 body",
+        "type of 65": b"exchange/1 65 " + b"a" * 65 + b" 0 ",
+    }.items():
+        yield {"name": name, "statement": data.hex(), "refused": True}
+
+
+def _verify_statement(case: Case) -> None:
+    encoded = unhex(case["statement"])
+    assert statement.parse_statement(encoded) == statement.Statement(case["type"], unhex(case["body"]))
+    assert statement.encode_statement(case["type"], unhex(case["body"])) == encoded
+    assert statement.leaf_hash(encoded).hex() == case["leaf_hash"]
+
+
+# tree.json: the leaves are those that Certificate Transparency's implementations test with
+
+_INPUTS: Final = ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"]
+
+
+def _make_tree() -> Iterator[Case]:
+    leaves = [statement.leaf_hash(unhex(data)) for data in _INPUTS]
+    nodes = dict(Frontier(0, ()).append(leaves)[1])
+    roots = [Frontier(0, ()).append(leaves[:size])[0].root().hex() for size in range(len(leaves) + 1)]
+    for size, root in enumerate(roots):
+        yield {
+            "name": f"root of {size}",
+            "kind": "root",
+            "leaves": [leaf.hex() for leaf in leaves[:size]],
+            "root": root,
+        }
+    for size in range(1, len(leaves) + 1):
+        for index in range(size):
+            path = [value.hex() for value in merkle.inclusion_path(index, size, nodes)]
+            case = {"kind": "inclusion", "leaf": leaves[index].hex(), "index": index, "size": size, "path": path}
+            yield {"name": f"leaf {index} of {size}", **case, "root": roots[size]}
+        for first in range(1, size + 1):
+            path = [value.hex() for value in merkle.consistency_path(first, size, nodes)]
+            case = {"kind": "consistency", "first": first, "second": size, "path": path}
+            yield {"name": f"{first} to {size}", **case, "first_root": roots[first], "second_root": roots[size]}
+    path = [value.hex() for value in merkle.inclusion_path(2, 7, nodes)]
+    valid: Case = {"kind": "inclusion", "leaf": leaves[2].hex(), "index": 2, "size": 7, "path": path, "root": roots[7]}
+    yield _refused("inclusion at another index", valid, index=3)
+    yield _refused("inclusion outside the tree", valid, index=7)
+    yield _refused("inclusion of another leaf", valid, leaf=leaves[3].hex())
+    yield _refused("inclusion path too short", valid, path=path[:-1])
+    yield _refused("inclusion path too long", valid, path=[*path, path[0]])
+    yield _refused("inclusion path turned round", valid, path=path[::-1])
+    path = [value.hex() for value in merkle.consistency_path(3, 7, nodes)]
+    valid = {"kind": "consistency", "first": 3, "second": 7, "path": path}
+    valid |= {"first_root": roots[3], "second_root": roots[7]}
+    yield _refused("consistency from another root", valid, first_root=roots[2])
+    yield _refused("consistency to another root", valid, second_root=roots[6])
+    yield _refused(
+        "consistency of a log that shrank", valid, first=7, second=3, first_root=roots[7], second_root=roots[3]
+    )
+    yield _refused("consistency path empty", valid, path=[])
+    yield _refused("consistency path too long", valid, path=[*path, path[0]])
+    # Joined, the shifted hashes give the first root still; the tree of four leaves no longer has the third leaf.
+    left = merkle.node_hash(leaves[0], leaves[1])
+    shifted = [left[31:] + leaves[2], leaves[3], left[:31]]
+    forged = merkle.node_hash(shifted[2], merkle.node_hash(shifted[0], shifted[1])).hex()
+    hashes = [value.hex() for value in shifted]
+    yield _refused("consistency hashes of other lengths", valid, second=4, path=hashes, second_root=forged)
+
+
+def _verify_tree(case: Case) -> None:
+    if case["kind"] == "root":
+        leaves = [LeafHash(unhex(leaf)) for leaf in case["leaves"]]
+        assert Frontier(0, ()).append(leaves)[0].root().hex() == case["root"]
+        return
+    path = [unhex(value) for value in case["path"]]
+    if case["kind"] == "inclusion":
+        leaf = LeafHash(unhex(case["leaf"]))
+        merkle.verify_inclusion(leaf, case["index"], case["size"], path, unhex(case["root"]))
+    else:
+        roots = unhex(case["first_root"]), unhex(case["second_root"])
+        merkle.verify_consistency(case["first"], case["second"], path, *roots)
+
+
+# padding.json
+
+
+def _make_padding() -> Iterator[Case]:
+    for minimum in (1, 256, 8192):
+        for length in (0, 1, 7, 8, 255, 256, 1000, 8191, 8192, 100_000):
+            padded_length = len(padding.pad(bytes(length), minimum))
+            yield {
+                "name": f"{length}",
+                "kind": "length",
+                "length": length,
+                "minimum": minimum,
+                "padded_length": padded_length,
+            }
+    yield {"name": "filled", "kind": "padded", "data": "6162", "minimum": 16, "padded": padding.pad(b"ab", 16).hex()}
+    yield {
+        "name": "zeros kept",
+        "kind": "padded",
+        "data": "6100",
+        "minimum": 16,
+        "padded": padding.pad(b"a\x00", 16).hex(),
+    }
+    for name, padded in {
+        "empty": b"",
+        "no marker": bytes(16),
+        "no padding": b"x" * 16,
+        "below the minimum": b"ab\x80" + bytes(5),
+        "not a PADME length": b"x" * 20 + b"\x80" + bytes(2),
+        "longer than need be": b"ab\x80" + bytes(15),
+        "not filled with zeros": b"ab\x80" + bytes(12) + b"\x01",
+    }.items():
+        yield {"name": name, "kind": "padded", "minimum": 16, "padded": padded.hex(), "refused": True}
+
+
+def _verify_padding(case: Case) -> None:
+    if case["kind"] == "length":
+        assert len(padding.pad(bytes(case["length"]), case["minimum"])) == case["padded_length"]
+    else:
+        data = padding.unpad(unhex(case["padded"]), case["minimum"])
+        assert data.hex() == case["data"]
+        assert padding.pad(data, case["minimum"]).hex() == case["padded"]
+
+
+# keys.json
+
+
+def _make_keys() -> Iterator[Case]:
+    keys = signing.SigningKeys(*map(Secret, SIGNING_SEEDS)).verifiers(SENDER)
+    yield {
+        "name": "signing keys",
+        "kind": "signing",
+        "origin": SENDER,
+        "ed25519_seed": SIGNING_SEEDS[0].hex(),
+        "mldsa44_seed": SIGNING_SEEDS[1].hex(),
+        "vkeys": [key.text() for key in keys],
+        "fingerprint": signing.fingerprint(SENDER, keys),
+    }
+    for seed in (SEALING_SEED, OTHER_SEALING_SEED):
+        public = SealingPrivateKey(Secret(seed)).public
+        case = {"name": "sealing key", "kind": "sealing", "seed": seed.hex()}
+        yield {**case, "public_key": public.raw.hex(), "key_id": public.key_id.hex()}
+    vkey = keys[0].text()
+    name, key_id, public_text = vkey.split("+", 2)
+    for wrong, text in {
+        "key id of another key": f"{name}+00000000+{public_text}",
+        "key id in capitals": f"{name}+{key_id.upper()}+{public_text}",
+        "another name": f"x{vkey}",
+        "no name": f"+{key_id}+{public_text}",
+        "base64 cut short": vkey[:-1],
+        "newline": f"{vkey}\n",
+    }.items():
+        yield {"name": wrong, "kind": "vkey", "vkey": text, "refused": True}
+
+
+def _verify_keys(case: Case) -> None:
+    if case["kind"] == "vkey":
+        parse_vkey(case["vkey"])
+    elif case["kind"] == "sealing":
+        public = SealingPrivateKey(Secret(unhex(case["seed"]))).public
+        assert (public.raw.hex(), public.key_id.hex()) == (case["public_key"], case["key_id"])
+    else:
+        origin = Origin(case["origin"])
+        pair = signing.SigningKeys(Secret(unhex(case["ed25519_seed"])), Secret(unhex(case["mldsa44_seed"])))
+        keys = pair.verifiers(origin)
+        assert [parse_vkey(text) for text in case["vkeys"]] == list(keys)
+        assert signing.fingerprint(origin, keys) == case["fingerprint"]
+
+
+# proofs.json
+
+
+def _make_proofs() -> Iterator[Case]:
+    pair = signing.SigningKeys(*map(Secret, SIGNING_SEEDS))
+    vkeys = [key.text() for key in pair.verifiers(SENDER)]
+    encoded = [statement.encode_statement("receipt", b"body %d" % number) for number in range(5)]
+    frontier, new = Frontier(0, ()).append(map(statement.leaf_hash, encoded))
+    checkpoint = pair.sign_checkpoint(SENDER, frontier.size, frontier.root(), NOW_S)
+    cases: list[Case] = []
+    for index, data in enumerate(encoded):
+        text = proof.format_proof(index, merkle.inclusion_path(index, frontier.size, dict(new)), checkpoint)
+        case: Case = {"name": f"statement {index}", "origin": SENDER, "vkeys": vkeys, "index": index, "size": 5}
+        cases.append({**case, "statement": data.hex(), "proof": text})
+    yield from cases
+    valid = cases[2]
+    text = valid["proof"]
+    signed, (ed25519, mldsa44) = parse_note(checkpoint)
+    others = [key.text() for key in signing.SigningKeys(Secret(b"\x03" * 32), Secret(b"\x04" * 32)).verifiers(SENDER)]
+    yield _refused("another statement", valid, statement=cases[1]["statement"])
+    yield _refused("another index", valid, proof=text.replace("index 2", "index 3"))
+    yield _refused("another size", valid, proof=text.replace(f"{SENDER}\n5\n", f"{SENDER}\n6\n"))
+    yield _refused("another origin", valid, origin=RECIPIENT)
+    yield _refused("another Ed25519 key", valid, vkeys=[others[0], vkeys[1]])
+    yield _refused("another ML-DSA-44 key", valid, vkeys=[vkeys[0], others[1]])
+    yield _refused("extra data", valid, proof=text.replace("\nindex", "\nextra AAAA\nindex"))
+    for name, lines in {
+        "Ed25519 stripped": [mldsa44],
+        "ML-DSA-44 stripped": [ed25519],
+        "Ed25519 doubled": [ed25519, ed25519, mldsa44],
+        "ML-DSA-44 doubled": [ed25519, mldsa44, mldsa44],
+    }.items():
+        yield _refused(name, valid, proof=text.replace(checkpoint, format_note(signed, lines)))
+    extended = format_note(signed + "extension\n", [ed25519, mldsa44])
+    yield _refused("extension line", valid, proof=text.replace(checkpoint, extended))
+
+
+def _verify_proof(case: Case) -> None:
+    first, second = map(parse_vkey, case["vkeys"])
+    verified = proof.verify_statement(unhex(case["statement"]), case["proof"], Origin(case["origin"]), (first, second))
+    assert (verified.index, verified.checkpoint.size) == (case["index"], case["size"])
+
+
+# sections.json
+
+
+def _make_sections() -> Iterator[Case]:
+    bound = section.SectionContext(MESSAGE, SENDER, RECIPIENT, SectionName("housing"))
+    cases: list[Case] = []
+    for plaintext in (b"", b"content", bytes(range(256)) * 4):
+        sealed = section.seal_section(plaintext, bound)
+        cases.append(
+            {
+                "name": f"{len(plaintext)} bytes",
+                "message_id": MESSAGE,
+                "sender": SENDER,
+                "recipient": RECIPIENT,
+                "section": "housing",
+                "secret": sealed.secret.reveal().hex(),
+                "plaintext": plaintext.hex(),
+                "ciphertext": sealed.ciphertext.hex(),
+                "sha256": sealed.sha256.hex(),
+                "commitment": sealed.commitment.hex(),
+            }
+        )
+    yield from cases
+    valid = cases[1]
+    yield _refused("another message", valid, message_id=OTHER_MESSAGE)
+    yield _refused("origins turned round", valid, sender=RECIPIENT, recipient=SENDER)
+    yield _refused("another section", valid, section="police")
+    yield _refused("another secret", valid, secret=cases[0]["secret"])
+    yield _refused("another commitment", valid, commitment=cases[0]["commitment"])
+    yield _refused("last bit of the tag", valid, ciphertext=_flip(unhex(valid["ciphertext"]), -1).hex())
+    yield _refused("cut short", valid, ciphertext=valid["ciphertext"][:-2])
+
+
+def _verify_section(case: Case) -> None:
+    bound = section.SectionContext(
+        MessageId(case["message_id"]), Origin(case["sender"]), Origin(case["recipient"]), SectionName(case["section"])
+    )
+    ciphertext, secret = unhex(case["ciphertext"]), Secret(unhex(case["secret"]))
+    opened = section.open_section(ciphertext, secret, bound, unhex(case["commitment"]))
+    assert opened.reveal().hex() == case["plaintext"]
+
+
+# parcels.json
+
+
+def _make_parcels() -> Iterator[Case]:
+    key = SealingPrivateKey(Secret(SEALING_SEED)).public
+    secrets = {SectionName("housing"): Secret(b"\x11" * 32), SectionName("police"): Secret(b"\x22" * 32)}
+
+    def sealed(plaintext: bytes) -> str:
+        info = context("parcel", SENDER.encode(), RECIPIENT.encode(), key.key_id, MESSAGE.encode())
+        return sealing.seal(key, info, plaintext).hex()
+
+    valid: Case = {
+        "name": "two sections",
+        "seed": SEALING_SEED.hex(),
+        "sender": SENDER,
+        "recipient": RECIPIENT,
+        "message_id": MESSAGE,
+        "parcel": parcel.seal_parcel(secrets, key, SENDER, RECIPIENT, MESSAGE).hex(),
+        "secrets": {name: secret.reveal().hex() for name, secret in secrets.items()},
+    }
+    yield valid
+    yield _refused("another key", valid, seed=OTHER_SEALING_SEED.hex())
+    yield _refused("another message", valid, message_id=OTHER_MESSAGE)
+    yield _refused("origins turned round", valid, sender=RECIPIENT, recipient=SENDER)
+    yield _refused("first bit of the encapsulation", valid, parcel=_flip(unhex(valid["parcel"]), 0).hex())
+    yield _refused("last bit of the tag", valid, parcel=_flip(unhex(valid["parcel"]), -1).hex())
+    a, b = b"\xa1a\xc4\x20" + b"\x11" * 32, b"\xa1b\xc4\x20" + b"\x22" * 32
+    yield _refused("names not sorted", valid, parcel=sealed(b"\x82" + b + a))
+    yield _refused("a name twice", valid, parcel=sealed(b"\x82" + a + a))
+    yield _refused("longer MessagePack than need be", valid, parcel=sealed(b"\xde\x00\x01" + a))
+    yield _refused("byte left over", valid, parcel=sealed(b"\x81" + a + b"\x00"))
+    yield _refused("secret of 31 bytes", valid, parcel=sealed(b"\x81\xa1a\xc4\x1f" + bytes(31)))
+    yield _refused("not a section name", valid, parcel=sealed(b"\x81\xa1A" + a[2:]))
+
+
+def _verify_parcel(case: Case) -> None:
+    key = SealingPrivateKey(Secret(unhex(case["seed"])))
+    origins = Origin(case["sender"]), Origin(case["recipient"])
+    opened = parcel.open_parcel(unhex(case["parcel"]), key, *origins, MessageId(case["message_id"]))
+    assert {name: secret.reveal().hex() for name, secret in opened.items()} == case["secrets"]
+
+
+# envelopes.json
+
+
+def _make_envelopes() -> Iterator[Case]:
+    key = SealingPrivateKey(Secret(SEALING_SEED)).public
+    data = envelope.seal_envelope(b"payload", RECIPIENT, key)
+    valid: Case = {"name": "envelope", "kind": "envelope", "seed": SEALING_SEED.hex(), "recipient": RECIPIENT}
+    valid |= {"payload": b"payload".hex(), "envelope": data.hex()}
+    yield valid
+    other = SealingPrivateKey(Secret(OTHER_SEALING_SEED)).public
+    unpadded = sealing.seal(key, context("envelope", RECIPIENT.encode(), key.key_id), b"payload\x80")
+    yield _refused("another recipient", valid, recipient=SENDER)
+    yield _refused("another key", valid, seed=OTHER_SEALING_SEED.hex())
+    yield _refused("another version", valid, envelope=data.replace(b"/1\n", b"/2\n", 1).hex())
+    yield _refused("key id of another key", valid, envelope=data.replace(key.key_id, other.key_id, 1).hex())
+    yield _refused("last bit of the tag", valid, envelope=_flip(data, -1).hex())
+    yield _refused("cut short", valid, envelope=data[:-1].hex())
+    yield _refused("byte left over", valid, envelope=(data + b"\x00").hex())
+    yield _refused("not padded to 8192 bytes", valid, envelope=(data[:36] + unpadded).hex())
+    secret = Secret(b"\x33" * 32)
+    reply = envelope.seal_reply(secret, b"payload")
+    valid = {"name": "reply", "kind": "reply", "secret": secret.reveal().hex()}
+    valid |= {"payload": b"payload".hex(), "reply": reply.hex()}
+    yield valid
+    yield _refused("reply under another secret", valid, secret="34" * 32)
+    yield _refused("reply with another salt", valid, reply=_flip(reply, 0).hex())
+    yield _refused("reply cut short", valid, reply=reply[:-1].hex())
+
+
+def _verify_envelope(case: Case) -> None:
+    if case["kind"] == "reply":
+        payload = envelope.open_reply(Secret(unhex(case["secret"])), unhex(case["reply"]))
+    else:
+        key = SealingPrivateKey(Secret(unhex(case["seed"])))
+        payload = envelope.open_envelope(unhex(case["envelope"]), Origin(case["recipient"]), key)
+    assert payload.hex() == case["payload"]
+
+
+# rest.json: at rest, wrapped keys, keystore
+
+
+def _make_rest() -> Iterator[Case]:
+    key, place = rest.MessageKey(b"\x44" * 32), context("message", MESSAGE.encode())
+    sealed = rest.seal_at_rest(key, place, b"data")
+    valid: Case = {"name": "sealed", "kind": "sealed", "key": key.reveal().hex(), "associated_data": place.hex()}
+    valid |= {"data": b"data".hex(), "sealed": sealed.hex()}
+    yield valid
+    yield _refused("another place", valid, associated_data=context("message", OTHER_MESSAGE.encode()).hex())
+    yield _refused("another key", valid, key="45" * 32)
+    yield _refused("last bit of the tag", valid, sealed=_flip(sealed, -1).hex())
+    store_key = rest.StoreKey(b"\x55" * 32)
+    wrapped = rest.wrap_message_key(store_key, key, MESSAGE.encode())
+    valid = {
+        "name": "wrapped key",
+        "kind": "wrapped",
+        "store_key": store_key.reveal().hex(),
+        "message": MESSAGE.encode().hex(),
+    }
+    valid |= {"key": key.reveal().hex(), "wrapped": wrapped.hex()}
+    yield valid
+    yield _refused("key of another message", valid, message=OTHER_MESSAGE.encode().hex())
+    cost = keystore.Argon2Parameters(opslimit=1, memlimit_bytes=8192)
+    file = json.loads(keystore.lock_keystore({"store": b"\x55" * 32}, Secret(b"passphrase"), cost))
+    valid = {"name": "keystore", "kind": "keystore", "passphrase": b"passphrase".hex(), "file": file}
+    valid |= {"entries": {"store": "55" * 32}}
+    yield valid
+    yield _refused("another passphrase", valid, passphrase=b"Passphrase".hex())
+    yield _refused("another cost", valid, file={**file, "opslimit": 2})
+    yield _refused("cost out of bounds", valid, file={**file, "memlimit_bytes": 2**40})
+    yield _refused("another format", valid, file={**file, "format": "exchange-keystore/2"})
+    yield _refused("unknown member", valid, file={**file, "more": 1})
+
+
+def _verify_rest(case: Case) -> None:
+    if case["kind"] == "sealed":
+        key = rest.MessageKey(unhex(case["key"]))
+        assert rest.open_at_rest(key, unhex(case["associated_data"]), unhex(case["sealed"])).hex() == case["data"]
+    elif case["kind"] == "wrapped":
+        store_key = rest.StoreKey(unhex(case["store_key"]))
+        opened = rest.unwrap_message_key(store_key, unhex(case["wrapped"]), unhex(case["message"]))
+        assert opened.reveal().hex() == case["key"]
+    else:
+        entries = keystore.unlock_keystore(json.dumps(case["file"]).encode(), Secret(unhex(case["passphrase"])))
+        assert {name: value.hex() for name, value in entries.items()} == case["entries"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One file: how its cases are made and how each is verified."""
+
+    make: Callable[[], Iterator[Case]]
+    verify: Callable[[Case], None]
+    random: bool = False
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "names": Kind(_make_names, _verify_name),
+    "statements": Kind(_make_statements, _verify_statement),
+    "tree": Kind(_make_tree, _verify_tree),
+    "padding": Kind(_make_padding, _verify_padding),
+    "keys": Kind(_make_keys, _verify_keys),
+    "proofs": Kind(_make_proofs, _verify_proof, random=True),
+    "sections": Kind(_make_sections, _verify_section, random=True),
+    "parcels": Kind(_make_parcels, _verify_parcel, random=True),
+    "envelopes": Kind(_make_envelopes, _verify_envelope, random=True),
+    "rest": Kind(_make_rest, _verify_rest, random=True),
+}
+
+
+def path_of(name: str) -> Path:
+    """Where a kind's vectors are."""
+    return HERE / f"{name}.json"
+
+
+def problem_with(name: str) -> str | None:
+    """What is wrong with a committed file, if anything."""
+    kind, path = KINDS[name], path_of(name)
+    if not path.exists():
+        return f"{path.name} is not there"
+    cases: list[Case] = json.loads(path.read_text())
+    for case in cases:
+        refused, error = case.get("refused", False), ""
+        try:
+            kind.verify(case)
+        except (CryptoError, AssertionError, LookupError) as found:
+            # A case that must be refused must be refused by the code, not by a mistake in the case.
+            if not (refused and isinstance(found, CryptoError)):
+                error = f"does not hold: {found!r}"
+        else:
+            error = "was accepted" if refused else ""
+        if error:
+            return f'{path.name}: "{case.get("name")}" {error}'
+    made = [(case["name"], case.get("refused", False)) for case in kind.make()]
+    if made != [(case["name"], case.get("refused", False)) for case in cases]:
+        return f"{path.name} does not have the cases that are made now"
+    if not kind.random and json.loads(json.dumps(list(kind.make()))) != cases:
+        return f"{path.name} is not what is made now"
+    return None
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; 1 where a check failed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--check", action="store_true", help="write nothing, fail where a file does not hold")
+    choice.add_argument("--renew", action="store_true", help="write all files anew")
+    options = parser.parse_args(arguments)
+    failed = 0
+    for name, kind in KINDS.items():
+        problem = "renewed" if options.renew else problem_with(name)
+        if problem:
+            failed += 1
+            sys.stderr.write(f"{problem}\n")
+            if not options.check:
+                path_of(name).write_text(json.dumps(list(kind.make()), indent=1) + "\n")
+    return 1 if options.check and failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
