@@ -91,7 +91,7 @@ def _make_names() -> Iterator[Case]:
             "fields": [f.hex() for f in fields],
             "context": made,
         }
-    texts = {
+    texts: dict[str, list[str]] = {
         "origin": ["exchange.hackney.gov.uk", "localhost:7401", "example.org/borough/hackney"],
         "message-id": [MESSAGE],
         "section-name": ["housing", "injunction.3", "0"],
