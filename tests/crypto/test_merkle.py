@@ -210,8 +210,19 @@ def test_a_border_shifted_between_two_hashes_does_not_hide_a_rewritten_leaf() ->
         (-1, 4, [], ROOTS[0], ROOTS[4]),
         (3, 4, [], ROOTS[3], ROOTS[4]),
         (4, 5, [], ROOTS[4], ROOTS[5]),
+        (2, 7, [NODES[NodeId(1, 1)]], ROOTS[2], ROOTS[4]),
     ],
-    ids=["shrunk", "two-roots", "useless-path", "nothing-wrong", "nothing-path", "negative", "empty", "empty-power"],
+    ids=[
+        "shrunk",
+        "two-roots",
+        "useless-path",
+        "nothing-wrong",
+        "nothing-path",
+        "negative",
+        "empty",
+        "empty-power",
+        "size-overstated",
+    ],
 )
 def test_impossible_consistency_is_refused(
     first: int, second: int, proof: list[bytes], first_root: bytes, second_root: bytes
