@@ -53,11 +53,11 @@ def read_passphrase(path: Path) -> Secret:
     """The passphrase in a file, without the newline at its end.
 
     Raises:
-        ConfigurationInvalid: it cannot be read, is empty, or others may read it.
+        ConfigurationInvalid: it cannot be read, or is empty.
     """
     try:
         if path.stat().st_mode & 0o077:
-            raise ConfigurationInvalid(f"others may read {path}; run: chmod 600 {path}")
+            structlog.get_logger().warning("others may read the passphrase file; run: chmod 600 on it")
         passphrase = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
         raise ConfigurationInvalid(f"cannot read the passphrase file {path}: {error.strerror}") from None
@@ -169,7 +169,6 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
-            await asyncio.sleep(0)
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

@@ -63,9 +63,9 @@ class Dispatcher:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is in hand."""
-        await self._services.store.write(end_all_leases)
         async with asyncio.TaskGroup() as group:
             self._group = group
+            await self._services.store.write(end_all_leases)
             for lane in await self._services.store.read(due_lanes):
                 self.wake(lane)
             await stop.wait()

@@ -1,0 +1,81 @@
+"""Agencies: add, list, test, remove."""
+
+from pathlib import Path
+
+import click
+
+from exchange.cli.client import FAILURE, CommandFailed, Node
+from exchange.cli.output import config_option, json_option, print_json, print_table
+
+
+@click.group()
+def agency() -> None:
+    """The borough's agencies, which get their sections by webhook."""
+
+
+@agency.command("add")
+@click.argument("kind")
+@click.option("--url", required=True, help="Where the agency receives webhooks.")
+@click.option("--allow-network", "networks", multiple=True, help="A network that the URL's address may lie in.")
+@click.option("--ca-file", help="Trust only this CA for the agency's TLS certificate.")
+@config_option
+@json_option
+def agency_add(
+    kind: str, url: str, networks: tuple[str, ...], ca_file: str | None, config: Path, as_json: bool
+) -> None:
+    """Register an agency of KIND; its webhook secret is shown once."""
+    ca_path = str(Path(ca_file).absolute()) if ca_file else None
+    body = {"kind": kind, "url": url, "networks": networks, "ca_file": ca_path}
+    document = Node(config).request("POST", "/v1/agencies", body)
+    if as_json:
+        print_json(document)
+        return
+    click.echo(f"Registered {document['id']}. Give the agency its webhook secret; it is not shown again:")
+    click.echo(document["secret"])
+    if document["released"]:
+        click.echo(f"{document['released']} held sections are now being delivered to it.", err=True)
+
+
+@agency.command("list")
+@config_option
+@json_option
+def agency_list(config: Path, as_json: bool) -> None:
+    """All registered agencies."""
+    document = Node(config).request("GET", "/v1/agencies")
+    if as_json:
+        print_json(document)
+        return
+    rows = [(row["id"], row["kind"], row["url"], row["last_error"]) for row in document["items"]]
+    print_table(("id", "kind", "url", "last error"), rows)
+
+
+@agency.command("test")
+@click.argument("agency_id")
+@config_option
+@json_option
+def agency_test(agency_id: str, config: Path, as_json: bool) -> None:
+    """Send an agency a signed test event without personal data."""
+    document = Node(config).request("POST", f"/v1/agencies/{agency_id}/test")
+    if as_json:
+        print_json(document)
+    elif document["ok"]:
+        click.echo(f"OK: it answered {document['status']}.")
+    if not document["ok"]:
+        raise CommandFailed(
+            f"the agency's endpoint failed: {document.get('error') or document.get('status')}",
+            FAILURE,
+            "Check the URL, the network and the receiver's log.",
+        )
+
+
+@agency.command("remove")
+@click.argument("agency_id")
+@config_option
+@json_option
+def agency_remove(agency_id: str, config: Path, as_json: bool) -> None:
+    """Forget an agency; what waits for it is held."""
+    document = Node(config).request("DELETE", f"/v1/agencies/{agency_id}")
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(f"Removed {agency_id}.")

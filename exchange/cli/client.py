@@ -1,0 +1,109 @@
+"""How commands reach their node: HTTP over the local Unix socket, and what its errors mean as exit codes."""
+
+import http.client
+import json
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+FAILURE: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+TRUST_REFUSED: Final = 4
+INVALID: Final = 5
+TRY_LATER: Final = 75
+
+_TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable", "fork"}
+
+
+class CommandFailed(click.ClickException):
+    """A command that failed, with its exit code."""
+
+    def __init__(self, message: str, exit_code: int, hint: str = "", code: str = "failed") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.hint = hint
+        self.code = code
+
+    def show(self, file: Any = None) -> None:
+        """One line that says what happened, one that says what to do."""
+        click.echo(f"Error: {self.message}", err=True)
+        if self.hint:
+            click.echo(f"       {self.hint}", err=True)
+
+
+class _SocketConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        super().__init__("localhost", timeout=timeout_s)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        # The kernel allows 108 bytes for the path; the directory's descriptor makes any path short.
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.sock.connect(f"/proc/self/fd/{directory}/{self._path.name}")
+        finally:
+            os.close(directory)
+
+
+def socket_of(config: Path) -> Path:
+    """Where the node of a configuration listens for its commands."""
+    try:
+        tables = tomllib.loads(config.read_text())
+    except (OSError, ValueError) as error:
+        raise CommandFailed(f"cannot read the configuration {config}: {error}", FAILURE) from None
+    local = tables.get("local", {})
+    name = local.get("socket", "exchange.sock") if isinstance(local, dict) else "exchange.sock"
+    return (config.parent / str(name)).absolute()
+
+
+class Node:
+    """The running node of a configuration file."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+
+    def request(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, wait_s: float = 0) -> Any:
+        """Ask the node.
+
+        Raises:
+            CommandFailed: the node is not running, or refused.
+        """
+        data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
+        connection = _SocketConnection(socket_of(self.config), wait_s + 60)
+        try:
+            connection.request(method, path, body=data, headers={"content-type": "application/json"})
+            answer = connection.getresponse()
+            content = answer.read()
+        except (OSError, http.client.HTTPException):
+            raise CommandFailed(
+                "the node is not running",
+                TRY_LATER,
+                f"Start it with: exchange run --config {self.config}",
+                "node-not-running",
+            ) from None
+        finally:
+            connection.close()
+        document = json.loads(content) if content else None
+        if answer.status >= 400:
+            _fail(answer.status, document)
+        return document
+
+
+def _fail(status: int, document: Any) -> NoReturn:
+    problem = document if isinstance(document, dict) else {}
+    code = str(problem.get("code", ""))
+    if code in _TRUST_CODES:
+        exit_code = TRUST_REFUSED
+    else:
+        exit_code = {400: USAGE, 404: NOT_FOUND, 422: INVALID, 503: TRY_LATER}.get(status, FAILURE)
+    message = str(problem.get("message", f"the node answered {status}"))
+    for finding in problem.get("findings", ()):
+        click.echo(f"{finding['severity']}: {finding['path']}: {finding['message']}", err=True)
+    raise CommandFailed(message, exit_code, str(problem.get("hint", "")), code)

@@ -1,0 +1,234 @@
+"""`exchange demo`: two boroughs and ten agencies on this machine, each a process, and one handover between them."""
+
+import contextlib
+import importlib.resources
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from exchange.cli.client import CommandFailed, Node, socket_of
+from exchange.cli.output import json_option, print_json
+
+_START_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Borough:
+    slug: str
+    area: str
+    name: str
+
+
+_HACKNEY = _Borough("hackney", "E09000012", "London Borough of Hackney")
+_ENFIELD = _Borough("enfield", "E09000010", "London Borough of Enfield")
+
+
+@dataclass
+class _Agency:
+    kind: str
+    process: "subprocess.Popen[str]"
+    url: str
+    received: list[str] = field(default_factory=list)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _start_node(stack: contextlib.ExitStack, root: Path, borough: _Borough) -> Node:
+    directory = root / borough.slug
+    config = directory / "exchange.toml"
+    command = [sys.executable, "-m", "exchange.cli.main"]
+    if not config.exists():
+        port = _free_port()
+        subprocess.run(  # noqa: S603 - our own program
+            [
+                *command,
+                "init",
+                str(directory),
+                *("--area", borough.area, "--name", borough.name),
+                *("--origin", f"exchange.{borough.slug}.example"),
+                *("--listen", f"127.0.0.1:{port}", "--url", f"http://127.0.0.1:{port}"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    log = stack.enter_context((directory / "node.log").open("ab"))
+    process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=log)  # noqa: S603 - our own program
+    stack.callback(_stop, process)
+    _until_listening(process, config)
+    return Node(config)
+
+
+def _until_listening(process: "subprocess.Popen[bytes]", config: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise CommandFailed(f"the node of {config} stopped; see {config.parent / 'node.log'}", 1)
+        if socket_of(config).exists():
+            with contextlib.suppress(CommandFailed):
+                Node(config).request("GET", "/v1/health")
+                return
+        time.sleep(0.05)
+    raise CommandFailed(f"the node of {config} did not start within {_START_TIMEOUT_S:g} seconds", 1)
+
+
+def _stop(process: "subprocess.Popen[Any]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _start_agency(stack: contextlib.ExitStack, kind: str) -> _Agency:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exchange.cli.demo_agency"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    stack.callback(_stop, process)
+    assert process.stdout is not None  # noqa: S101 - it is a pipe
+    port = json.loads(process.stdout.readline())["port"]
+    agency = _Agency(kind, process, f"http://127.0.0.1:{port}/webhook")
+    threading.Thread(target=_collect, args=(process.stdout, agency), daemon=True).start()
+    return agency
+
+
+def _collect(stream: IO[str], agency: _Agency) -> None:
+    for line in stream:
+        agency.received.append(json.loads(line)["section"])
+
+
+def _register(node: Node, other: Node) -> None:
+    """Register each with the other, as two admins do who compare fingerprints by telephone."""
+    for here, there in ((node, other), (other, node)):
+        card = there.request("GET", "/v1/card")
+        with contextlib.suppress(CommandFailed):
+            here.request("DELETE", f"/v1/peers/{card['origin']}")
+        here.request("POST", "/v1/peers", {"card": card["card"], "fingerprint": card["fingerprint"]})
+
+
+def _register_agency(node: Node, agency: _Agency) -> None:
+    for present in node.request("GET", "/v1/agencies")["items"]:
+        if present["kind"] == agency.kind:
+            node.request("DELETE", f"/v1/agencies/{present['id']}")
+    body = {"kind": agency.kind, "url": agency.url, "networks": ["127.0.0.0/8"]}
+    secret = node.request("POST", "/v1/agencies", body)["secret"]
+    assert agency.process.stdin is not None  # noqa: S101 - it is a pipe
+    agency.process.stdin.write(secret + "\n")
+    agency.process.stdin.flush()
+
+
+def _example() -> bytes:
+    return importlib.resources.files("exchange.schema").joinpath("data/examples/case-study-j.json").read_bytes()
+
+
+@contextlib.contextmanager
+def _directory(given: Path | None) -> Iterator[Path]:
+    if given is not None:
+        given.mkdir(parents=True, exist_ok=True)
+        yield given
+        return
+    made = Path(tempfile.mkdtemp(prefix="exchange-demo-"))
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@click.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Keep the two nodes here.")
+@click.option("--serve", is_flag=True, help="Keep everything running until Ctrl-C.")
+@json_option
+def demo(directory: Path | None, serve: bool, as_json: bool) -> None:
+    """Hand case study J from Hackney to Enfield, both on this machine, and show who received what."""
+    with _directory(directory) as root, contextlib.ExitStack() as stack:
+        result = _play(stack, root.absolute(), quiet=as_json)
+        if as_json:
+            print_json(result)
+        if serve:
+            _serve(root.absolute(), result, as_json)
+    if not result["ok"]:
+        raise CommandFailed("not every section reached exactly the agencies that may read it", 1)
+
+
+def _say(quiet: bool, text: str = "") -> None:
+    click.echo(text, err=quiet)
+
+
+def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, Any]:
+    from exchange.schema.catalogue import default_catalogue
+    from exchange.schema.form import decode_form
+    from exchange.schema.split import preview, split
+
+    catalogue = default_catalogue()
+    _say(quiet, "Starting the nodes of Hackney and Enfield, and ten agencies in Enfield ...")
+    hackney, enfield = (_start_node(stack, root, borough) for borough in (_HACKNEY, _ENFIELD))
+    agencies = [_start_agency(stack, agency.kind) for agency in catalogue.agencies]
+    for agency in agencies:
+        _register_agency(enfield, agency)
+    _register(hackney, enfield)
+    data = _example()
+    _say(quiet, "Hackney sends the form of J, a fictitious person, to Enfield ...")
+    sent = hackney.request("POST", f"/v1/messages/to/{_ENFIELD.area}", raw=data)
+    path = f"/v1/messages/{sent['id']}?wait=delivered&timeout_s=60"
+    status = hackney.request("GET", path, wait_s=60)
+    timeline = hackney.request("GET", f"/v1/messages/{sent['id']}/timeline")
+    allowed = {kind: sorted(names) for kind, names in preview(split(decode_form(data), catalogue)).items()}
+    received = {agency.kind: sorted(agency.received) for agency in agencies}
+    ok = status["reached"] and all(received[kind] == allowed.get(kind, []) for kind in received)
+    _say(quiet)
+    for line in _brief(timeline["events"]):
+        _say(quiet, line)
+    _say(quiet)
+    for kind, names in received.items():
+        _say(quiet, f"{kind:22} received {', '.join(names) or 'nothing'}")
+    _say(quiet)
+    _say(quiet, f"Every section reached exactly the agencies that may read it: {'yes' if ok else 'NO'}")
+    return {"ok": ok, "id": sent["id"], "dir": str(root), "received": received, "allowed": allowed}
+
+
+def _brief(events: list[dict[str, Any]]) -> Iterator[str]:
+    """The timeline with runs of the same event drawn together."""
+    at = 0
+    while at < len(events):
+        event = events[at]
+        end = at
+        while end < len(events) and event["section"] and events[end]["event"] == event["event"]:
+            end += 1
+        when = event["at"][11:23]
+        if end - at > 1:
+            yield f"{when}  {end - at} sections are {event['event']} at their agencies, by signed receipts."
+        else:
+            yield f"{when}  {event['text']}"
+        at = max(end, at + 1)
+
+
+def _serve(root: Path, result: dict[str, Any], quiet: bool) -> None:
+    _say(quiet, "")
+    for borough in (_HACKNEY, _ENFIELD):
+        config = root / borough.slug / "exchange.toml"
+        card = Node(config).request("GET", "/v1/card")
+        _say(quiet, f"{borough.name}: {card['url']}   EXCHANGE_CONFIG={config}")
+    _say(quiet, f"Try: EXCHANGE_CONFIG={root}/hackney/exchange.toml exchange explain {result['id']}")
+    _say(quiet, "Everything keeps running until you press Ctrl-C.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

@@ -1,0 +1,83 @@
+"""`exchange`: the one program. Each group of verbs has a module of its own, imported when it is used."""
+
+import importlib
+import json
+import sys
+from typing import Any, Final
+
+import click
+
+from exchange.errors import ExchangeError
+
+#: verb -> (module, attribute)
+_VERBS: Final = {
+    "init": ("exchange.cli.node", "init"),
+    "run": ("exchange.cli.node", "run"),
+    "card": ("exchange.cli.node", "card"),
+    "token": ("exchange.cli.node", "token"),
+    "health": ("exchange.cli.node", "health"),
+    "alarms": ("exchange.cli.node", "alarms"),
+    "peer": ("exchange.cli.peers", "peer"),
+    "agency": ("exchange.cli.agencies", "agency"),
+    "form": ("exchange.cli.forms", "form"),
+    "schema": ("exchange.cli.forms", "schema"),
+    "send": ("exchange.cli.messages", "send"),
+    "status": ("exchange.cli.messages", "status"),
+    "explain": ("exchange.cli.messages", "explain"),
+    "inbox": ("exchange.cli.messages", "inbox"),
+    "outbox": ("exchange.cli.messages", "outbox"),
+    "held": ("exchange.cli.messages", "held"),
+    "receipt": ("exchange.cli.messages", "receipt"),
+    "verify": ("exchange.cli.verify", "verify"),
+    "demo": ("exchange.cli.demo", "demo"),
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in _VERBS:
+            return None
+        module, attribute = _VERBS[name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101 - the table above
+        return command
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="borough-exchange", prog_name="exchange")
+def cli() -> None:
+    """Hand a person's notification form from one borough to another, signed, sealed and acknowledged."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program; exit codes are in docs/cli.md."""
+    wanted = sys.argv[1:] if arguments is None else arguments
+    try:
+        code: Any = cli.main(wanted, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        if "--json" in wanted:
+            _print_error(getattr(error, "code", "usage"), error.format_message(), getattr(error, "hint", ""))
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        sys.exit(1)
+    except ExchangeError as error:
+        click.echo(f"Error: {error}", err=True)
+        if error.hint:
+            click.echo(f"       {error.hint}", err=True)
+        if "--json" in wanted:
+            _print_error(error.code, str(error), error.hint)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_error(code: str, message: str, hint: str) -> None:
+    click.echo(json.dumps({"code": code, "message": message, "hint": hint}))
+
+
+if __name__ == "__main__":
+    main()

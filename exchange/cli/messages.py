@@ -1,0 +1,168 @@
+"""Messages: send, status, explain, inbox, outbox, held, receipt."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exchange.cli.client import TRY_LATER, CommandFailed, Node
+from exchange.cli.output import config_option, json_option, print_json, print_table
+
+_RUNGS = click.Choice(["received", "routed", "delivered", "owned"])
+
+
+def _print_sections(document: dict[str, Any]) -> None:
+    rows = [
+        (row["section"], row["agency"], row["rung"] or "waiting", row.get("at"), row.get("held"))
+        for row in document["sections"]
+    ]
+    print_table(("section", "agency", "rung", "at", "held because"), rows)
+    if document.get("held"):
+        click.echo(f"Held: {document['held']}. See `exchange held list`.", err=True)
+    if document.get("next_attempt_at"):
+        click.echo(f"Next attempt at {document['next_attempt_at']}: {document['last_error']}", err=True)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--to", "area", required=True, help="ONS/GSS code of the receiving borough.")
+@click.option("--wait", "rung", type=_RUNGS, help="Wait until every section has come this far.")
+@click.option("--timeout", "timeout_s", type=float, default=60, show_default=True, help="Seconds to wait.")
+@config_option
+@json_option
+def send(file: Path, area: str, rung: str | None, timeout_s: float, config: Path, as_json: bool) -> None:
+    """Send the form in FILE to the borough of an area."""
+    node = Node(config)
+    sent = node.request("POST", f"/v1/messages/to/{area}", raw=file.read_bytes())
+    document = {**sent, **_wait(node, sent["id"], rung, timeout_s)} if rung else sent
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(f"Message {sent['id']} to {sent['peer']}")
+        _print_sections(document)
+    if rung and not document["reached"]:
+        raise CommandFailed(
+            f"not every section is {rung} after {timeout_s:g} seconds; the message is safe and goes on",
+            TRY_LATER,
+            f"Look again with: exchange status {sent['id']}",
+        )
+
+
+def _wait(node: Node, message_id: str, rung: str, timeout_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left_s = max(0.0, deadline - time.monotonic())
+        wait_s = min(30, int(left_s) + 1) if left_s > 0 else 0
+        path = f"/v1/messages/{message_id}?wait={rung}&timeout_s={wait_s}"
+        document: dict[str, Any] = node.request("GET", path, wait_s=wait_s)
+        if document["reached"] or time.monotonic() >= deadline:
+            return document
+
+
+@click.command()
+@click.argument("message_id")
+@config_option
+@json_option
+def status(message_id: str, config: Path, as_json: bool) -> None:
+    """How far each section of a message has come."""
+    document = Node(config).request("GET", f"/v1/messages/{message_id}")
+    if as_json:
+        print_json(document)
+    else:
+        _print_sections(document)
+
+
+@click.command()
+@click.argument("message_id")
+@config_option
+@json_option
+def explain(message_id: str, config: Path, as_json: bool) -> None:
+    """What happened to a message, in plain English."""
+    document = Node(config).request("GET", f"/v1/messages/{message_id}/timeline")
+    if as_json:
+        print_json(document)
+        return
+    for event in document["events"]:
+        click.echo(f"{event['at']}  {event['text']}")
+
+
+def _list(path: str, config: Path, as_json: bool) -> None:
+    document = Node(config).request("GET", path)
+    if as_json:
+        print_json(document)
+        return
+    rows = [(row["id"], row["peer"], "urgent" if row["urgent"] else "", row["created_at"]) for row in document["items"]]
+    print_table(("id", "peer", "", "created"), rows)
+
+
+@click.command()
+@config_option
+@json_option
+def inbox(config: Path, as_json: bool) -> None:
+    """Messages that arrived, newest first."""
+    _list("/v1/inbox", config, as_json)
+
+
+@click.command()
+@config_option
+@json_option
+def outbox(config: Path, as_json: bool) -> None:
+    """Messages that were sent, newest first."""
+    _list("/v1/outbox", config, as_json)
+
+
+@click.group()
+def held() -> None:
+    """What waits for a person to decide."""
+
+
+@held.command("list")
+@config_option
+@json_option
+def held_list(config: Path, as_json: bool) -> None:
+    """Everything that is held, with its reason."""
+    document = Node(config).request("GET", "/v1/held")
+    if as_json:
+        print_json(document)
+        return
+    rows = [
+        (row["number"], row["id"], row["section"], row["lane"], row["since"], row["reason"])
+        for row in document["items"]
+    ]
+    print_table(("number", "message", "section", "lane", "since", "reason"), rows)
+
+
+@held.command("release")
+@click.argument("number", type=int)
+@config_option
+@json_option
+def held_release(number: int, config: Path, as_json: bool) -> None:
+    """Try the held delivery of that number again."""
+    document = Node(config).request("POST", f"/v1/held/{number}/release")
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(f"Released {number} into {document['lane']}.")
+
+
+@click.group()
+def receipt() -> None:
+    """Signed receipts."""
+
+
+@receipt.command("export")
+@click.argument("message_id")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+@json_option
+def receipt_export(message_id: str, file: Path, config: Path, as_json: bool) -> None:
+    """Write a message's receipts to FILE; `exchange verify` checks them anywhere."""
+    import json
+
+    document = Node(config).request("GET", f"/v1/messages/{message_id}/receipts")
+    file.write_text(json.dumps(document, indent=2) + "\n")
+    if as_json:
+        print_json({"file": str(file), "receipts": len(document["receipts"])})
+    else:
+        click.echo(f"Wrote {len(document['receipts'])} receipts to {file}. Check them with: exchange verify {file}")

@@ -1,0 +1,174 @@
+"""The node itself: init, run, card, token, health, alarms."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from exchange.cli.client import TRY_LATER, CommandFailed, Node
+from exchange.cli.output import config_option, json_option, print_json, print_table
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--area", required=True, help="ONS/GSS code of the local authority, such as E09000012.")
+@click.option("--name", required=True, help="The authority's name.")
+@click.option("--url", required=True, help="Where peers reach this node.")
+@click.option("--origin", help="The node's lasting name. [default: the host of --url]")
+@click.option("--listen", default="127.0.0.1:7400", show_default=True, help="The public listener.")
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The file that holds the keystore's passphrase. [default: a new one in DIRECTORY]",
+)
+@json_option
+def init(
+    directory: Path,
+    area: str,
+    name: str,
+    url: str,
+    origin: str | None,
+    listen: str,
+    passphrase_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Make a new node in DIRECTORY: configuration, keystore, store and first card."""
+    from exchange.node.setup import NewNode, make_node
+
+    path = asyncio.run(make_node(NewNode(directory, area, name, url, origin, listen, passphrase_file)))
+    if as_json:
+        print_json({"config": str(path), "directory": str(directory)})
+        return
+    click.echo(f"Made a node in {directory}.")
+    click.echo(f"Start it with: exchange run --config {path}")
+    if passphrase_file is None:
+        click.echo(f"Its passphrase is in {directory / 'passphrase'}: keep a copy elsewhere, or its keys are lost.")
+
+
+@click.command()
+@config_option
+@click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
+def run(config: Path, log_level: str) -> None:
+    """Run the node until it is stopped."""
+    import uvloop
+
+    from exchange.errors import ExchangeError
+    from exchange.node.app import run_node, unlock
+    from exchange.node.config import load_configuration
+    from exchange.node.logs import configure_logs
+
+    configure_logs(log_level)
+    configuration = load_configuration(config)
+    keyring = unlock(configuration)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_node(configuration, keyring))
+    except* ExchangeError as group:
+        raise group.exceptions[0] from None
+
+
+@click.group()
+def card() -> None:
+    """The node's card: what a peer's admin needs."""
+
+
+@card.command("show")
+@config_option
+@json_option
+def card_show(config: Path, as_json: bool) -> None:
+    """Show the card and its fingerprint."""
+    from exchange.crypto.signing import format_fingerprint
+
+    document = _card(config)
+    if as_json:
+        print_json(document)
+        return
+    for key in ("origin", "area", "name", "url", "serial", "expires_at"):
+        click.echo(f"{key + ':':12} {document[key]}")
+    click.echo(f"{'agencies:':12} {', '.join(document['agencies']) or 'none'}")
+    click.echo(f"{'fingerprint:':12} {format_fingerprint(document['fingerprint'])}")
+
+
+def _card(config: Path) -> dict[str, object]:
+    """The card of the running node, or the copy that it left beside its configuration."""
+    try:
+        document = Node(config).request("GET", "/v1/card")
+        assert isinstance(document, dict)  # noqa: S101 - the local API's shape
+        return document
+    except CommandFailed as error:
+        path = config.parent / "card.json"
+        if error.exit_code != TRY_LATER or not path.is_file():
+            raise
+    import json
+
+    import msgspec
+
+    from exchange.node.cards import describe_card, parse_card_file
+
+    data = path.read_bytes()
+    described = msgspec.to_builtins(describe_card(parse_card_file(data)))
+    return {**described, "card": json.loads(data)}
+
+
+@card.command("export")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@config_option
+@json_option
+def card_export(file: Path, config: Path, as_json: bool) -> None:
+    """Write the card to FILE, for a peer's admin."""
+    import json
+
+    document = _card(config)
+    file.write_text(json.dumps(document["card"], indent=2) + "\n")
+    if as_json:
+        print_json({"file": str(file), "fingerprint": document["fingerprint"], "serial": document["serial"]})
+    else:
+        click.echo(f"Wrote {file}. Tell the other admin the fingerprint by telephone: exchange card show")
+
+
+@click.group()
+def token() -> None:
+    """Bearer tokens for the local API on TCP."""
+
+
+@token.command("new")
+@click.argument("name")
+@click.option("--expires-in-days", type=int)
+@config_option
+@json_option
+def token_new(name: str, expires_in_days: int | None, config: Path, as_json: bool) -> None:
+    """Make a token called NAME; it is shown once."""
+    document = Node(config).request("POST", "/v1/tokens", {"name": name, "expires_in_days": expires_in_days})
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(document["token"])
+
+
+@click.command()
+@config_option
+@json_option
+def health(config: Path, as_json: bool) -> None:
+    """How the node and its lanes are doing."""
+    document = Node(config).request("GET", "/v1/health")
+    if as_json:
+        print_json(document)
+        return
+    click.echo(f"{document['origin']}: {document['status']}")
+    print_table(
+        ("lane", "state", "count", "failures", "last error"),
+        [(row["lane"], row["state"], row["count"], row["failures"], row["last_error"]) for row in document["lanes"]],
+    )
+
+
+@click.command()
+@config_option
+@json_option
+def alarms(config: Path, as_json: bool) -> None:
+    """What an admin must look at: forks and conflicts."""
+    document = Node(config).request("GET", "/v1/alarms")
+    if as_json:
+        print_json(document)
+        return
+    rows = [(row["at"], row["kind"], row["origin"], row["detail"]) for row in document["items"]]
+    print_table(("at", "kind", "peer", "what happened"), rows)
