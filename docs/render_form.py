@@ -14,7 +14,7 @@ def readership(catalogue: Catalogue) -> str:
     rows = ["| part | holds | read by |", "|---|---|---|"]
     for part in catalogue.parts:
         name = f"{part.name}-N" if part.each else part.name
-        holds = ", ".join(part.fields) or f"one of `{part.each}`"
+        holds = (f"one of `{part.each}`: " if part.each else "") + ", ".join(part.fields)
         rows.append(f"| `{name}` | {holds} | {_readers(part, catalogue)} |")
     return "\n" + "\n".join(rows) + "\n\n"
 

@@ -23,6 +23,8 @@ _TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable",
 class CommandFailed(click.ClickException):
     """A command that failed, with its exit code."""
 
+    exit_code: int  # type: ignore[misc]  # click has one for the whole class
+
     def __init__(self, message: str, exit_code: int, hint: str = "", code: str = "failed") -> None:
         super().__init__(message)
         self.exit_code = exit_code

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -89,7 +90,7 @@ def card_show(config: Path, as_json: bool) -> None:
     click.echo(f"{'fingerprint:':12} {format_fingerprint(document['fingerprint'])}")
 
 
-def _card(config: Path) -> dict[str, object]:
+def _card(config: Path) -> dict[str, Any]:
     """The card of the running node, or the copy that it left beside its configuration."""
     try:
         document = Node(config).request("GET", "/v1/card")

@@ -22,6 +22,7 @@ from exchange.crypto.names import context
 from exchange.crypto.rest import seal_at_rest
 from exchange.crypto.signing import parse_fingerprint
 from exchange.errors import ExchangeError
+from exchange.handover.rungs import LADDER, all_reached
 from exchange.node.cards import CardFile, describe_card, own_card, parse_card_file, verify_card
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -31,7 +32,7 @@ from exchange.node.errors import FingerprintMismatch, RequestInvalid
 from exchange.node.outbound import Outbound
 from exchange.node.problems import json_response, problem, problem_of
 from exchange.node.reading import describe_message, list_direction, receipts_document, timeline_document
-from exchange.node.sending import RUNGS, describe_findings, findings_of, send_form
+from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
 from exchange.node.webhook import new_secret
 from exchange.schema.form import MAX_FORM_BYTES
@@ -366,8 +367,8 @@ class LocalApi:
 
     async def _status(self, request: web.Request) -> web.Response:
         wanted = request.query.get("wait")
-        if wanted is not None and wanted not in RUNGS:
-            raise RequestInvalid(f"wait is one of {', '.join(RUNGS)}")
+        if wanted is not None and wanted not in LADDER:
+            raise RequestInvalid(f"wait is one of {', '.join(LADDER)}")
         timeout_s = min(float(_number(request.query.get("timeout_s", "0"))), 60.0)
         found = await self._describe(request.match_info["id"])
         if wanted is not None:
@@ -437,8 +438,7 @@ class LocalApi:
 
 
 def _reached(found: dict[str, Any], rung: str) -> bool:
-    wanted = RUNGS.index(rung)
-    return all(item["rung"] in RUNGS and RUNGS.index(item["rung"]) >= wanted for item in found["sections"])
+    return all_reached((item["rung"] for item in found["sections"]), rung)
 
 
 def _number(text: str) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 from exchange.crypto.names import new_message_id
 from exchange.node.compose import compose_message, current_sealing_key
@@ -27,8 +27,6 @@ from exchange.store.messages import (
 from exchange.store.outbox import MANIFEST, enqueue, new_delivery
 from exchange.store.peers import PeerRow, all_peers
 from exchange.store.transaction import Transaction
-
-RUNGS: Final = ("received", "routed", "delivered", "owned")
 
 
 def peer_for_area(rows: Iterable[PeerRow], area: str) -> PeerRow:

@@ -68,7 +68,7 @@ async def make_node(new: NewNode) -> Path:
     if new.passphrase_file is None:
         passphrase_path = directory / "passphrase"
         _write(passphrase_path, secrets.token_urlsafe(32).encode() + b"\n")
-        passphrase_name = "passphrase"
+        passphrase_name = passphrase_path.name
     else:
         passphrase_path = new.passphrase_file.absolute()
         inside = passphrase_path.parent == directory.absolute()

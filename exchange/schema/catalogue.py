@@ -97,6 +97,7 @@ def load_catalogue(data: bytes) -> Catalogue:
                 _known(field, fields, f"part {part.name}: field")
                 covered.add((part.section, field))
             if part.readers_from is not None:
+                _known(part.readers_from, fields, f"part {part.name}: readers_from")
                 covered.add((part.section, part.readers_from))
         for kind in (*part.readers, *part.always):
             _known(kind, kinds, f"part {part.name}: reader")

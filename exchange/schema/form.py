@@ -4,8 +4,10 @@
 * The size is bounded before anything is parsed.
 """
 
+import difflib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -66,6 +68,22 @@ SECTION_FIELDS: Final = {field.encode_name: field.name for field in msgspec.stru
 _decoder = msgspec.json.Decoder(Form)
 
 
+def _field_names(kind: msgspec.inspect.Type) -> Iterator[str]:
+    match kind:
+        case msgspec.inspect.UnionType():
+            for inner in kind.types:
+                yield from _field_names(inner)
+        case msgspec.inspect.VarTupleType():
+            yield from _field_names(kind.item_type)
+        case msgspec.inspect.StructType():
+            for field in kind.fields:
+                yield field.encode_name
+                yield from _field_names(field.type)
+
+
+_FIELD_NAMES: Final = sorted(set(_field_names(msgspec.inspect.type_info(Form))))
+
+
 def _refuse(path: str, message: str) -> FormInvalid:
     return FormInvalid((Finding("error", path or "form", message),))
 
@@ -81,8 +99,11 @@ def _no_constant(_: str) -> None:
 
 def _plain_reason(reason: str) -> str:
     """msgspec's reason without what it quotes of the input."""
-    if reason.startswith("Object contains unknown field"):
-        return "there is a field that the form does not have"
+    unknown = re.match(r"Object contains unknown field `(.*)`", reason, re.DOTALL)
+    if unknown:
+        # The key itself may be content, such as a name; only the known name that is near to it is said.
+        near = difflib.get_close_matches(unknown[1][:80], _FIELD_NAMES, 1)
+        return "there is a field that the form does not have" + (f"; did you mean {near[0]}?" if near else "")
     if reason.startswith("Invalid enum value"):
         return "is not one of the allowed values"
     if "matching regex" in reason:
@@ -105,11 +126,7 @@ def decode_form(data: bytes) -> Form:
         text = str(error)
         path = _PATH.search(text)
         reason = _PATH.sub("", text)
-        unknown = re.search(r"unknown field `([A-Za-z0-9_-]{1,60})`", reason)
-        where = path[1] if path else ""
-        if unknown:
-            where = f"{where}.{unknown[1]}" if where else unknown[1]
-        raise _refuse(where, _plain_reason(reason)) from None
+        raise _refuse(path[1] if path else "", _plain_reason(reason)) from None
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise _refuse("form", "this is not well-formed JSON") from None
 

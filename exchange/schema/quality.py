@@ -10,6 +10,7 @@ from typing import Final
 from exchange.schema.catalogue import Catalogue
 from exchange.schema.errors import Finding
 from exchange.schema.form import SECTION_FIELDS, Form
+from exchange.schema.split import readers_refused
 from exchange.schema.vocabulary import AgeBand, StatementKind
 
 STALE_AFTER: Final = timedelta(days=365)
@@ -29,7 +30,7 @@ def _warning(path: str, message: str) -> Finding:
 
 def check_form(form: Form, catalogue: Catalogue, today: date) -> list[Finding]:
     """All findings about a form, errors first."""
-    checks = (_required, _referral, _subject, _risk, _injunction, _housing, _urgent, _contacts)
+    checks = (_required, _readers, _referral, _subject, _risk, _injunction, _housing, _urgent, _contacts)
     findings = [finding for check in checks for finding in check(form, catalogue, today)]
     return sorted(findings, key=lambda finding: finding.severity)
 
@@ -41,6 +42,10 @@ def _required(form: Form, catalogue: Catalogue, _: date) -> Iterator[Finding]:
             yield _error(required.section, f"a move of type {move.value} cannot do without this section")
     if form.referral.age_band is AgeBand.UNDER_18 and form.childrens_social_care is None and form.youth_justice is None:
         yield _warning("childrens-social-care", "the person is under 18, and no service for children is told")
+
+
+def _readers(form: Form, catalogue: Catalogue, _: date) -> Iterator[Finding]:
+    yield from readers_refused(form, catalogue)
 
 
 def _referral(form: Form, _: Catalogue, today: date) -> Iterator[Finding]:

@@ -58,10 +58,10 @@ class Subject(Part, frozen=True):
     safe_contact_note: Text | None = None
     safe_people: Lines = ()
     unsafe_people: Lines = ()
-    pnc: Annotated[str, Meta(pattern=r"^[0-9]{2,4}/[0-9]{1,7}[A-Z]\Z")] | None = None
-    ndelius: Annotated[str, Meta(pattern=r"^[A-Z][0-9]{6}\Z")] | None = None
-    nino: Annotated[str, Meta(pattern=r"^[A-Z]{2}[0-9]{6}[A-D]\Z")] | None = None
-    nhs: Annotated[str, Meta(pattern=r"^[0-9]{10}\Z")] | None = None
+    pnc: Annotated[str, Meta(pattern=r"^[0-9]{2,4}/[0-9]{1,7}[A-Z](?![\s\S])")] | None = None
+    ndelius: Annotated[str, Meta(pattern=r"^[A-Z][0-9]{6}(?![\s\S])")] | None = None
+    nino: Annotated[str, Meta(pattern=r"^[A-Z]{2}[0-9]{6}[A-D](?![\s\S])")] | None = None
+    nhs: Annotated[str, Meta(pattern=r"^[0-9]{10}(?![\s\S])")] | None = None
 
 
 class RiskStatement(Part, frozen=True):

@@ -1,10 +1,16 @@
-"""Split a form into parts that have one readership each. Nobody can add a reader: the catalogue decides."""
+"""Split a form into parts that have one readership each. Nobody can add a reader: the catalogue decides.
 
+* A reader whom the form names and the catalogue does not allow is refused, never dropped in silence.
+* Whoever reads a whole list gets no copy of a single entry of it.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from exchange.crypto.names import SectionName
 from exchange.schema.catalogue import AgencyKind, Catalogue, CataloguePart
+from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import SECTION_FIELDS, Form, form_to_builtins
 
 
@@ -18,7 +24,14 @@ class FormPart:
 
 
 def split(form: Form, catalogue: Catalogue) -> tuple[FormPart, ...]:
-    """The parts of `form` that have content and somebody to read them."""
+    """The parts of `form` that have content and somebody to read them.
+
+    Raises:
+        FormInvalid: the form names a reader whom the catalogue does not allow.
+    """
+    refused = tuple(readers_refused(form, catalogue))
+    if refused:
+        raise FormInvalid(refused)
     parts: list[FormPart] = []
     for entry in catalogue.parts:
         section = getattr(form, SECTION_FIELDS[entry.section])
@@ -42,8 +55,26 @@ def _one_for_each(entry: CataloguePart, content: dict[str, Any]) -> list[FormPar
         readers = _readers(entry, item)
         chosen = {field: item[field] for field in entry.fields if field in item}
         if chosen and readers:
-            parts.append(FormPart(SectionName(f"{entry.name}-{number}"), readers, chosen))
+            parts.append(FormPart(SectionName(f"{entry.name}-{item.get('number', number)}"), readers, chosen))
     return parts
+
+
+def readers_refused(form: Form, catalogue: Catalogue) -> Iterator[Finding]:
+    """Findings for the readers that the form names and the catalogue does not allow."""
+    for entry in catalogue.parts:
+        section = getattr(form, SECTION_FIELDS[entry.section])
+        if section is None or entry.readers_from is None:
+            continue
+        whole = {kind for part in catalogue.parts if entry.each and entry.each in part.fields for kind in part.readers}
+        allowed = whole | set(entry.readers)
+        items = getattr(section, entry.each) if entry.each else (section,)
+        for number, item in enumerate(items):
+            named = getattr(item, entry.readers_from) or ()
+            if not ({named} if isinstance(named, str) else set(named)) <= allowed:
+                place = f"{entry.section}.{entry.each}[{number}]" if entry.each else entry.section
+                yield Finding(
+                    "error", f"{place}.{entry.readers_from}", "the catalogue does not let this agency read it"
+                )
 
 
 def _readers(entry: CataloguePart, content: dict[str, Any]) -> tuple[AgencyKind, ...]:

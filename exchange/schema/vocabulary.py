@@ -1,25 +1,34 @@
 """The words and bounded types of which the form is made.
 
-Text holds no control characters; whatever is longer than its bound belongs in an attachment.
+Text holds no control characters and is not blank; whatever is longer than its bound belongs in an attachment.
 """
 
 import enum
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta, Struct
 
+# The JSON Schema repeats these patterns, so Python and ECMA 262 must both understand them: `(?![\s\S])` is the end.
+# Bidirectional overrides make one name read as another; C1 controls and line separators hide text.
+_HIDDEN: Final = r"\u007f-\u009f\u2028-\u202e\u2066-\u2069\ufeff"
+_LINE: Final = rf"^(?![\s\S]*[\u0000-\u001f{_HIDDEN}])[\s\S]*\S"
+_TEXT: Final = rf"^(?![\s\S]*[\u0000-\u0008\u000b-\u001f{_HIDDEN}])[\s\S]*\S"
+
 AreaCode: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[EWSN][0-9]{8}\Z", description="ONS/GSS code of a local authority")
+    str, Meta(pattern=r"^[EWSN][0-9]{8}(?![\s\S])", description="ONS/GSS code of a local authority")
 ]
-AgencyKind: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}\Z", description="agency kind")]
-Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
-Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=8000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]+\Z")]
+AgencyKind: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}(?![\s\S])", description="agency kind")]
+Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=_LINE)]
+Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=8000, pattern=_TEXT)]
 Lines: TypeAlias = Annotated[tuple[Line, ...], Meta(max_length=100)]
 Areas: TypeAlias = Annotated[tuple[AreaCode, ...], Meta(max_length=100)]
 
 
 class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The base of every part of a form: frozen, and unknown fields are refused."""
+    """The base of every part of a form: frozen, unknown fields are refused, and `repr` shows no content."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
 
 
 class MoveType(enum.Enum):

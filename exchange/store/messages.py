@@ -10,15 +10,13 @@ from typing import Final
 
 from sqlalchemy import bindparam, insert, or_, select, update
 
+from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
 from exchange.store.tables import alarms, message_keys, messages, placements, receipts, sections, timeline
 from exchange.store.transaction import Sql, Transaction
 
 OUTBOUND: Final = "out"
 INBOUND: Final = "in"
-
-#: A rung replaces one below it; the same or a lower one that arrives late changes nothing.
-_RANKS: Final = {None: 0, "received": 1, "routed": 2, "delivered": 3, "owned": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +138,11 @@ _LOWER: Final = {
             placements.c.section == bindparam("section_key"),
             placements.c.agency == bindparam("agency_key"),
             # Not `in_`: its list is only rendered by SQLAlchemy's own execution.
-            or_(placements.c.rung.is_(None), *(placements.c.rung == low for low in _RANKS if 0 < _RANKS[low] < rank)),
+            or_(placements.c.rung.is_(None), *(placements.c.rung == low for low in below(rung))),
         )
         .values(rung=rung, at_ms=bindparam("now_ms"))
     )
-    for rung, rank in _RANKS.items()
-    if rung
+    for rung in LADDER
 }
 _LOWER_ALL: Final = Sql(
     update(placements)

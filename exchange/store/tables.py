@@ -70,7 +70,7 @@ cards = Table(
     "cards",
     metadata,
     Column("serial", BigInteger, primary_key=True, autoincrement=False),
-    Column("position", BigInteger, ForeignKey("statements.position"), nullable=False),
+    Column("position", BigInteger, nullable=False),
 )
 
 peers = Table(

@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from exchange.schema.catalogue import default_catalogue
 from exchange.schema.form import Form, decode_form
+from exchange.schema.split import readers_refused
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 IDENTIFIERS = {"pnc": "police", "ndelius": "probation", "nino": "dwp", "nhs": "health"}
@@ -70,3 +71,12 @@ def _strategy(kind: Any) -> st.SearchStrategy[Any]:
 forms: st.SearchStrategy[Form] = _strategy(inspect.type_info(Form)).filter(
     lambda form: msgspec.json.decode(msgspec.json.encode(form), type=Form) == form
 )
+
+
+def allowed(form: Form) -> bool:
+    """Whether `form` names only readers whom the catalogue allows, and numbers its conditions apart."""
+    numbers = [condition.number for condition in form.injunction.conditions] if form.injunction else []
+    return len(set(numbers)) == len(numbers) and not list(readers_refused(form, default_catalogue()))
+
+
+splittable: st.SearchStrategy[Form] = forms.filter(allowed)

@@ -10,7 +10,7 @@ from exchange.crypto.names import parse_section_name
 from exchange.schema.catalogue import default_catalogue
 from exchange.schema.form import Form
 from exchange.schema.split import preview, split
-from tests.schema.forms import IDENTIFIERS, decode, example, forms
+from tests.schema.forms import IDENTIFIERS, decode, example, splittable
 
 CATALOGUE = default_catalogue()
 # These say who reads a part; they are not read themselves.
@@ -34,7 +34,7 @@ def _read_by(kind: str, form: Form) -> str:
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_no_agency_gets_a_part_that_the_catalogue_does_not_allow(form: Form) -> None:
     parts = split(form, CATALOGUE)
     assert len({part.name for part in parts}) == len(parts)
@@ -46,7 +46,7 @@ def test_no_agency_gets_a_part_that_the_catalogue_does_not_allow(form: Form) -> 
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_every_field_lands_in_a_part(form: Form) -> None:
     landed = {(part.name.split(".")[0], field) for part in split(form, CATALOGUE) for field in part.content}
     document = msgspec.to_builtins(form)
@@ -55,7 +55,7 @@ def test_every_field_lands_in_a_part(form: Form) -> None:
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_an_identifier_reaches_its_owner_and_nobody_else(form: Form) -> None:
     for part in split(form, CATALOGUE):
         for identifier, owner in IDENTIFIERS.items():
@@ -65,7 +65,7 @@ def test_an_identifier_reaches_its_owner_and_nobody_else(form: Form) -> None:
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_the_preview_is_what_the_parts_say(form: Form) -> None:
     parts = split(form, CATALOGUE)
     seen = {(kind, name) for kind, names in preview(parts).items() for name in names}
@@ -73,7 +73,7 @@ def test_the_preview_is_what_the_parts_say(form: Form) -> None:
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_the_same_form_gives_the_same_parts(form: Form) -> None:
     first, second = ([(p.name, p.readers, p.content) for p in split(form, CATALOGUE)] for _ in range(2))
     assert first == second
@@ -93,7 +93,7 @@ CONDITION = {"number", "kind", "type", "text", "permission_holder", "supporting_
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_dwp_reads_no_offences_of_anybody(form: Form) -> None:
     read = _fields_read_by("dwp", form)
     assert not read.keys() & {"associates", "injunction", "police", "probation", "youth-justice"}
@@ -103,7 +103,7 @@ def test_dwp_reads_no_offences_of_anybody(form: Form) -> None:
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_housing_reads_unsafe_areas_and_no_associates_of_anybody(form: Form) -> None:
     read = _fields_read_by("housing", form)
     assert read.get("associates", set()) <= {"unsafe_areas"}
@@ -114,7 +114,7 @@ def test_housing_reads_unsafe_areas_and_no_associates_of_anybody(form: Form) -> 
 
 
 @some
-@given(forms)
+@given(splittable)
 def test_a_condition_goes_to_its_supporting_agency_alone(form: Form) -> None:
     for part in split(form, CATALOGUE):
         if part.name.startswith("injunction.condition-"):

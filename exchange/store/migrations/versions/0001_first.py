@@ -130,7 +130,6 @@ def upgrade() -> None:
         "cards",
         sa.Column("serial", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("position", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(["position"], ["statements.position"]),
         sa.PrimaryKeyConstraint("serial"),
     )
     op.create_table(
