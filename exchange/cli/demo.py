@@ -5,12 +5,10 @@ import importlib.resources
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,21 +16,9 @@ from typing import IO, Any
 
 import click
 
-from exchange.cli.client import CommandFailed, Node, socket_of
+from exchange.cli.boroughs import ENFIELD, HACKNEY, register, start_node, stop
+from exchange.cli.client import CommandFailed, Node
 from exchange.cli.output import json_option, print_json
-
-_START_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True)
-class _Borough:
-    slug: str
-    area: str
-    name: str
-
-
-_HACKNEY = _Borough("hackney", "E09000012", "London Borough of Hackney")
-_ENFIELD = _Borough("enfield", "E09000010", "London Borough of Enfield")
 
 
 @dataclass
@@ -43,59 +29,6 @@ class _Agency:
     received: list[str] = field(default_factory=list)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _start_node(stack: contextlib.ExitStack, root: Path, borough: _Borough) -> Node:
-    directory = root / borough.slug
-    config = directory / "exchange.toml"
-    command = [sys.executable, "-m", "exchange.cli.main"]
-    if not config.exists():
-        port = _free_port()
-        subprocess.run(  # noqa: S603 - our own program
-            [
-                *command,
-                "init",
-                str(directory),
-                *("--area", borough.area, "--name", borough.name),
-                *("--origin", f"exchange.{borough.slug}.example"),
-                *("--listen", f"127.0.0.1:{port}", "--url", f"http://127.0.0.1:{port}"),
-            ],
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-    log = stack.enter_context((directory / "node.log").open("ab"))
-    process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=log)  # noqa: S603 - our own program
-    stack.callback(_stop, process)
-    _until_listening(process, config)
-    return Node(config)
-
-
-def _until_listening(process: "subprocess.Popen[bytes]", config: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise CommandFailed(f"the node of {config} stopped; see {config.parent / 'node.log'}", 1)
-        if socket_of(config).exists():
-            with contextlib.suppress(CommandFailed):
-                Node(config).request("GET", "/v1/health")
-                return
-        time.sleep(0.05)
-    raise CommandFailed(f"the node of {config} did not start within {_START_TIMEOUT_S:g} seconds", 1)
-
-
-def _stop(process: "subprocess.Popen[Any]") -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
 def _start_agency(stack: contextlib.ExitStack, kind: str) -> _Agency:
     process = subprocess.Popen(
         [sys.executable, "-m", "exchange.cli.demo_agency"],
@@ -103,7 +36,7 @@ def _start_agency(stack: contextlib.ExitStack, kind: str) -> _Agency:
         stdout=subprocess.PIPE,
         text=True,
     )
-    stack.callback(_stop, process)
+    stack.callback(stop, process)
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     port = json.loads(process.stdout.readline())["port"]
     agency = _Agency(kind, process, f"http://127.0.0.1:{port}/webhook")
@@ -114,15 +47,6 @@ def _start_agency(stack: contextlib.ExitStack, kind: str) -> _Agency:
 def _collect(stream: IO[str], agency: _Agency) -> None:
     for line in stream:
         agency.received.append(json.loads(line)["section"])
-
-
-def _register(node: Node, other: Node) -> None:
-    """Register each with the other, as two admins do who compare fingerprints by telephone."""
-    for here, there in ((node, other), (other, node)):
-        card = there.request("GET", "/v1/card")
-        with contextlib.suppress(CommandFailed):
-            here.request("DELETE", f"/v1/peers/{card['origin']}")
-        here.request("POST", "/v1/peers", {"card": card["card"], "fingerprint": card["fingerprint"]})
 
 
 def _register_agency(node: Node, agency: _Agency) -> None:
@@ -180,14 +104,14 @@ def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, 
 
     catalogue = default_catalogue()
     _say(quiet, "Starting the nodes of Hackney and Enfield, and ten agencies in Enfield ...")
-    hackney, enfield = (_start_node(stack, root, borough) for borough in (_HACKNEY, _ENFIELD))
+    hackney, enfield = (start_node(stack, root, borough) for borough in (HACKNEY, ENFIELD))
     agencies = [_start_agency(stack, agency.kind) for agency in catalogue.agencies]
     for agency in agencies:
         _register_agency(enfield, agency)
-    _register(hackney, enfield)
+    register(hackney, enfield)
     data = _example()
     _say(quiet, "Hackney sends the form of J, a fictitious person, to Enfield ...")
-    sent = hackney.request("POST", f"/v1/messages/to/{_ENFIELD.area}", raw=data)
+    sent = hackney.request("POST", f"/v1/messages/to/{ENFIELD.area}", raw=data)
     path = f"/v1/messages/{sent['id']}?wait=delivered&timeout_s=60"
     status = hackney.request("GET", path, wait_s=60)
     timeline = hackney.request("GET", f"/v1/messages/{sent['id']}/timeline")
@@ -223,7 +147,7 @@ def _brief(events: list[dict[str, Any]]) -> Iterator[str]:
 
 def _serve(root: Path, result: dict[str, Any], quiet: bool) -> None:
     _say(quiet, "")
-    for borough in (_HACKNEY, _ENFIELD):
+    for borough in (HACKNEY, ENFIELD):
         config = root / borough.slug / "exchange.toml"
         card = Node(config).request("GET", "/v1/card")
         _say(quiet, f"{borough.name}: {card['url']}   EXCHANGE_CONFIG={config}")

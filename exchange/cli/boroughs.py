@@ -1,0 +1,104 @@
+"""Nodes as processes on this machine: made, started, registered with one another, stopped."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from exchange.cli.client import CommandFailed, Node, socket_of
+
+_START_TIMEOUT_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Borough:
+    """A borough and the name of its directory."""
+
+    slug: str
+    area: str
+    name: str
+
+
+HACKNEY = Borough("hackney", "E09000012", "London Borough of Hackney")
+ENFIELD = Borough("enfield", "E09000010", "London Borough of Enfield")
+
+
+class RunningNode(Node):
+    """A node that runs as a process of ours."""
+
+    def __init__(self, config: Path, process: "subprocess.Popen[bytes]") -> None:
+        super().__init__(config)
+        self.process = process
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> RunningNode:
+    """Start the node of a borough, making it first where there is none; the stack stops it.
+
+    Raises:
+        CommandFailed: it stopped by itself, or does not answer within a minute.
+    """
+    directory = root / borough.slug
+    config = directory / "exchange.toml"
+    command = [sys.executable, "-m", "exchange.cli.main"]
+    if not config.exists():
+        port = _free_port()
+        subprocess.run(  # noqa: S603 - our own program
+            [
+                *command,
+                "init",
+                str(directory),
+                *("--area", borough.area, "--name", borough.name),
+                *("--origin", f"exchange.{borough.slug}.example"),
+                *("--listen", f"127.0.0.1:{port}", "--url", f"http://127.0.0.1:{port}"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    log = stack.enter_context((directory / "node.log").open("ab"))
+    process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=log)  # noqa: S603 - our own program
+    stack.callback(stop, process)
+    _until_listening(process, config)
+    return RunningNode(config, process)
+
+
+def _until_listening(process: "subprocess.Popen[bytes]", config: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise CommandFailed(f"the node of {config} stopped; see {config.parent / 'node.log'}", 1)
+        if socket_of(config).exists():
+            with contextlib.suppress(CommandFailed):
+                Node(config).request("GET", "/v1/health")
+                return
+        time.sleep(0.05)
+    raise CommandFailed(f"the node of {config} did not start within {_START_TIMEOUT_S:g} seconds", 1)
+
+
+def stop(process: "subprocess.Popen[Any]") -> None:
+    """Ask a process to drain; kill it after 15 seconds."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def register(node: Node, other: Node) -> None:
+    """Register each with the other, as two admins do who compare fingerprints by telephone."""
+    for here, there in ((node, other), (other, node)):
+        card = there.request("GET", "/v1/card")
+        with contextlib.suppress(CommandFailed):
+            here.request("DELETE", f"/v1/peers/{card['origin']}")
+        here.request("POST", "/v1/peers", {"card": card["card"], "fingerprint": card["fingerprint"]})
