@@ -16,7 +16,7 @@ from exchange.crypto.merkle import verify_consistency
 from exchange.node.errors import ForkDetected
 from exchange.schema.wire import Consistency
 from exchange.store.peers import keep_peer_head, peer_head
-from exchange.store.transaction import Store
+from exchange.store.transaction import Operation, Store
 
 #: Asks the peer for its consistency proof between two sizes.
 FetchProof = Callable[[int, int], Awaitable[Sequence[bytes]]]
@@ -37,8 +37,12 @@ class Continuity:
         """The size of the peer's log that this node has verified."""
         return max(await self._of(origin), default=0)
 
-    async def follow(self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof) -> None:
+    async def follow(
+        self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof
+    ) -> list[Operation[None]]:
         """Accept a verified checkpoint that is consistent with all that was accepted before.
+
+        What is returned stores it; the caller runs that in the batch of what came with the checkpoint.
 
         Raises:
             ForkDetected: it is not.
@@ -50,17 +54,18 @@ class Continuity:
             if root is not None:
                 if root != checkpoint.root:
                     raise ForkDetected(f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements")
-                return
+                return []
             if known:
                 await self._prove(known, checkpoint, consistency, fetch)
             known[checkpoint.size] = checkpoint.root
             while len(known) > _MOST_REMEMBERED:
                 del known[min(known)]
-            await self._store.write(
+            now_ms = self._now_ms()
+            return [
                 lambda tx: keep_peer_head(
-                    tx, checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.text, self._now_ms()
+                    tx, checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.text, now_ms
                 )
-            )
+            ]
 
     async def _of(self, origin: str) -> OrderedDict[int, bytes]:
         known = self._known.get(origin)

@@ -8,7 +8,7 @@
 import asyncio
 import hashlib
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -72,9 +72,9 @@ from exchange.store.messages import (
     raise_rung,
     set_received_position,
 )
-from exchange.store.outbox import STATEMENT, WEBHOOK, enqueue, new_delivery
+from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
 from exchange.store.peers import PeerRow, peer, set_peer_card, set_peer_state
-from exchange.store.transaction import LogEntry, Transaction
+from exchange.store.transaction import LogEntry, Operation, Transaction
 
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
@@ -115,12 +115,13 @@ class Inbound:
             NotNow: continuity had to be asked for and the peer did not answer.
         """
         services = self._services
-        payload, row, verified = await self._prove(data)
+        payload, row, verified, heads = await self._prove(data)
         lanes: set[str] = set()
         ciphertexts = {hashlib.sha256(data).digest(): data for data in payload.ciphertexts}
         # All at once, so that they share the writer's next batch and its checkpoint.
-        outcomes = await asyncio.gather(
-            *(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)
+        _, outcomes = await asyncio.gather(
+            asyncio.gather(*(services.store.write(head) for head in heads)),
+            asyncio.gather(*(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)),
         )
         services.counters.add("envelopes_accepted")
         services.changes.notify()
@@ -166,7 +167,7 @@ class Inbound:
 
     async def _prove(
         self, data: bytes
-    ) -> tuple[EnvelopePayload, PeerRow, list[tuple[VerifiedStatement, ProvenStatement]]]:
+    ) -> tuple[EnvelopePayload, PeerRow, list[tuple[VerifiedStatement, ProvenStatement]], list[Operation[None]]]:
         services = self._services
         try:
             key = services.keyring.sealing.get(envelope_key_id(data))
@@ -184,15 +185,16 @@ class Inbound:
             ]
         except (CryptoError, SchemaError, NotFound) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
+        heads: list[Operation[None]] = []
         for checkpoint in {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values():
             try:
-                await self._continuity.follow(
+                heads += await self._continuity.follow(
                     checkpoint, payload.consistency, lambda first, second: self._fetch_proof(row, first, second)
                 )
             except ForkDetected as error:
                 await self.quarantine(row.origin, str(error), data)
                 raise Unacceptable("fork") from None
-        return payload, row, verified
+        return payload, row, verified, heads
 
     async def quarantine(self, origin: str, detail: str, evidence: bytes | None) -> None:
         """Stop hearing and sending to a peer, keep what it sent, and tell the admins."""
@@ -248,9 +250,16 @@ class Inbound:
         )
 
     async def take_receipt(
-        self, origin: str, receipt: Receipt, verified: VerifiedStatement, item: ProvenStatement
+        self,
+        origin: str,
+        receipt: Receipt,
+        verified: VerifiedStatement,
+        item: ProvenStatement,
+        answered: Sequence[int] = (),
     ) -> None:
         """Keep a receipt of a peer for a message of ours, and move the sections that it names.
+
+        The deliveries `answered` are done with it, in the same transaction.
 
         Raises:
             ItemRefused: it is not of that peer, or not for a message that this node sent to it.
@@ -260,6 +269,7 @@ class Inbound:
             raise ItemRefused("receipt-origin", "the receipt is of or for another node")
 
         async def operation(tx: Transaction) -> None:
+            await done(tx, answered)
             message = await find_message(tx, services.configuration.origin, receipt.message_id)
             if message is None or message.direction != OUTBOUND or message.peer != origin:
                 raise ItemRefused("receipt-unknown", "this node has sent you no such message")

@@ -1,5 +1,6 @@
 """What goes out: bundles of statements to peers in one envelope, and sections to agencies by webhook."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, Final
@@ -34,7 +35,7 @@ from exchange.schema.wire import (
     Manifest,
     Placement,
     ProvenStatement,
-    ReplyPayload,
+    Receipt,
     Rung,
     decode_wire,
     encode_wire,
@@ -55,7 +56,7 @@ from exchange.store.messages import (
 )
 from exchange.store.outbox import MANIFEST, Delivery, done
 from exchange.store.peers import PeerRow, peer
-from exchange.store.transaction import Transaction
+from exchange.store.transaction import Operation, Transaction
 
 _MOST_BUNDLED_BYTES: Final = 4 * 1024 * 1024
 _MOST_RESPONSE_BYTES: Final = 4096
@@ -172,41 +173,52 @@ class Outbound:
         if len(reply.results) != len(sent):
             raise NotNow(f"{row.origin} answered for {len(reply.results)} items instead of {len(sent)}")
         self._believed[row.origin] = reply.holds
-        finished: list[Delivery] = []
-        for delivery, result in zip(sent, reply.results, strict=True):
-            if result.problem is not None:
-                outcome.held.append((delivery, f"refused by {row.origin}: {result.problem.code}"))
-                continue
-            if delivery.kind == MANIFEST:
-                if result.receipt is None:
+        answered: list[Delivery] = []
+        heads: list[Operation[None]] = []
+        receipts: list[tuple[Delivery, Receipt, VerifiedStatement, ProvenStatement]] = []
+        try:
+            for delivery, result in zip(sent, reply.results, strict=True):
+                if result.problem is not None:
+                    outcome.held.append((delivery, f"refused by {row.origin}: {result.problem.code}"))
+                elif delivery.kind != MANIFEST:
+                    answered.append(delivery)
+                elif result.receipt is None:
                     raise NotNow(f"{row.origin} accepted a message without a receipt")
-                try:
-                    await self._take_receipt(row, card, reply, result.receipt)
-                except ForkDetected as error:
-                    await self._inbound.quarantine(row.origin, str(error), data)
-                    return Outcome(held=[(waiting, "the peer is quarantined") for waiting in sent])
-                except (CryptoError, SchemaError, ItemRefused) as error:
-                    raise NotNow(f"the receipt of {row.origin} does not hold: {error}") from None
-            finished.append(delivery)
-        await finish(services, finished)
+                else:
+                    verified, receipt = self._check_receipt(row, card, result.receipt)
+                    heads += await self._continuity.follow(
+                        verified.checkpoint,
+                        reply.consistency,
+                        lambda first, second: self._client.fetch_consistency(row, first, second),
+                    )
+                    receipts.append((delivery, receipt, verified, result.receipt))
+            # All at once, so that they share one batch of the writer.
+            await asyncio.gather(
+                *(services.store.write(head) for head in heads),
+                *(
+                    self._inbound.take_receipt(row.origin, receipt, verified, item, [delivery.number])
+                    for delivery, receipt, verified, item in receipts
+                ),
+                finish(services, answered),
+            )
+        except ForkDetected as error:
+            await self._inbound.quarantine(row.origin, str(error), data)
+            return Outcome(held=[(waiting, "the peer is quarantined") for waiting in sent])
+        except (CryptoError, SchemaError, ItemRefused) as error:
+            raise NotNow(f"the receipt of {row.origin} does not hold: {error}") from None
         services.changes.notify()
         return outcome
 
-    async def _take_receipt(self, row: PeerRow, card: Card, reply: ReplyPayload, item: ProvenStatement) -> None:
-        verified: VerifiedStatement = verify_statement(
+    def _check_receipt(self, row: PeerRow, card: Card, item: ProvenStatement) -> tuple[VerifiedStatement, Receipt]:
+        verified = verify_statement(
             item.statement, item.proof, Origin(row.origin), card_keys(card), self._services.checkpoints
-        )
-        await self._continuity.follow(
-            verified.checkpoint,
-            reply.consistency,
-            lambda first, second: self._client.fetch_consistency(row, first, second),
         )
         if verified.statement.type != RECEIPT:
             raise ItemRefused("receipt-missing", "the statement is not a receipt")
         receipt = decode_wire(receipt_decoder, verified.statement.body)
         if receipt.rung is not Rung.RECEIVED:
             raise ItemRefused("receipt-missing", "the receipt is not of the rung received")
-        await self._inbound.take_receipt(row.origin, receipt, verified, item)
+        return verified, receipt
 
     # To agencies
 
