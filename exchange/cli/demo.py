@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,16 @@ def demo(directory: Path | None, serve: bool, as_json: bool) -> None:
         raise CommandFailed("not every section reached exactly the agencies that may read it", 1)
 
 
+def _received(agencies: list[_Agency], allowed: dict[str, list[str]]) -> dict[str, list[str]]:
+    """What each agency printed; its last lines may still be on their way through the pipe."""
+    deadline = time.monotonic() + 10
+    waiting = agencies
+    while waiting and time.monotonic() < deadline:
+        waiting = [agency for agency in waiting if len(agency.received) < len(allowed.get(agency.kind, []))]
+        time.sleep(0.01)
+    return {agency.kind: sorted(agency.received) for agency in agencies}
+
+
 def _say(quiet: bool, text: str = "") -> None:
     click.echo(text, err=quiet)
 
@@ -115,12 +126,14 @@ def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, 
     path = f"/v1/messages/{sent['id']}?wait=delivered&timeout_s=60"
     status = hackney.request("GET", path, wait_s=60)
     timeline = hackney.request("GET", f"/v1/messages/{sent['id']}/timeline")
-    allowed = {kind: sorted(names) for kind, names in preview(split(decode_form(data), catalogue)).items()}
-    received = {agency.kind: sorted(agency.received) for agency in agencies}
+    allowed: dict[str, list[str]] = {
+        kind: sorted(names) for kind, names in preview(split(decode_form(data), catalogue)).items()
+    }
+    received = _received(agencies, allowed)
     ok = status["reached"] and all(received[kind] == allowed.get(kind, []) for kind in received)
     _say(quiet)
-    for line in _brief(timeline["events"]):
-        _say(quiet, line)
+    for event in timeline["events"]:
+        _say(quiet, f"{event['at'][11:23]}  {_brief(event)}")
     _say(quiet)
     for kind, names in received.items():
         _say(quiet, f"{kind:22} received {', '.join(names) or 'nothing'}")
@@ -129,20 +142,11 @@ def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, 
     return {"ok": ok, "id": sent["id"], "dir": str(root), "received": received, "allowed": allowed}
 
 
-def _brief(events: list[dict[str, Any]]) -> Iterator[str]:
-    """The timeline with runs of the same event drawn together."""
-    at = 0
-    while at < len(events):
-        event = events[at]
-        end = at
-        while end < len(events) and event["section"] and events[end]["event"] == event["event"]:
-            end += 1
-        when = event["at"][11:23]
-        if end - at > 1:
-            yield f"{when}  {end - at} sections are {event['event']} at their agencies, by signed receipts."
-        else:
-            yield f"{when}  {event['text']}"
-        at = max(end, at + 1)
+def _brief(event: dict[str, Any]) -> str:
+    """A line of the timeline, with sections counted instead of named."""
+    names = ", ".join(event["sections"])
+    count = len(event["sections"])
+    return str(event["text"]).replace(names, f"{count} section{'' if count == 1 else 's'}") if names else event["text"]
 
 
 def _serve(root: Path, result: dict[str, Any], quiet: bool) -> None:

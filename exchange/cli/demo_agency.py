@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import json
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -19,6 +20,7 @@ _TOLERANCE_S = 300
 class _Receiver(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     key = b""
+    printing = threading.Lock()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", "0")))
@@ -26,7 +28,8 @@ class _Receiver(BaseHTTPRequestHandler):
         if good:
             data = json.loads(body)["data"]
             line = {name: data.get(name) for name in ("message_id", "section", "from", "to", "urgent")}
-            print(json.dumps(line), flush=True)
+            with self.printing:
+                print(json.dumps(line), flush=True)
         self.send_response(204 if good else 401)
         self.send_header("content-length", "0")
         self.end_headers()

@@ -126,11 +126,8 @@ def held_list(config: Path, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    rows = [
-        (row["number"], row["id"], row["section"], row["lane"], row["since"], row["reason"])
-        for row in document["items"]
-    ]
-    print_table(("number", "message", "section", "lane", "since", "reason"), rows)
+    rows = [(row["number"], row["id"], row["lane"], row["since"], row["reason"]) for row in document["items"]]
+    print_table(("number", "message", "lane", "since", "reason"), rows)
 
 
 @held.command("release")

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.secret import Secret
+from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.config import Configuration, is_loopback, split_address
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -155,16 +156,16 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
         continuity = Continuity(services.store, services.now_ms)
         inbound = Inbound(services, continuity, client.fetch_consistency)
         outbound = Outbound(services, continuity, inbound, client)
-        stack.push_async_callback(outbound.close)
-        dispatcher = Dispatcher(services, outbound.perform)
-        outbound.wake = dispatcher.wake  # type: ignore[method-assign]
+        agencies = AgencyDeliveries(services, inbound, client)
+        stack.push_async_callback(agencies.close)
+        dispatcher = Dispatcher(services, {"peer": outbound.perform, "agency": agencies.perform})
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
             for lane in lanes:
                 dispatcher.wake(lane)
 
-        local = LocalApi(services, dispatcher, continuity, outbound)
+        local = LocalApi(services, dispatcher, continuity, agencies)
         sites = await _listen(stack, configuration, PeerApi(services, inbound, accepted), local)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))

@@ -7,7 +7,7 @@ its success; until then a lease protects it, and a restart or the lease's end ma
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -42,15 +42,17 @@ class Outcome:
     held: list[tuple[Delivery, str]] = field(default_factory=list)
     error: str | None = None
     asked_s: float = 0.0
+    wake: set[str] = field(default_factory=set)
 
 
-Perform = Callable[[str, Sequence[Delivery]], Awaitable[Outcome]]
+#: One attempt at a destination of one kind, `peer` or `agency`: its name, and the rows to deliver.
+Perform = Callable[[str, list[Delivery]], Awaitable[Outcome]]
 
 
 class Dispatcher:
     """Runs the lanes."""
 
-    def __init__(self, services: Services, perform: Perform) -> None:
+    def __init__(self, services: Services, perform: Mapping[str, Perform]) -> None:
         table = services.configuration.tables.delivery
         self._services = services
         self._perform = perform
@@ -96,37 +98,58 @@ class Dispatcher:
     async def _work(self, lane: str, event: asyncio.Event) -> None:
         row = await self._services.store.read(lambda tx: lane_state(tx, lane))
         self._states[lane] = LaneState(row.failures, row.next_attempt_ms, row.last_error)
-        while not self._stopping:
-            event.clear()
-            wait_ms = self._states[lane].wait_ms(self._services.now_ms())
-            try:
-                idle = wait_ms > 0 or not await self._attempt(lane)
-            except StoreUnavailable as error:
-                self._services.log.error("store unavailable", lane=lane, error=str(error))
-                idle, wait_ms = True, 1000
-            if idle:
+        async with asyncio.TaskGroup() as attempts:
+            in_flight: set[asyncio.Task[None]] = set()
+
+            def landed(task: asyncio.Task[None]) -> None:
+                in_flight.discard(task)
+                event.set()
+
+            while not self._stopping:
+                event.clear()
+                wait_ms = self._states[lane].wait_ms(self._services.now_ms())
+                if not wait_ms and len(in_flight) < self._states[lane].attempts_at_once():
+                    rows = await self._claim(lane)
+                    if rows:
+                        task = attempts.create_task(self._attempt(lane, rows))
+                        in_flight.add(task)
+                        task.add_done_callback(landed)
+                        continue
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_ms / 1000 if wait_ms else _POLL_S):
                         await event.wait()
 
-    async def _attempt(self, lane: str) -> bool:
-        """Claim and perform once; False where nothing was due."""
+    async def _claim(self, lane: str) -> list[Delivery]:
         services = self._services
         now_ms = services.now_ms()
         limit = self._states[lane].limit()
-        rows = await services.store.write(lambda tx: claim(tx, lane, limit, now_ms, _LEASE_MS))
-        if not rows:
-            return False
+        try:
+            return await services.store.write(lambda tx: claim(tx, lane, limit, now_ms, _LEASE_MS))
+        except StoreUnavailable as error:
+            services.log.error("store unavailable", lane=lane, error=str(error))
+            return []
+
+    async def _attempt(self, lane: str, rows: list[Delivery]) -> None:
+        """Perform what was claimed, and record what came of it."""
+        before = self._states[lane]
+        now_ms = self._services.now_ms()
         late = [row for row in rows if row.deadline_ms <= now_ms]
         timely = [row for row in rows if row.deadline_ms > now_ms]
-        outcome = await self._perform_safely(lane, timely) if timely else Outcome()
-        outcome.held += [(row, "not delivered before it expired") for row in late]
-        await self._record(lane, outcome)
-        return True
+        try:
+            outcome = await self._perform_safely(lane, timely) if timely else Outcome()
+            outcome.held += [(row, "not delivered before it expired") for row in late]
+            await self._record(lane, before, outcome)
+        except StoreUnavailable as error:
+            # The lease ends by itself; until then nothing else can be done with these rows.
+            self._services.log.error("store unavailable", lane=lane, error=str(error))
+            return
+        for other in outcome.wake:
+            self.wake(other)
 
     async def _perform_safely(self, lane: str, rows: list[Delivery]) -> Outcome:
         try:
-            return await self._perform(lane, rows)
+            kind, _, name = lane.partition(":")
+            return await self._perform[kind](name, rows)
         except (OSError, TimeoutError, NotNow) as error:
             return Outcome(again=rows, error=str(error) or type(error).__name__)
         except StoreUnavailable:
@@ -135,30 +158,27 @@ class Dispatcher:
             self._services.log.error("delivery failed", lane=lane, error=type(error).__name__)
             return Outcome(again=rows, error=f"internal error: {type(error).__name__}")
 
-    async def _record(self, lane: str, outcome: Outcome) -> None:
+    async def _record(self, lane: str, before: LaneState, outcome: Outcome) -> None:
         services = self._services
         now_ms = services.now_ms()
-        before = self._states[lane]
         if outcome.error is not None:
             delay_s = self._backoff.delay_s(before.failures, self._chance.random(), outcome.asked_s)
             after = before.failed(outcome.error, now_ms, delay_s)
             services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(delay_s, 1))
         else:
             after = LaneState()
-        self._states[lane] = after
+        stored, self._states[lane] = self._states[lane], after
 
         async def operation(tx: Transaction) -> None:
             await give_back(tx, [row.number for row in outcome.again])
             for row, reason in outcome.held:
                 await hold(tx, row.number, reason)
                 if row.message is not None:
-                    await add_event(
-                        tx, row.message, "held", now_ms, section=row.section, agency=row.agency, detail=reason
-                    )
-            if after != before:
+                    await add_event(tx, row.message, "held", now_ms, agency=row.agency, detail=reason)
+            if after != stored:
                 await keep_lane(tx, LaneRow(lane, after.failures, after.next_attempt_ms, after.last_error))
 
-        if outcome.again or outcome.held or after != before:
+        if outcome.again or outcome.held or after != stored:
             await services.store.write(operation)
             services.changes.notify()
         for row, reason in outcome.held:

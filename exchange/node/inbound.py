@@ -7,7 +7,6 @@
 
 import asyncio
 import hashlib
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +23,7 @@ from exchange.crypto.rest import seal_at_rest
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
+from exchange.handover.rungs import LADDER
 from exchange.node.cards import verify_card
 from exchange.node.compose import new_wrapped_key, seal_secret
 from exchange.node.continuity import Continuity
@@ -60,15 +60,13 @@ from exchange.store.messages import (
     INBOUND,
     OUTBOUND,
     MessageRow,
-    PlacementRow,
     SectionRow,
     add_alarm,
     add_event,
     add_message,
-    add_placements,
     add_receipt,
+    add_rung_events,
     find_message,
-    raise_all_to_received,
     raise_rung,
     set_received_position,
 )
@@ -276,23 +274,18 @@ class Inbound:
             if message.leaf_hash != receipt.leaf_hash:
                 raise ItemRefused("receipt-hash", "the receipt is for another content of that message")
             now_ms = services.now_ms()
-            rung = receipt.rung.value
+            rung, at_ms = receipt.rung.value, milliseconds(receipt.at)
             new = await add_receipt(
-                tx, message.number, rung, verified.leaf_hash, item.statement, now_ms, proof=item.proof
+                tx, message.number, rung, verified.leaf_hash, item.statement, at_ms, proof=item.proof
             )
             if not new:
                 return
-            at_ms = milliseconds(receipt.at)
             if receipt.rung is Rung.RECEIVED:
-                await raise_all_to_received(tx, message.number, at_ms)
                 await add_event(tx, message.number, rung, now_ms, detail=origin)
-                return
-            if receipt.rung not in (Rung.ROUTED, Rung.DELIVERED, Rung.OWNED):
-                return
-            pairs = [(placement.section, placement.agency) for placement in receipt.placements]
-            await raise_rung(tx, message.number, rung, pairs, at_ms)
-            for section, kind in pairs:
-                await add_event(tx, message.number, rung, now_ms, section=section, agency=kind)
+            elif rung in LADDER:
+                pairs = [(placement.section, placement.agency) for placement in receipt.placements]
+                await raise_rung(tx, message.number, rung, pairs, at_ms)
+                await add_rung_events(tx, message.number, rung, pairs, now_ms)
 
         await services.store.write(operation)
         services.counters.add(f"receipts_{receipt.rung.value}")
@@ -428,35 +421,29 @@ class Inbound:
         """Queue each section for each agency that may read it; what has no agency here is held with a reason."""
         now_ms = self._services.now_ms()
         deadline_ms = milliseconds(manifest.expires_at)
-        kinds = {agency.kind for agency in await all_agencies(tx)}
-        placements, deliveries, routed = [], [], []
+        here = {agency.kind for agency in await all_agencies(tx)}
+        readers: dict[str, list[str]] = {}
         for entry in manifest.sections:
             for kind in entry.readers:
-                here = kind in kinds
-                if here:
-                    routed.append(Placement(section=entry.name, agency=kind))
-                placements.append(PlacementRow(entry.name, kind, "routed" if here else "received", now_ms, None))
-                deliveries.append(
-                    new_delivery(
-                        f"agency:{kind}",
-                        WEBHOOK,
-                        now_ms=now_ms,
-                        deadline_ms=deadline_ms,
-                        urgent=manifest.urgent,
-                        message=number,
-                        section=entry.name,
-                        agency=kind,
-                        event_id=f"evt_{uuid.uuid4().hex}",
-                        held=None if here else f"no agency of kind {kind} is registered",
-                    )
-                )
-                if here:
-                    lanes.add(f"agency:{kind}")
-        await add_placements(tx, number, placements)
+                readers.setdefault(kind, []).append(entry.name)
+        deliveries = [
+            new_delivery(
+                f"agency:{kind}",
+                WEBHOOK,
+                now_ms=now_ms,
+                deadline_ms=deadline_ms,
+                urgent=manifest.urgent,
+                message=number,
+                agency=kind,
+                held=None if kind in here else f"no agency of kind {kind} is registered",
+            )
+            for kind in readers
+        ]
         await enqueue(tx, deliveries)
-        if routed:
-            await self.queue_receipt(tx, row.origin, manifest, leaf, number, Rung.ROUTED, tuple(routed))
-            await add_event(tx, number, "routed", now_ms, detail=f"{len(routed)} deliveries")
+        pairs = [(name, kind) for kind, names in readers.items() if kind in here for name in names]
+        if pairs:
+            await self.climb(tx, row.origin, manifest, leaf, number, Rung.ROUTED, pairs)
+            lanes.update(f"agency:{kind}" for kind in readers if kind in here)
             lanes.add(f"peer:{row.origin}")
 
     async def _sign_receipt(
@@ -474,7 +461,7 @@ class Inbound:
         )
         return await tx.sign(RECEIPT, encode_wire(receipt))
 
-    async def queue_receipt(
+    async def climb(
         self,
         tx: Transaction,
         origin: str,
@@ -482,27 +469,25 @@ class Inbound:
         leaf: LeafHash,
         number: int,
         rung: Rung,
-        placements: tuple[Placement, ...],
+        pairs: Sequence[tuple[str, str]],
     ) -> None:
-        """Sign a receipt for a message that arrived, keep it, and queue it for the sender."""
+        """Move sections of a message that arrived up to a rung; sign a receipt for it and queue that for the sender."""
         now_ms = self._services.now_ms()
+        placements = tuple(Placement(section=section, agency=kind) for section, kind in pairs)
         entry = await self._sign_receipt(tx, manifest, leaf, rung, placements)
         await add_receipt(tx, number, rung.value, entry.leaf_hash, entry.statement, now_ms, position=entry.position)
-        deadline_ms = milliseconds(manifest.expires_at)
-        await enqueue(
-            tx,
-            [
-                new_delivery(
-                    f"peer:{origin}",
-                    STATEMENT,
-                    now_ms=now_ms,
-                    deadline_ms=deadline_ms,
-                    urgent=manifest.urgent,
-                    position=entry.position,
-                    message=number,
-                )
-            ],
+        await raise_rung(tx, number, rung.value, pairs, now_ms)
+        await add_rung_events(tx, number, rung.value, pairs, now_ms)
+        delivery = new_delivery(
+            f"peer:{origin}",
+            STATEMENT,
+            now_ms=now_ms,
+            deadline_ms=milliseconds(manifest.expires_at),
+            urgent=manifest.urgent,
+            position=entry.position,
+            message=number,
         )
+        await enqueue(tx, [delivery])
 
 
 def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | None) -> Result:

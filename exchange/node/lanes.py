@@ -36,6 +36,10 @@ class LaneState:
         """How many deliveries the next attempt may carry."""
         return 1 if self.failures else WAVE
 
+    def attempts_at_once(self) -> int:
+        """How many attempts may be under way: a healthy destination is sent the next while it answers the last."""
+        return 1 if self.failures else 2
+
     def wait_ms(self, now_ms: int) -> int:
         """How long until the lane may be tried."""
         return max(0, self.next_attempt_ms - now_ms)

@@ -23,13 +23,13 @@ from exchange.crypto.rest import seal_at_rest
 from exchange.crypto.signing import parse_fingerprint
 from exchange.errors import ExchangeError
 from exchange.handover.rungs import LADDER, all_reached
+from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.cards import CardFile, describe_card, own_card, parse_card_file, verify_card
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.egress import parse_networks
 from exchange.node.epochs import renew_card
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
-from exchange.node.outbound import Outbound
 from exchange.node.problems import json_response, problem, problem_of
 from exchange.node.reading import describe_message, list_direction, receipts_document, timeline_document
 from exchange.node.sending import describe_findings, findings_of, send_form
@@ -105,11 +105,13 @@ class NewToken(_Request, frozen=True):
 class LocalApi:
     """The handlers of the local API."""
 
-    def __init__(self, services: Services, dispatcher: Dispatcher, continuity: Continuity, outbound: Outbound) -> None:
+    def __init__(
+        self, services: Services, dispatcher: Dispatcher, continuity: Continuity, deliveries: AgencyDeliveries
+    ) -> None:
         self._services = services
         self._dispatcher = dispatcher
         self._continuity = continuity
-        self._outbound = outbound
+        self._deliveries = deliveries
 
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
@@ -344,7 +346,7 @@ class LocalApi:
     async def _test_agency(self, request: web.Request) -> web.Response:
         row = await self._services.store.read(lambda tx: agency(tx, request.match_info["id"]))
         try:
-            status = await self._outbound.test_agency(row, f"evt_{uuid.uuid4().hex}")
+            status = await self._deliveries.test(row, f"evt_{uuid.uuid4().hex}")
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             return json_response({"id": row.id, "ok": False, "error": f"cannot be reached: {type(error).__name__}"})
         return json_response({"id": row.id, "ok": 200 <= status < 300, "status": status})
@@ -406,7 +408,6 @@ class LocalApi:
                 "lane": row.lane,
                 "kind": row.kind,
                 "id": row.message_id,
-                "section": row.section,
                 "agency": row.agency,
                 "since": moment(row.created_at_ms),
                 "reason": row.reason,

@@ -3,21 +3,26 @@
 from typing import Any
 
 from exchange.crypto.names import Origin
+from exchange.crypto.statement import parse_statement
+from exchange.handover.rungs import LADDER
 from exchange.node.cards import CardFile, own_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, moment
+from exchange.schema.wire import decode_wire, manifest_decoder
 from exchange.store.log import proven_at
 from exchange.store.messages import (
     OUTBOUND,
     EventRow,
     MessageRow,
+    PlacementRow,
     events_of,
     list_messages,
     message_by_id,
     placements_of,
     receipts_of,
+    received_at_ms,
 )
-from exchange.store.outbox import waiting_of
+from exchange.store.outbox import Waiting, waiting_of
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 
@@ -25,12 +30,20 @@ from exchange.store.transaction import Transaction
 async def describe_message(services: Services, dispatcher: Dispatcher, message_id: str) -> dict[str, Any]:
     """A message's status: a rung for each section at each agency, what is held, and when the next attempt is."""
 
-    async def collect(tx: Transaction) -> tuple[MessageRow, Any, Any]:
+    async def collect(tx: Transaction) -> tuple[MessageRow, list[PlacementRow], list[Waiting], int | None]:
         message = await message_by_id(tx, message_id)
-        return message, await placements_of(tx, message.number), await waiting_of(tx, message.number)
+        number = message.number
+        return (
+            message,
+            await placements_of(tx, number),
+            await waiting_of(tx, number),
+            await received_at_ms(tx, number),
+        )
 
-    message, placements, waiting = await services.store.read(collect)
-    held = {(item.section, item.agency): item.reason for item in waiting if item.state == "held"}
+    message, placements, waiting, received_ms = await services.store.read(collect)
+    manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
+    climbed = {(row.section, row.agency): row for row in placements}
+    held = {item.agency: item.reason for item in waiting if item.state == "held"}
     tries = [dispatcher.state(item.lane) for item in waiting if item.state == "due"]
     attempts = [state.next_attempt_ms for state in tries if state.failures]
     errors = [state.last_error for state in tries if state.last_error]
@@ -41,19 +54,28 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
         "urgent": bool(message.urgent),
         "created_at": moment(message.created_at_ms),
         "sections": [
-            {
-                "section": row.section,
-                "agency": row.agency,
-                "rung": row.rung,
-                "at": moment(row.at_ms) if row.at_ms else None,
-                "holder": row.holder,
-                "held": held.get((row.section, row.agency)),
-            }
-            for row in placements
+            _describe_section(entry.name, kind, climbed.get((entry.name, kind)), received_ms, held)
+            for entry in manifest.sections
+            for kind in entry.readers
         ],
-        "held": next((item.reason for item in waiting if item.state == "held" and item.section is None), None),
+        "held": held.get(None),
         "next_attempt_at": moment(min(attempts)) if attempts else None,
         "last_error": errors[0] if errors else None,
+    }
+
+
+def _describe_section(
+    section: str, kind: str, row: PlacementRow | None, received_ms: int | None, held: dict[str | None, str | None]
+) -> dict[str, Any]:
+    """One section at one agency; before it has climbed by itself it stands where the whole message does."""
+    rung, at_ms = (row.rung, row.at_ms) if row else ("received" if received_ms is not None else None, received_ms)
+    return {
+        "section": section,
+        "agency": kind,
+        "rung": rung,
+        "at": moment(at_ms) if at_ms is not None else None,
+        "holder": row.holder if row else None,
+        "held": held.get(kind) if rung != "delivered" else None,
     }
 
 
@@ -77,9 +99,9 @@ async def list_direction(services: Services, direction: str) -> dict[str, Any]:
 _SENTENCES = {
     "signed": "This node signed and sealed the message {detail}.",
     "received": "{detail} received the message and signed for it.",
-    "routed": "Section {section} was given to {agency} for delivery.",
-    "delivered": "{agency} accepted section {section}.",
-    "owned": "A named holder at {agency} took section {section} on.",
+    "routed": "On its way to {agency}: {detail}.",
+    "delivered": "{agency} accepted: {detail}.",
+    "owned": "A named holder at {agency} took on: {detail}.",
     "held": "Held for a person to decide: {detail}.",
 }
 
@@ -87,12 +109,8 @@ _SENTENCES = {
 def _sentence(message: MessageRow, event: EventRow) -> str:
     if event.event == "received" and message.direction != OUTBOUND:
         return f"This node received the message from {event.detail} and signed for it."
-    if event.event == "routed" and event.section is None:
-        return f"This node queued {event.detail} for its agencies."
     template = _SENTENCES.get(event.event, "{event}: {detail}")
-    return template.format(
-        event=event.event, detail=event.detail or "", section=event.section or "", agency=event.agency or ""
-    )
+    return template.format(event=event.event, detail=event.detail or "", agency=event.agency or "")
 
 
 async def timeline_document(services: Services, message_id: str) -> dict[str, Any]:
@@ -110,8 +128,8 @@ async def timeline_document(services: Services, message_id: str) -> dict[str, An
             {
                 "at": moment(event.at_ms),
                 "event": event.event,
-                "section": event.section,
                 "agency": event.agency,
+                "sections": (event.detail or "").split(", ") if event.event in LADDER and event.agency else [],
                 "text": _sentence(message, event),
             }
             for event in events

@@ -19,10 +19,8 @@ from exchange.schema.wire import MANIFEST as MANIFEST_TYPE
 from exchange.store.messages import (
     OUTBOUND,
     MessageRow,
-    PlacementRow,
     add_event,
     add_message,
-    add_placements,
 )
 from exchange.store.outbox import MANIFEST, enqueue, new_delivery
 from exchange.store.peers import PeerRow, all_peers
@@ -114,12 +112,6 @@ async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, 
             composed.wrapped_key,
             composed.sections,
         )
-        rows = [
-            PlacementRow(section.name, kind, None, None, None)
-            for section in manifest.sections
-            for kind in section.readers
-        ]
-        await add_placements(tx, number, rows)
         await add_event(tx, number, "signed", now_ms, detail=f"to {row.origin}")
         delivery = new_delivery(
             f"peer:{row.origin}",

@@ -4,11 +4,11 @@
 message's own key, which stands wrapped in `message_keys`: deleting that one row erases the content.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, insert, or_, select, update
+from sqlalchemy import bindparam, insert, select, text, update
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
@@ -54,8 +54,8 @@ class PlacementRow:
 
     section: str
     agency: str
-    rung: str | None
-    at_ms: int | None
+    rung: str
+    at_ms: int
     holder: str | None
 
 
@@ -75,7 +75,6 @@ class EventRow:
 
     at_ms: int
     event: str
-    section: str | None
     agency: str | None
     detail: str | None
 
@@ -116,39 +115,25 @@ _section = Sql(
         sections.c.message == bindparam("message"), sections.c.section == bindparam("section")
     )
 )
-_add_placement = Sql(
-    insert(placements).values(
-        message=bindparam("message"),
-        section=bindparam("section"),
-        agency=bindparam("agency"),
-        rung=bindparam("rung"),
-        at_ms=bindparam("at_ms"),
-    )
-)
 _placements = Sql(
     select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms, placements.c.holder)
     .where(placements.c.message == bindparam("message"))
     .order_by(placements.c.section, placements.c.agency)
 )
-_LOWER: Final = {
+#: Text that both databases know, since SQLAlchemy's upserts are each dialect's own; every name in it is a constant.
+_RAISE: Final = {
     rung: Sql(
-        update(placements)
-        .where(
-            placements.c.message == bindparam("message_key"),
-            placements.c.section == bindparam("section_key"),
-            placements.c.agency == bindparam("agency_key"),
-            # Not `in_`: its list is only rendered by SQLAlchemy's own execution.
-            or_(placements.c.rung.is_(None), *(placements.c.rung == low for low in below(rung))),
-        )
-        .values(rung=rung, at_ms=bindparam("now_ms"))
+        text(
+            f"""
+            INSERT INTO placements (message, section, agency, rung, at_ms)
+            VALUES (:message, :section, :agency, '{rung}', :at_ms)
+            ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
+            WHERE placements.rung IN ({", ".join(repr(low) for low in below(rung)) or "NULL"})
+            """  # noqa: S608
+        ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms")))
     )
     for rung in LADDER
 }
-_LOWER_ALL: Final = Sql(
-    update(placements)
-    .where(placements.c.message == bindparam("message_key"), placements.c.rung.is_(None))
-    .values(rung="received", at_ms=bindparam("now_ms"))
-)
 _add_receipt = Sql(
     insert(receipts).values(
         leaf_hash=bindparam("leaf_hash"),
@@ -161,6 +146,9 @@ _add_receipt = Sql(
     )
 )
 _receipt = Sql(select(receipts.c.rung).where(receipts.c.leaf_hash == bindparam("leaf_hash")))
+_received_at = Sql(
+    select(receipts.c.at_ms).where(receipts.c.message == bindparam("message"), receipts.c.rung == "received").limit(1)
+)
 _receipts = Sql(
     select(receipts.c.rung, receipts.c.statement, receipts.c.proof, receipts.c.position)
     .where(receipts.c.message == bindparam("message"))
@@ -171,13 +159,12 @@ _add_event = Sql(
         message=bindparam("message"),
         at_ms=bindparam("at_ms"),
         event=bindparam("event"),
-        section=bindparam("section"),
         agency=bindparam("agency"),
         detail=bindparam("detail"),
     )
 )
 _events = Sql(
-    select(timeline.c.at_ms, timeline.c.event, timeline.c.section, timeline.c.agency, timeline.c.detail)
+    select(timeline.c.at_ms, timeline.c.event, timeline.c.agency, timeline.c.detail)
     .where(timeline.c.message == bindparam("message"))
     .order_by(timeline.c.number)
 )
@@ -285,36 +272,23 @@ async def section_of(tx: Transaction, number: int, section: str) -> SectionRow:
     return SectionRow(*row)
 
 
-async def add_placements(tx: Transaction, number: int, rows: Sequence[PlacementRow]) -> None:
-    """Write where each section is to go, with the rung that it starts on."""
-    await tx.execute_many(
-        _add_placement,
-        [
-            {"message": number, "section": row.section, "agency": row.agency, "rung": row.rung, "at_ms": row.at_ms}
-            for row in rows
-        ],
-    )
-
-
 async def placements_of(tx: Transaction, number: int) -> list[PlacementRow]:
-    """How far each section of a message has come."""
+    """How far each section of a message has come at each agency; those not yet past `received` have no row."""
     return [PlacementRow(*row) for row in await tx.fetch_all(_placements, {"message": number})]
 
 
-async def raise_rung(tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[str, str]], now_ms: int) -> None:
+async def raise_rung(tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[str, str]], at_ms: int) -> None:
     """Move sections at agencies up to `rung`; what stands there or higher already stays."""
     await tx.execute_many(
-        _LOWER[rung],
-        [
-            {"message_key": number, "section_key": section, "agency_key": kind, "now_ms": now_ms}
-            for section, kind in pairs
-        ],
+        _RAISE[rung],
+        [{"message": number, "section": section, "agency": kind, "at_ms": at_ms} for section, kind in pairs],
     )
 
 
-async def raise_all_to_received(tx: Transaction, number: int, now_ms: int) -> None:
-    """Note that the whole message has been received."""
-    await tx.execute(_LOWER_ALL, {"message_key": number, "now_ms": now_ms})
+async def received_at_ms(tx: Transaction, number: int) -> int | None:
+    """When the receiving node signed for the message, if it has."""
+    row = await tx.fetch_one(_received_at, {"message": number})
+    return int(row[0]) if row else None
 
 
 async def add_receipt(
@@ -357,7 +331,6 @@ async def add_event(
     event: str,
     now_ms: int,
     *,
-    section: str | None = None,
     agency: str | None = None,
     detail: str | None = None,
 ) -> None:
@@ -368,11 +341,21 @@ async def add_event(
             "message": number,
             "at_ms": now_ms,
             "event": event,
-            "section": section,
             "agency": agency,
             "detail": detail,
         },
     )
+
+
+async def add_rung_events(
+    tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[str, str]], now_ms: int
+) -> None:
+    """Add a line to a message's timeline for each agency whose sections have come to `rung`."""
+    sections_by_agency: dict[str, list[str]] = {}
+    for section, kind in pairs:
+        sections_by_agency.setdefault(kind, []).append(section)
+    for kind, names in sections_by_agency.items():
+        await add_event(tx, number, rung, now_ms, agency=kind, detail=", ".join(names))
 
 
 async def events_of(tx: Transaction, number: int) -> list[EventRow]:

@@ -1,6 +1,7 @@
 """What is to be delivered: rows written in the transaction of the message itself.
 
 * A lane is a destination: `peer:ORIGIN` or `agency:KIND`. Within a lane, urgent first, otherwise in order.
+* A row to an agency is for all the sections of one message that it has not accepted yet.
 * A row is `due` until it is delivered and deleted, or `held` with a reason until a person releases it.
 * A claim is a lease: a row whose worker died is claimed again when the lease has run out.
 
@@ -36,9 +37,7 @@ class Delivery:
     kind: str
     position: int | None
     message: int | None
-    section: str | None
     agency: str | None
-    event_id: str | None
     attempts: int
     deadline_ms: int
     created_at_ms: int
@@ -62,7 +61,6 @@ class HeldRow:
     lane: str
     kind: str
     message_id: str | None
-    section: str | None
     agency: str | None
     created_at_ms: int
     reason: str
@@ -75,9 +73,7 @@ _DELIVERY = (
     outbox.c.kind,
     outbox.c.position,
     outbox.c.message,
-    outbox.c.section,
     outbox.c.agency,
-    outbox.c.event_id,
     outbox.c.attempts,
     outbox.c.deadline_ms,
     outbox.c.created_at_ms,
@@ -89,9 +85,7 @@ _ADDED = (
     "kind",
     "position",
     "message",
-    "section",
     "agency",
-    "event_id",
     "attempts",
     "lease_until_ms",
     "deadline_ms",
@@ -124,7 +118,6 @@ _held_columns = (
     outbox.c.lane,
     outbox.c.kind,
     messages.c.message_id,
-    outbox.c.section,
     outbox.c.agency,
     outbox.c.created_at_ms,
     outbox.c.reason,
@@ -157,7 +150,7 @@ _backlog = Sql(
     select(outbox.c.lane, outbox.c.state, func.count()).group_by(outbox.c.lane, outbox.c.state).order_by(outbox.c.lane)
 )
 _of_message = Sql(
-    select(outbox.c.lane, outbox.c.state, outbox.c.kind, outbox.c.section, outbox.c.agency, outbox.c.reason)
+    select(outbox.c.lane, outbox.c.state, outbox.c.kind, outbox.c.agency, outbox.c.reason)
     .where(outbox.c.message == bindparam("message"))
     .order_by(outbox.c.number)
 )
@@ -186,9 +179,7 @@ def new_delivery(
     urgent: bool = False,
     position: int | None = None,
     message: int | None = None,
-    section: str | None = None,
     agency: str | None = None,
-    event_id: str | None = None,
     held: str | None = None,
 ) -> dict[str, object]:
     """A row for `enqueue`; `held` is the reason where it must wait for a person from the start."""
@@ -199,9 +190,7 @@ def new_delivery(
         "kind": kind,
         "position": position,
         "message": message,
-        "section": section,
         "agency": agency,
-        "event_id": event_id,
         "attempts": 0,
         "lease_until_ms": 0,
         "deadline_ms": deadline_ms,
@@ -287,7 +276,6 @@ class Waiting:
     lane: str
     state: str
     kind: str
-    section: str | None
     agency: str | None
     reason: str | None
 

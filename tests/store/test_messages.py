@@ -16,7 +16,6 @@ from exchange.store.messages import (
     SectionRow,
     add_alarm,
     add_event,
-    add_placements,
     add_receipt,
     events_of,
     find_message,
@@ -25,9 +24,9 @@ from exchange.store.messages import (
     message_by_id,
     message_by_number,
     placements_of,
-    raise_all_to_received,
     raise_rung,
     receipts_of,
+    received_at_ms,
     section_of,
     sections_of,
     set_received_position,
@@ -36,7 +35,7 @@ from exchange.store.messages import (
 from exchange.store.sqlite import SqliteStore
 from tests.store.conftest import NOW_MS, ORIGIN, OpenStore, add_one, call, message_row
 
-LADDER = [None, "received", "routed", "delivered", "owned"]
+LADDER = ["received", "routed", "delivered", "owned"]
 FIRST = "00000000-0000-4000-8000-000000000001"
 SECOND = "00000000-0000-4000-8000-000000000002"
 
@@ -113,62 +112,54 @@ async def test_the_place_of_the_received_receipt_is_noted_on_the_message(store: 
 
 
 @pytest.mark.parametrize("start", LADDER)
-@pytest.mark.parametrize("rung", LADDER[1:])
-async def test_a_rung_rises_and_never_goes_down(store: SqliteStore, start: str | None, rung: str) -> None:
+@pytest.mark.parametrize("rung", LADDER)
+async def test_a_rung_rises_and_never_goes_down(store: SqliteStore, start: str, rung: str) -> None:
     number = await store.write(call(add_one))
-    before = PlacementRow("subject", "police", start, NOW_MS if start else None, None)
-    await store.write(call(add_placements, number, [before]))
+    pairs = [("subject", "police")]
+    await store.write(call(raise_rung, number, start, pairs, NOW_MS))
 
-    await store.write(call(raise_rung, number, rung, [("subject", "police")], NOW_MS + 5))
+    await store.write(call(raise_rung, number, rung, pairs, NOW_MS + 5))
 
+    before = PlacementRow("subject", "police", start, NOW_MS, None)
     after = PlacementRow("subject", "police", rung, NOW_MS + 5, None)
     rises = LADDER.index(rung) > LADDER.index(start)
     assert await store.read(call(placements_of, number)) == [after if rises else before]
 
 
-@given(st.lists(st.sampled_from(LADDER[1:]), max_size=12))
+@given(st.lists(st.sampled_from(LADDER), min_size=1, max_size=12))
 def test_in_whatever_order_rungs_arrive_the_highest_stands(open_store: OpenStore, rungs: list[str]) -> None:
     async def climb(store: SqliteStore) -> list[PlacementRow]:
         number = await store.write(call(add_one))
-        await store.write(call(add_placements, number, [PlacementRow("subject", "police", None, None, None)]))
         for rung in rungs:
             await store.write(call(raise_rung, number, rung, [("subject", "police")], NOW_MS))
         return await store.read(call(placements_of, number))
 
     (placement,) = open_store(climb)
 
-    assert placement.rung == max([None, *rungs], key=LADDER.index)
+    assert placement.rung == max(rungs, key=LADDER.index)
 
 
-async def test_raising_one_placement_leaves_the_others(store: SqliteStore) -> None:
+async def test_raising_one_section_leaves_the_others(store: SqliteStore) -> None:
     number = await store.write(call(add_one))
     other = await store.write(call(add_one, SECOND))
-    names = [("housing", "housing"), ("subject", "housing"), ("subject", "police")]
-    rows = [PlacementRow(section, agency, "received", NOW_MS, None) for section, agency in names]
-    await store.write(call(add_placements, number, rows))
-    await store.write(call(add_placements, other, rows))
+    pairs = [("housing", "housing"), ("subject", "housing"), ("subject", "police")]
+    await store.write(call(raise_rung, number, "routed", pairs, NOW_MS))
+    await store.write(call(raise_rung, other, "routed", pairs, NOW_MS))
 
     await store.write(call(raise_rung, number, "owned", [("subject", "police")], NOW_MS))
 
     rungs = [row.rung for row in await store.read(call(placements_of, number))]
-    assert rungs == ["received", "received", "owned"]
-    assert await store.read(call(placements_of, other)) == rows
+    assert rungs == ["routed", "routed", "owned"]
+    assert {row.rung for row in await store.read(call(placements_of, other))} == {"routed"}
 
 
-async def test_a_whole_message_is_received_where_nothing_better_is_known(store: SqliteStore) -> None:
+async def test_a_message_is_received_when_its_receipt_says(store: SqliteStore) -> None:
     number = await store.write(call(add_one))
-    rows = [
-        PlacementRow("subject", "housing", None, None, None),
-        PlacementRow("subject", "police", "owned", NOW_MS, None),
-    ]
-    await store.write(call(add_placements, number, rows))
+    assert await store.read(call(received_at_ms, number)) is None
 
-    await store.write(call(raise_all_to_received, number, NOW_MS + 5))
+    await store.write(call(add_receipt, number, "received", b"leaf", b"body", NOW_MS + 5, proof="proof"))
 
-    assert await store.read(call(placements_of, number)) == [
-        PlacementRow("subject", "housing", "received", NOW_MS + 5, None),
-        rows[1],
-    ]
+    assert await store.read(call(received_at_ms, number)) == NOW_MS + 5
 
 
 async def test_a_receipt_is_kept_once(store: SqliteStore) -> None:
@@ -184,12 +175,12 @@ async def test_a_receipt_is_kept_once(store: SqliteStore) -> None:
 async def test_the_timeline_is_in_the_order_of_writing(store: SqliteStore) -> None:
     number = await store.write(call(add_one))
     await store.write(call(add_event, number, "received", NOW_MS + 5))
-    await store.write(call(add_event, number, "delivered", NOW_MS, section="subject", agency="police", detail="note"))
+    await store.write(call(add_event, number, "delivered", NOW_MS, agency="police", detail="note"))
 
     events = await store.read(call(events_of, number))
 
     assert [(event.event, event.at_ms) for event in events] == [("received", NOW_MS + 5), ("delivered", NOW_MS)]
-    assert (events[1].section, events[1].agency, events[1].detail) == ("subject", "police", "note")
+    assert (events[1].agency, events[1].detail) == ("police", "note")
 
 
 async def test_the_latest_alarm_comes_first(store: SqliteStore) -> None:

@@ -112,11 +112,11 @@ async def test_what_was_delivered_is_gone(store: SqliteStore) -> None:
 
 async def test_a_held_row_is_shown_with_its_reason_and_never_claimed(store: SqliteStore) -> None:
     message = await store.write(call(add_one, "message"))
-    await store.write(call(enqueue, [delivery(message=message, section="subject", agency="police"), delivery()]))
+    await store.write(call(enqueue, [delivery(message=message, agency="police"), delivery()]))
 
     await store.write(call(hold, 1, "peer-blocked"))
 
-    row = HeldRow(1, LANE, MANIFEST, "message", "subject", "police", NOW_MS, "peer-blocked")
+    row = HeldRow(1, LANE, MANIFEST, "message", "police", NOW_MS, "peer-blocked")
     assert await store.read(call(held, 10)) == [row]
     assert await claimed(store, now_ms=NOW_MS + 10 * LEASE_MS) == [2]
 

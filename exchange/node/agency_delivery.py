@@ -1,0 +1,233 @@
+"""Sections to agencies by webhook: one row of the outbox is one message for one agency.
+
+* A section that the agency has accepted is not sent again; one whose 2xx was not recorded is, under the same id.
+* A section that cannot be opened is held by itself; the others go on.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import msgspec
+
+from exchange.crypto.errors import CryptoError
+from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, context
+from exchange.crypto.rest import open_at_rest
+from exchange.crypto.section import SectionContext, open_section
+from exchange.crypto.statement import parse_statement
+from exchange.handover.rungs import has_reached
+from exchange.node.compose import open_secret
+from exchange.node.delivery import Outcome
+from exchange.node.egress import guarded_connector, parse_networks
+from exchange.node.inbound import Inbound
+from exchange.node.peer_client import PeerClient
+from exchange.node.services import Services, moment
+from exchange.node.webhook import SECTION_DELIVERED, TEST, event_body, section_event_id, signed_headers
+from exchange.schema.wire import Manifest, Rung, SectionEntry, decode_wire, manifest_decoder
+from exchange.store.agencies import AgencyRow, agency_of_kind
+from exchange.store.errors import NotFound
+from exchange.store.messages import (
+    MessageRow,
+    SectionRow,
+    message_by_number,
+    placements_of,
+    sections_of,
+    wrapped_key_of,
+)
+from exchange.store.outbox import Delivery, done
+from exchange.store.transaction import Transaction
+
+_AT_ONCE: Final = 4
+_MOST_RESPONSE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What one agency is still to have of one message."""
+
+    message: MessageRow
+    manifest: Manifest
+    wrapped_key: bytes
+    sections: list[tuple[SectionEntry, SectionRow]]
+
+
+class AgencyDeliveries:
+    """Delivers sections to agencies."""
+
+    def __init__(self, services: Services, inbound: Inbound, client: PeerClient) -> None:
+        self._services = services
+        self._inbound = inbound
+        self._client = client
+        self._sessions: dict[tuple[str, str], aiohttp.ClientSession] = {}
+
+    async def close(self) -> None:
+        """Close the connections to agencies."""
+        for session in self._sessions.values():
+            await session.close()
+
+    async def perform(self, kind: str, rows: Sequence[Delivery]) -> Outcome:
+        """Deliver rows of an agency's lane, one after the other, until one fails."""
+        services = self._services
+        agency = await services.store.read(lambda tx: agency_of_kind(tx, kind))
+        if agency is None:
+            return Outcome(held=[(delivery, f"no agency of kind {kind} is registered") for delivery in rows])
+        outcome = Outcome()
+        for number, delivery in enumerate(rows):
+            try:
+                parcel = await self._collect(delivery, kind)
+            except NotFound as error:
+                outcome.held.append((delivery, str(error)))
+                continue
+            await self._deliver(agency, delivery, parcel, outcome)
+            if outcome.error is not None:
+                outcome.again += rows[number + 1 :]
+                break
+        return outcome
+
+    async def _collect(self, delivery: Delivery, kind: str) -> _Parcel:
+        number = delivery.message or 0
+
+        async def collect(tx: Transaction) -> _Parcel:
+            message = await message_by_number(tx, number)
+            manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
+            accepted = {
+                row.section
+                for row in await placements_of(tx, number)
+                if row.agency == kind and has_reached(row.rung, "delivered")
+            }
+            rows = {row.section: row for row in await sections_of(tx, number)}
+            waiting = [
+                (entry, rows[entry.name])
+                for entry in manifest.sections
+                if kind in entry.readers and entry.name not in accepted
+            ]
+            return _Parcel(message, manifest, await wrapped_key_of(tx, number), waiting)
+
+        return await self._services.store.read(collect)
+
+    async def _deliver(self, agency: AgencyRow, delivery: Delivery, parcel: _Parcel, outcome: Outcome) -> None:
+        """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails."""
+        accepted: list[str] = []
+        unreadable: list[str] = []
+        for start in range(0, len(parcel.sections), _AT_ONCE):
+            events: list[tuple[str, bytes]] = []
+            for entry, row in parcel.sections[start : start + _AT_ONCE]:
+                try:
+                    events.append((entry.name, self._event(parcel, agency.kind, entry, row)))
+                except CryptoError:
+                    unreadable.append(entry.name)
+            leaf = parcel.message.leaf_hash
+            failures = await asyncio.gather(
+                *(self._post(agency, section_event_id(leaf, name, agency.kind), body) for name, body in events)
+            )
+            accepted += [name for (name, _), failure in zip(events, failures, strict=True) if failure is None]
+            for failure in failures:
+                if failure is not None:
+                    outcome.error, asked_s = failure
+                    outcome.asked_s = max(outcome.asked_s, asked_s)
+            if outcome.error is not None:
+                break
+        if outcome.error is not None:
+            outcome.again.append(delivery)
+        elif unreadable:
+            outcome.held.append((delivery, f"cannot be opened here: {', '.join(unreadable)}"))
+        await self._record(agency, delivery, parcel, accepted, finished=outcome.error is None and not unreadable)
+        if accepted:
+            outcome.wake.add(f"peer:{parcel.message.peer}")
+
+    async def _record(
+        self, agency: AgencyRow, delivery: Delivery, parcel: _Parcel, accepted: list[str], *, finished: bool
+    ) -> None:
+        services, message = self._services, parcel.message
+        pairs = [(name, agency.kind) for name in accepted]
+        leaf = LeafHash(message.leaf_hash)
+
+        async def operation(tx: Transaction) -> None:
+            if finished:
+                await done(tx, [delivery.number])
+            if pairs:
+                await self._inbound.climb(
+                    tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, pairs
+                )
+
+        await services.store.write(operation)
+        services.counters.add("sections_delivered", len(accepted))
+        services.changes.notify()
+
+    def _event(self, parcel: _Parcel, kind: str, entry: SectionEntry, row: SectionRow) -> bytes:
+        """The body of a section's webhook; plaintext exists from here until it is sent.
+
+        Raises:
+            CryptoError: the section cannot be opened.
+        """
+        services, manifest = self._services, parcel.manifest
+        secret = open_secret(services.keyring.store_key, parcel.wrapped_key, manifest.sender, manifest.message_id, row)
+        name = SectionName(entry.name)
+        bound_to = SectionContext(
+            MessageId(manifest.message_id), Origin(manifest.sender), Origin(manifest.recipient), name
+        )
+        plaintext = open_section(row.ciphertext, secret, bound_to, entry.commitment)
+        return event_body(
+            section_event_id(parcel.message.leaf_hash, name, kind),
+            SECTION_DELIVERED,
+            services.configuration.origin,
+            f"{manifest.message_id}/{name}",
+            moment(parcel.message.stored_at_ms),
+            {
+                "message_id": manifest.message_id,
+                "section": name,
+                "from": manifest.from_area,
+                "to": manifest.to_area,
+                "urgent": manifest.urgent,
+                "content": msgspec.msgpack.decode(plaintext.reveal()),
+            },
+        )
+
+    async def test(self, row: AgencyRow, event_id: str) -> int:
+        """Send a synthetic event; return the HTTP status.
+
+        Raises:
+            OSError, TimeoutError, aiohttp.ClientError: the agency cannot be reached.
+        """
+        data = {"test": True, "agency": row.kind}
+        origin = self._services.configuration.origin
+        status, _ = await self._request(
+            row, event_id, event_body(event_id, TEST, origin, row.id, self._services.now(), data)
+        )
+        return status
+
+    async def _post(self, row: AgencyRow, event_id: str, body: bytes) -> tuple[str, float] | None:
+        """POST one event; None where it was accepted, or why not, and what Retry-After asked for, in seconds."""
+        try:
+            status, asked_s = await self._request(row, event_id, body)
+        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            return f"agency {row.kind} cannot be reached: {type(error).__name__}", 0.0
+        return None if 200 <= status < 300 else (f"agency {row.kind} answered {status}", asked_s)
+
+    async def _request(self, row: AgencyRow, event_id: str, body: bytes) -> tuple[int, float]:
+        services = self._services
+        secret = open_at_rest(services.keyring.store_key, context("agency-secret", row.id.encode()), row.wrapped_secret)
+        headers = signed_headers(secret.decode(), event_id, services.now_ms() // 1000, body)
+        timeout = aiohttp.ClientTimeout(total=services.configuration.tables.delivery.agency_timeout_s)
+        session = self._session(row)
+        async with session.post(row.url, data=body, headers=headers, allow_redirects=False, timeout=timeout) as answer:
+            # What an agency answers is not ours to keep; reading a little of it lets the connection be used again.
+            await answer.content.read(_MOST_RESPONSE_BYTES)
+            return answer.status, _retry_after_s(answer.headers.get("retry-after"))
+
+    def _session(self, row: AgencyRow) -> aiohttp.ClientSession:
+        session = self._sessions.get((row.id, row.url))
+        if session is None:
+            connector = guarded_connector(
+                parse_networks(json.loads(row.networks)), ssl=self._client.tls(row.ca_file), limit=8
+            )
+            session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+            self._sessions[row.id, row.url] = session
+        return session
+
+
+def _retry_after_s(value: str | None) -> float:
+    return float(value) if value is not None and value.isascii() and value.isdigit() else 0.0
