@@ -1,0 +1,117 @@
+"""What one handover costs in primitives alone: the same calls on the same sizes, with nothing between them.
+
+Each line is a call and how many times a handover needs it; what a batch shares is divided by the batch.
+The sum is the floor that the exchange is measured against.
+"""
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
+from nacl.signing import SigningKey
+from pysqlite3 import dbapi2 as sqlite
+
+from benchmarks.forms import eight_sections
+from exchange.crypto.sealing import SealingPrivateKey, open_sealed, seal
+
+_SECTIONS = 8
+_SECTION_BYTES = 512
+_PARCEL_BYTES = 400
+_HANDOVER_BYTES = 8192
+_ROWS = 30
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One call: microseconds of CPU each, and how many times a handover needs it."""
+
+    name: str
+    each_us: float
+    times: float
+
+    @property
+    def total_us(self) -> float:
+        """Microseconds of CPU for each handover."""
+        return self.each_us * self.times
+
+
+def measure(batch: float) -> list[Primitive]:
+    """Measure each primitive where `batch` handovers share an envelope, a checkpoint and a commit."""
+    shared = 1 / batch
+    private = SealingPrivateKey.generate()
+    public = private.public
+    envelope_bytes = round(_HANDOVER_BYTES * batch)
+    parcel, envelope = (seal(public, b"info", bytes(size)) for size in (_PARCEL_BYTES, envelope_bytes))
+    section, key, nonce = bytes(_SECTION_BYTES), os.urandom(32), os.urandom(12)
+    sealed = AESGCM(key).encrypt(nonce, section, b"")
+    ed25519, mldsa = SigningKey.generate(), MLDSA44PrivateKey.generate()
+    note = bytes(150)
+    ed25519_signed, mldsa_signed = ed25519.sign(note).signature, mldsa.sign(note)
+    ed25519_key, mldsa_key = ed25519.verify_key, mldsa.public_key()
+    form = eight_sections()
+    parsed = msgspec.json.decode(form)
+    packed = msgspec.msgpack.encode(parsed)
+    calls: list[tuple[str, Callable[[], object], float]] = [
+        ("X-Wing seal of the parcel", lambda: seal(public, b"info", bytes(_PARCEL_BYTES)), 1),
+        ("X-Wing open of the parcel", lambda: open_sealed(private, b"info", parcel), 1),
+        ("X-Wing seal of the envelope", lambda: seal(public, b"info", bytes(envelope_bytes)), shared),
+        ("X-Wing open of the envelope", lambda: open_sealed(private, b"info", envelope), shared),
+        ("HKDF-SHA256 of a section", lambda: HKDF(hashes.SHA256(), 76, b"", b"info").derive(key), 2 * _SECTIONS),
+        ("AES-256-GCM seal of a section", lambda: AESGCM(key).encrypt(nonce, section, b""), _SECTIONS),
+        ("AES-256-GCM open of a section", lambda: AESGCM(key).decrypt(nonce, sealed, b""), _SECTIONS),
+        ("SHA-256 of a section, its commitment", lambda: hashlib.sha256(section).digest(), 4 * _SECTIONS),
+        ("SHA-256 of a node of the logs", lambda: hashlib.sha256(bytes(65)).digest(), 30),
+        (
+            "XChaCha20-Poly1305 at rest",
+            lambda: crypto_aead_xchacha20poly1305_ietf_encrypt(key, b"", os.urandom(24), key),
+            2 * _SECTIONS + 2,
+        ),
+        ("random 32 bytes", lambda: os.urandom(32), _SECTIONS + 3),
+        ("Ed25519 signature", lambda: ed25519.sign(note), 2 * shared),
+        ("Ed25519 verification", lambda: ed25519_key.verify(note, ed25519_signed), 2 * shared),
+        ("ML-DSA-44 signature", lambda: mldsa.sign(note), 2 * shared),
+        ("ML-DSA-44 verification", lambda: mldsa_key.verify(mldsa_signed, note), 2 * shared),
+        ("JSON decoding of the form", lambda: msgspec.json.decode(form), 1),
+        ("MessagePack encoding of the form", lambda: msgspec.msgpack.encode(parsed), 3),
+        ("MessagePack decoding of the form", lambda: msgspec.msgpack.decode(packed), 3),
+    ]
+    return [*(Primitive(name, _each_us(call), times) for name, call, times in calls), *_rows(round(batch))]
+
+
+def _each_us(call: Callable[[], object], least_s: float = 0.1) -> float:
+    call()
+    count, started_s = 0, time.process_time()
+    while (took_s := time.process_time() - started_s) < least_s:
+        call()
+        count += 1
+    return took_s / count * 1e6
+
+
+def _rows(batch: int) -> list[Primitive]:
+    """Rows of SQLite, inserted on both nodes together, in durable commits that `batch` handovers share."""
+    with tempfile.TemporaryDirectory(prefix="exchange-bench-") as directory:
+        connection = sqlite.connect(str(Path(directory) / "rows.db"), isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("CREATE TABLE rows (number INTEGER PRIMARY KEY, content BLOB)")
+        content = bytes(_SECTION_BYTES)
+
+        def commit() -> None:
+            connection.execute("BEGIN IMMEDIATE")
+            for _ in range(batch * _ROWS):
+                connection.execute("INSERT INTO rows (content) VALUES (?)", (content,))
+            connection.execute("COMMIT")
+
+        each_us = _each_us(commit) / (batch * _ROWS)
+        connection.close()
+    return [Primitive("SQLite insert, with its share of a commit", each_us, 2 * _ROWS)]
