@@ -65,6 +65,7 @@ def agency_test(agency_id: str, config: Path, as_json: bool) -> None:
             f"the agency's endpoint failed: {document.get('error') or document.get('status')}",
             FAILURE,
             "Check the URL, the network and the receiver's log.",
+            told=as_json,
         )
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -21,18 +22,31 @@ _TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable",
 
 
 class CommandFailed(click.ClickException):
-    """A command that failed, with its exit code."""
+    """A command that failed, with its exit code; `told` where its JSON document is on standard output already."""
 
     exit_code: int  # type: ignore[misc]  # click has one for the whole class
 
-    def __init__(self, message: str, exit_code: int, hint: str = "", code: str = "failed") -> None:
+    def __init__(
+        self,
+        message: str,
+        exit_code: int,
+        hint: str = "",
+        code: str = "failed",
+        *,
+        told: bool = False,
+        findings: Sequence[dict[str, str]] = (),
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.hint = hint
         self.code = code
+        self.told = told
+        self.findings = findings
 
     def show(self, file: Any = None) -> None:
         """One line that says what happened, one that says what to do."""
+        for finding in self.findings:
+            click.echo(f"{finding['severity']}: {finding['path']}: {finding['message']}", err=True)
         click.echo(f"Error: {self.message}", err=True)
         if self.hint:
             click.echo(f"       {self.hint}", err=True)
@@ -106,6 +120,4 @@ def _fail(status: int, document: Any) -> NoReturn:
     else:
         exit_code = {400: USAGE, 404: NOT_FOUND, 422: INVALID, 503: TRY_LATER}.get(status, FAILURE)
     message = str(problem.get("message", f"the node answered {status}"))
-    for finding in problem.get("findings", ()):
-        click.echo(f"{finding['severity']}: {finding['path']}: {finding['message']}", err=True)
-    raise CommandFailed(message, exit_code, str(problem.get("hint", "")), code)
+    raise CommandFailed(message, exit_code, str(problem.get("hint", "")), code, findings=problem.get("findings", ()))

@@ -91,7 +91,7 @@ def demo(directory: Path | None, serve: bool, as_json: bool) -> None:
         if serve:
             _serve(root.absolute(), result, as_json)
     if not result["ok"]:
-        raise CommandFailed("not every section reached exactly the agencies that may read it", 1)
+        raise CommandFailed("not every section reached exactly the agencies that may read it", 1, told=as_json)
 
 
 def _received(agencies: list[_Agency], allowed: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from exchange.cli.client import CommandFailed
 from exchange.errors import ExchangeError
 
 #: verb -> (module, attribute)
@@ -59,8 +60,9 @@ def main(arguments: list[str] | None = None) -> None:
         code: Any = cli.main(wanted, standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        if "--json" in wanted:
-            _print_error(getattr(error, "code", "usage"), error.format_message(), getattr(error, "hint", ""))
+        if "--json" in wanted and not getattr(error, "told", False):
+            more = {"findings": error.findings} if isinstance(error, CommandFailed) and error.findings else {}
+            _print_error(getattr(error, "code", "usage"), error.format_message(), getattr(error, "hint", ""), **more)
         sys.exit(error.exit_code)
     except click.Abort:
         click.echo("Stopped.", err=True)
@@ -75,8 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _print_error(code: str, message: str, hint: str) -> None:
-    click.echo(json.dumps({"code": code, "message": message, "hint": hint}))
+def _print_error(code: str, message: str, hint: str, **more: object) -> None:
+    click.echo(json.dumps({"code": code, "message": message, "hint": hint, **more}))
 
 
 if __name__ == "__main__":

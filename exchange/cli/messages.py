@@ -46,6 +46,7 @@ def send(file: Path, area: str, rung: str | None, timeout_s: float, config: Path
             f"not every section is {rung} after {timeout_s:g} seconds; the message is safe and goes on",
             TRY_LATER,
             f"Look again with: exchange status {sent['id']}",
+            told=as_json,
         )
 
 
