@@ -13,13 +13,14 @@ from typing import Final
 import aiohttp
 import msgspec
 
-from exchange.crypto.errors import CryptoError
+from exchange.crypto.errors import CryptoError, RestError, SectionError
 from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, context
 from exchange.crypto.rest import open_at_rest
+from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import has_reached
-from exchange.node.compose import open_secret
+from exchange.node.compose import recall_secrets
 from exchange.node.delivery import Outcome
 from exchange.node.egress import guarded_connector, parse_networks
 from exchange.node.inbound import Inbound
@@ -30,12 +31,13 @@ from exchange.schema.wire import Manifest, Rung, SectionEntry, decode_wire, mani
 from exchange.store.agencies import AgencyRow, agency_of_kind
 from exchange.store.errors import NotFound
 from exchange.store.messages import (
+    KeysRow,
     MessageRow,
     SectionRow,
+    keys_of,
     message_by_number,
     placements_of,
     sections_of,
-    wrapped_key_of,
 )
 from exchange.store.outbox import Delivery, done
 from exchange.store.transaction import Transaction
@@ -50,7 +52,7 @@ class _Parcel:
 
     message: MessageRow
     manifest: Manifest
-    wrapped_key: bytes
+    secrets: dict[str, Secret]
     sections: list[tuple[SectionEntry, SectionRow]]
 
 
@@ -78,7 +80,7 @@ class AgencyDeliveries:
         for number, delivery in enumerate(rows):
             try:
                 parcel = await self._collect(delivery, kind)
-            except NotFound as error:
+            except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
                 continue
             await self._deliver(agency, delivery, parcel, outcome)
@@ -88,9 +90,11 @@ class AgencyDeliveries:
         return outcome
 
     async def _collect(self, delivery: Delivery, kind: str) -> _Parcel:
-        number = delivery.message or 0
+        services, number = self._services, delivery.message or 0
 
-        async def collect(tx: Transaction) -> _Parcel:
+        async def collect(
+            tx: Transaction,
+        ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]]]:
             message = await message_by_number(tx, number)
             manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
             accepted = {
@@ -104,9 +108,11 @@ class AgencyDeliveries:
                 for entry in manifest.sections
                 if kind in entry.readers and entry.name not in accepted
             ]
-            return _Parcel(message, manifest, await wrapped_key_of(tx, number), waiting)
+            return message, manifest, await keys_of(tx, number), waiting
 
-        return await self._services.store.read(collect)
+        message, manifest, keys, waiting = await services.store.read(collect)
+        secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
+        return _Parcel(message, manifest, secrets, waiting)
 
     async def _deliver(self, agency: AgencyRow, delivery: Delivery, parcel: _Parcel, outcome: Outcome) -> None:
         """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails."""
@@ -164,8 +170,10 @@ class AgencyDeliveries:
             CryptoError: the section cannot be opened.
         """
         services, manifest = self._services, parcel.manifest
-        secret = open_secret(services.keyring.store_key, parcel.wrapped_key, manifest.sender, manifest.message_id, row)
         name = SectionName(entry.name)
+        secret = parcel.secrets.get(name)
+        if secret is None:
+            raise SectionError("the node has no secret of this section")
         bound_to = SectionContext(
             MessageId(manifest.message_id), Origin(manifest.sender), Origin(manifest.recipient), name
         )

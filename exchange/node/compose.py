@@ -4,7 +4,8 @@
 * An agency that has a key in the card gets its own parcel; the node gets the secrets for the others alone.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,9 +20,10 @@ from exchange.crypto.section import SectionContext, seal_section
 from exchange.node.errors import NoCurrentKey
 from exchange.schema.split import FormPart
 from exchange.schema.wire import VERSION, Card, Manifest, ParcelEntry, SectionEntry, encode_wire
-from exchange.store.messages import SectionRow
+from exchange.store.messages import KeysRow, SectionRow
 
 _encode_content = msgspec.msgpack.Encoder().encode
+_decode_secrets = msgspec.msgpack.Decoder(dict[str, bytes]).decode
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -30,7 +32,7 @@ class Composed:
 
     manifest: Manifest
     body: bytes
-    wrapped_key: bytes
+    keys: KeysRow
     sections: tuple[SectionRow, ...]
 
 
@@ -43,7 +45,12 @@ def current_sealing_key(card: Card, now: datetime) -> SealingPublicKey:
     usable = [key for key in card.sealing_keys if key.not_before <= now < key.not_after]
     if not usable:
         raise NoCurrentKey(f"the card of {card.origin} holds no sealing key that is in force")
-    return SealingPublicKey(max(usable, key=lambda key: key.not_after).key)
+    return _public_key(max(usable, key=lambda key: key.not_after).key)
+
+
+@functools.lru_cache(maxsize=256)
+def _public_key(raw: bytes) -> SealingPublicKey:
+    return SealingPublicKey(raw)
 
 
 def compose_message(
@@ -61,9 +68,9 @@ def compose_message(
 ) -> Composed:
     """Seal `parts` to the node of `card` and its agencies."""
     recipient = Origin(card.origin)
-    own_keys = {agency.kind: SealingPublicKey(agency.key) for agency in card.agencies if agency.key is not None}
-    message_key = MessageKey.random()
-    secrets: dict[bytes, tuple[SealingPublicKey, dict[SectionName, Secret]]] = {}
+    own_keys = {agency.kind: _public_key(agency.key) for agency in card.agencies if agency.key is not None}
+    secrets: dict[SectionName, Secret] = {}
+    parcels: dict[bytes, tuple[SealingPublicKey, dict[SectionName, Secret]]] = {}
     entries: list[SectionEntry] = []
     rows: list[SectionRow] = []
     for part in parts:
@@ -72,16 +79,11 @@ def compose_message(
         entries.append(
             SectionEntry(name=part.name, readers=part.readers, sha256=sealed.sha256, commitment=sealed.commitment)
         )
-        rows.append(
-            SectionRow(part.name, seal_secret(message_key, message_id, part.name, sealed.secret), sealed.ciphertext)
-        )
+        rows.append(SectionRow(part.name, sealed.ciphertext))
+        secrets[part.name] = sealed.secret
         for kind in part.readers:
             key = own_keys.get(kind, node_key)
-            secrets.setdefault(key.raw, (key, {}))[1][part.name] = sealed.secret
-    parcels = tuple(
-        ParcelEntry(key_id=key.key_id, parcel=seal_parcel(names, key, sender, recipient, message_id))
-        for key, names in secrets.values()
-    )
+            parcels.setdefault(key.raw, (key, {}))[1][part.name] = sealed.secret
     manifest = Manifest(
         version=VERSION,
         message_id=message_id,
@@ -94,33 +96,33 @@ def compose_message(
         urgent=urgent,
         card_serial=card.serial,
         sections=tuple(entries),
-        parcels=parcels,
+        parcels=tuple(
+            ParcelEntry(key_id=key.key_id, parcel=seal_parcel(names, key, sender, recipient, message_id))
+            for key, names in parcels.values()
+        ),
     )
-    wrapped = wrap_message_key(store_key, message_key, _message_name(sender, message_id))
-    return Composed(manifest, encode_wire(manifest), wrapped, tuple(rows))
+    keys = keep_secrets(store_key, sender, message_id, secrets)
+    return Composed(manifest, encode_wire(manifest), keys, tuple(rows))
 
 
 def _message_name(sender: str, message_id: str) -> bytes:
     return context("message", sender.encode(), message_id.encode())
 
 
-def seal_secret(key: MessageKey, message_id: str, section: str, secret: Secret) -> bytes:
-    """A section's secret for the store."""
-    return seal_at_rest(key, context("section-secret", message_id.encode(), section.encode()), secret.reveal())
+def keep_secrets(store_key: StoreKey, sender: str, message_id: str, secrets: Mapping[SectionName, Secret]) -> KeysRow:
+    """The secrets of a message's sections for the store, under a fresh key of the message."""
+    key, name = MessageKey.random(), _message_name(sender, message_id)
+    content = _encode_content({section: secret.reveal() for section, secret in secrets.items()})
+    return KeysRow(wrap_message_key(store_key, key, name), seal_at_rest(key, context("section-secrets", name), content))
 
 
-def open_secret(store_key: StoreKey, wrapped_key: bytes, sender: str, message_id: str, row: SectionRow) -> Secret:
-    """A section's secret from the store.
+def recall_secrets(store_key: StoreKey, sender: str, message_id: str, keys: KeysRow) -> dict[str, Secret]:
+    """The secrets of a message's sections from the store.
 
     Raises:
-        RestError: the row does not belong there.
+        RestError: the row does not belong to that message.
     """
-    key = unwrap_message_key(store_key, wrapped_key, _message_name(sender, message_id))
-    associated = context("section-secret", message_id.encode(), row.section.encode())
-    return Secret(open_at_rest(key, associated, row.sealed_secret or b""))
-
-
-def new_wrapped_key(store_key: StoreKey, sender: str, message_id: str) -> tuple[MessageKey, bytes]:
-    """A fresh message key for a message that arrives, and its wrapped form."""
-    key = MessageKey.random()
-    return key, wrap_message_key(store_key, key, _message_name(sender, message_id))
+    name = _message_name(sender, message_id)
+    key = unwrap_message_key(store_key, keys.wrapped, name)
+    content = _decode_secrets(open_at_rest(key, context("section-secrets", name), keys.secrets))
+    return {section: Secret(value) for section, value in content.items()}

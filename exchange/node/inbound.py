@@ -6,6 +6,7 @@
 """
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
 from exchange.node.cards import verify_card
-from exchange.node.compose import new_wrapped_key, seal_secret
+from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
 from exchange.node.services import Services, card_keys, milliseconds
@@ -59,6 +60,7 @@ from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import (
     INBOUND,
     OUTBOUND,
+    KeysRow,
     MessageRow,
     SectionRow,
     add_alarm,
@@ -89,7 +91,12 @@ class Answer:
 
 def peer_card(row: PeerRow) -> Card:
     """The card in force of a registered peer; it was verified before it was stored."""
-    return decode_wire(card_decoder, parse_statement(row.card).body)
+    return _stored_card(row.card)
+
+
+@functools.lru_cache(maxsize=256)
+def _stored_card(statement: bytes) -> Card:
+    return decode_wire(card_decoder, parse_statement(statement).body)
 
 
 class Inbound:
@@ -302,17 +309,8 @@ class Inbound:
         self._check_manifest(row, manifest, ciphertexts)
         secrets = self._open(manifest, ciphertexts)
         services = self._services
-        key, wrapped = new_wrapped_key(services.keyring.store_key, manifest.sender, manifest.message_id)
-        sections = [
-            SectionRow(
-                entry.name,
-                seal_secret(key, manifest.message_id, entry.name, secrets[SectionName(entry.name)])
-                if entry.name in secrets
-                else None,
-                ciphertexts[entry.sha256],
-            )
-            for entry in manifest.sections
-        ]
+        keys = keep_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, secrets)
+        sections = [SectionRow(entry.name, ciphertexts[entry.sha256]) for entry in manifest.sections]
 
         async def operation(tx: Transaction) -> LogEntry | ProvenStatement:
             present = await find_message(tx, manifest.sender, manifest.message_id)
@@ -321,7 +319,7 @@ class Inbound:
                     raise Conflict(f"message {manifest.message_id} was received before with another content")
                 proven = await proven_at(tx, present.received_position)
                 return ProvenStatement(statement=proven.statement, proof=proven.proof)
-            return await self._store(tx, row, manifest, leaf, item, wrapped, sections, lanes)
+            return await self._store(tx, row, manifest, leaf, item, keys, sections, lanes)
 
         return await services.store.write(operation)
 
@@ -379,7 +377,7 @@ class Inbound:
         manifest: Manifest,
         leaf: LeafHash,
         item: ProvenStatement,
-        wrapped: bytes,
+        keys: KeysRow,
         sections: list[SectionRow],
         lanes: set[str],
     ) -> LogEntry:
@@ -403,7 +401,7 @@ class Inbound:
                 expires_at_ms=milliseconds(manifest.expires_at),
                 stored_at_ms=now_ms,
             ),
-            wrapped,
+            keys,
             sections,
         )
         received = await self._sign_receipt(tx, manifest, leaf, Rung.RECEIVED, ())

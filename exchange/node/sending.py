@@ -109,7 +109,7 @@ async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, 
                 expires_at_ms=milliseconds(manifest.expires_at),
                 stored_at_ms=now_ms,
             ),
-            composed.wrapped_key,
+            composed.keys,
             composed.sections,
         )
         await add_event(tx, number, "signed", now_ms, detail=f"to {row.origin}")

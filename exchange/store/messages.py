@@ -40,11 +40,18 @@ class MessageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysRow:
+    """A message's own key, wrapped by the store key, and the secrets of its sections, sealed under it."""
+
+    wrapped: bytes
+    secrets: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class SectionRow:
-    """A sealed section; `sealed_secret` is absent where this node cannot open it."""
+    """A sealed section."""
 
     section: str
-    sealed_secret: bytes | None
     ciphertext: bytes
 
 
@@ -98,17 +105,20 @@ _list = Sql(
     .order_by(messages.c.number.desc())
     .limit(bindparam("most"))
 )
-_add_key = Sql(insert(message_keys).values(message=bindparam("message"), wrapped=bindparam("wrapped")))
-_key = Sql(select(message_keys.c.wrapped).where(message_keys.c.message == bindparam("message")))
+_add_key = Sql(
+    insert(message_keys).values(
+        message=bindparam("message"), wrapped=bindparam("wrapped"), secrets=bindparam("secrets")
+    )
+)
+_key = Sql(select(message_keys.c.wrapped, message_keys.c.secrets).where(message_keys.c.message == bindparam("message")))
 _add_section = Sql(
     insert(sections).values(
         message=bindparam("message"),
         section=bindparam("section"),
-        sealed_secret=bindparam("sealed_secret"),
         ciphertext=bindparam("ciphertext"),
     )
 )
-_section_columns = (sections.c.section, sections.c.sealed_secret, sections.c.ciphertext)
+_section_columns = (sections.c.section, sections.c.ciphertext)
 _sections = Sql(select(*_section_columns).where(sections.c.message == bindparam("message")))
 _section = Sql(
     select(*_section_columns).where(
@@ -184,17 +194,16 @@ _alarms = Sql(
 )
 
 
-async def add_message(tx: Transaction, row: MessageRow, wrapped_key: bytes, sealed: Iterable[SectionRow]) -> int:
+async def add_message(tx: Transaction, row: MessageRow, keys: KeysRow, sealed: Iterable[SectionRow]) -> int:
     """Store a message with its key and sections; return its number (`row.number` is not used)."""
     number = await tx.insert(_add, {name: getattr(row, name) for name in _ADDED})
-    await tx.execute(_add_key, {"message": number, "wrapped": wrapped_key})
+    await tx.execute(_add_key, {"message": number, "wrapped": keys.wrapped, "secrets": keys.secrets})
     await tx.execute_many(
         _add_section,
         [
             {
                 "message": number,
                 "section": section.section,
-                "sealed_secret": section.sealed_secret,
                 "ciphertext": section.ciphertext,
             }
             for section in sealed
@@ -243,8 +252,8 @@ async def set_received_position(tx: Transaction, number: int, position: int) -> 
     await tx.execute(_set_received, {"key": number, "new_position": position})
 
 
-async def wrapped_key_of(tx: Transaction, number: int) -> bytes:
-    """The wrapped key of a message.
+async def keys_of(tx: Transaction, number: int) -> KeysRow:
+    """The keys to a message's content.
 
     Raises:
         NotFound: it was erased.
@@ -252,7 +261,7 @@ async def wrapped_key_of(tx: Transaction, number: int) -> bytes:
     row = await tx.fetch_one(_key, {"message": number})
     if row is None:
         raise NotFound("the content of this message was erased")
-    return bytes(row[0])
+    return KeysRow(*row)
 
 
 async def sections_of(tx: Transaction, number: int) -> list[SectionRow]:

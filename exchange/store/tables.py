@@ -137,6 +137,7 @@ message_keys = Table(
     metadata,
     Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
     Column("wrapped", LargeBinary, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),
 )
 
 sections = Table(
@@ -144,7 +145,6 @@ sections = Table(
     metadata,
     Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
     Column("section", Text, primary_key=True),
-    Column("sealed_secret", LargeBinary),
     Column("ciphertext", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )

@@ -12,7 +12,7 @@ import pytest
 from exchange.crypto.names import Origin
 from exchange.crypto.note import VerifierKey
 from exchange.crypto.signing import SigningKeys
-from exchange.store.messages import INBOUND, MessageRow, SectionRow, add_message
+from exchange.store.messages import INBOUND, KeysRow, MessageRow, SectionRow, add_message
 from exchange.store.sqlite import SqliteStore, open_sqlite
 from exchange.store.transaction import Transaction
 
@@ -128,5 +128,5 @@ def message_row(message_id: str = "00000000-0000-4000-8000-000000000001", **chan
 
 async def add_one(tx: Transaction, message_id: str = "00000000-0000-4000-8000-000000000001", **changes: Any) -> int:
     """Store a message with two sections."""
-    sealed = [SectionRow("subject", b"secret", b"ciphertext"), SectionRow("housing", None, b"other")]
-    return await add_message(tx, message_row(message_id, **changes), b"wrapped", sealed)
+    sealed = [SectionRow("subject", b"ciphertext"), SectionRow("housing", b"other")]
+    return await add_message(tx, message_row(message_id, **changes), KeysRow(b"wrapped", b"secrets"), sealed)

@@ -11,6 +11,7 @@ from exchange.store.errors import NotFound
 from exchange.store.messages import (
     INBOUND,
     OUTBOUND,
+    KeysRow,
     PlacementRow,
     ReceiptRow,
     SectionRow,
@@ -19,6 +20,7 @@ from exchange.store.messages import (
     add_receipt,
     events_of,
     find_message,
+    keys_of,
     list_alarms,
     list_messages,
     message_by_id,
@@ -30,7 +32,6 @@ from exchange.store.messages import (
     section_of,
     sections_of,
     set_received_position,
-    wrapped_key_of,
 )
 from exchange.store.sqlite import SqliteStore
 from tests.store.conftest import NOW_MS, ORIGIN, OpenStore, add_one, call, message_row
@@ -48,17 +49,17 @@ async def test_a_message_comes_back_as_it_was_stored(store: SqliteStore) -> None
     assert row == replace(message_row(FIRST, urgent=1), number=number)
     assert await store.read(call(message_by_number, number)) == row
     assert await store.read(call(find_message, ORIGIN, FIRST)) == row
-    assert await store.read(call(wrapped_key_of, number)) == b"wrapped"
+    assert await store.read(call(keys_of, number)) == KeysRow(b"wrapped", b"secrets")
 
 
 async def test_sections_come_back_and_one_that_nobody_here_opens_has_no_secret(store: SqliteStore) -> None:
     number = await store.write(call(add_one))
 
     assert set(await store.read(call(sections_of, number))) == {
-        SectionRow("subject", b"secret", b"ciphertext"),
-        SectionRow("housing", None, b"other"),
+        SectionRow("subject", b"ciphertext"),
+        SectionRow("housing", b"other"),
     }
-    assert await store.read(call(section_of, number, "housing")) == SectionRow("housing", None, b"other")
+    assert await store.read(call(section_of, number, "housing")) == SectionRow("housing", b"other")
 
 
 async def test_one_origin_cannot_store_the_same_message_id_twice(store: SqliteStore) -> None:
@@ -93,7 +94,7 @@ async def test_messages_are_listed_by_direction_and_newest_first(store: SqliteSt
     [
         call(message_by_id, FIRST),
         call(message_by_number, 1),
-        call(wrapped_key_of, 1),
+        call(keys_of, 1),
         call(section_of, 1, "subject"),
     ],
     ids=["by id", "by number", "key", "section"],

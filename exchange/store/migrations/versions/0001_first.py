@@ -136,6 +136,7 @@ def upgrade() -> None:
         "message_keys",
         sa.Column("message", sa.BigInteger(), nullable=False),
         sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("secrets", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["message"], ["messages.number"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("message"),
     )
@@ -205,7 +206,6 @@ def upgrade() -> None:
         "sections",
         sa.Column("message", sa.BigInteger(), nullable=False),
         sa.Column("section", sa.Text(), nullable=False),
-        sa.Column("sealed_secret", sa.LargeBinary()),
         sa.Column("ciphertext", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["message"], ["messages.number"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("message", "section"),
