@@ -12,7 +12,7 @@ from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
 from exchange.node.errors import NotNow
 from exchange.node.inbound import peer_card
 from exchange.node.services import Services
-from exchange.schema.wire import Card
+from exchange.schema.wire import Card, HashBytes
 from exchange.store.peers import PeerRow
 
 ENVELOPE_TYPE: Final = "application/vnd.exchange.envelope"
@@ -23,7 +23,7 @@ class ConsistencyAnswer(msgspec.Struct, frozen=True):
 
     first: int
     second: int
-    path: Annotated[tuple[bytes, ...], Meta(max_length=64)]
+    path: Annotated[tuple[HashBytes, ...], Meta(max_length=64)]
 
 
 class _Problem(msgspec.Struct, frozen=True):
