@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -136,7 +137,8 @@ def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, 
         _say(quiet, f"{event['at'][11:23]}  {_brief(event)}")
     _say(quiet)
     for kind, names in received.items():
-        _say(quiet, f"{kind:22} received {', '.join(names) or 'nothing'}")
+        line = f"{kind:22} received {', '.join(names) or 'nothing'}"
+        _say(quiet, textwrap.fill(line, 100, subsequent_indent=" " * 32, break_on_hyphens=False))
     _say(quiet)
     _say(quiet, f"Every section reached exactly the agencies that may read it: {'yes' if ok else 'NO'}")
     return {"ok": ok, "id": sent["id"], "dir": str(root), "received": received, "allowed": allowed}
