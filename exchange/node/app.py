@@ -152,6 +152,18 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
     async with AsyncExitStack() as stack:
         services = await open_services(stack, configuration, keyring)
         await prepare(services)
+        await serve(services, stop)
+    structlog.get_logger().info("node has stopped", origin=configuration.origin)
+
+
+async def serve(services: Services, stop: asyncio.Event) -> None:
+    """Listen and deliver until `stop` is set, then drain.
+
+    Raises:
+        CannotListen: an address is in use.
+    """
+    configuration = services.configuration
+    async with AsyncExitStack() as stack:
         client = PeerClient(services)
         continuity = Continuity(services.store, services.now_ms)
         inbound = Inbound(services, continuity, client.fetch_consistency)
@@ -176,7 +188,6 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
             services.log.info("node is draining", origin=configuration.origin)
             for site in sites:
                 await site.stop()
-    structlog.get_logger().info("node has stopped", origin=configuration.origin)
 
 
 async def _listen(
