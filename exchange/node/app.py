@@ -16,7 +16,7 @@ from aiohttp import web
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.secret import Secret
 from exchange.node.agency_delivery import AgencyDeliveries
-from exchange.node.config import Configuration, is_loopback, split_address
+from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.epochs import (
@@ -204,8 +204,6 @@ async def _listen(
     sites.append(web.UnixSite(private, short_socket_path(path)))
     if tables.local.address:
         host, port = split_address(tables.local.address)
-        if not is_loopback(host):
-            raise ConfigurationInvalid("local.address must be on loopback; put a TLS proxy in front of it")
         sites.append(web.TCPSite(await _runner(stack, local.application(needs_token=True)), host, port))
     for site in sites:
         try:

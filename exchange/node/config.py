@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +15,8 @@ from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import Origin, parse_origin
 from exchange.node.errors import ConfigurationInvalid
 from exchange.schema.wire import AreaText, NameText
+
+FileText = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,7 +29,7 @@ class NodeTable(_Table, frozen=True):
     origin: str
     area: AreaText
     name: NameText
-    url: str
+    url: Annotated[str, Meta(min_length=1, max_length=500)]
 
 
 class ListenTable(_Table, frozen=True):
@@ -40,14 +43,14 @@ class ListenTable(_Table, frozen=True):
 class LocalTable(_Table, frozen=True):
     """The local API: a Unix socket, and TCP on `address` (with bearer tokens) where that is set."""
 
-    socket: str = "exchange.sock"
+    socket: FileText = "exchange.sock"
     address: str = ""
 
 
 class KeystoreTable(_Table, frozen=True):
     """The keystore file, and the file that holds its passphrase."""
 
-    file: str = "keystore.json"
+    file: FileText = "keystore.json"
     passphrase_file: str = ""
 
 
@@ -121,9 +124,10 @@ def load_configuration(path: Path) -> Configuration:
         ConfigurationInvalid: it cannot be read, or says something that cannot be.
     """
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
         tables = msgspec.convert(data, FileTables)
         origin = parse_origin(tables.node.origin)
+        _check(tables)
     except OSError as error:
         raise ConfigurationInvalid(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -132,19 +136,38 @@ def load_configuration(path: Path) -> Configuration:
         raise ConfigurationInvalid(f"{path}: {error}{_near(str(error))}") from None
     except NameInvalid as error:
         raise ConfigurationInvalid(f"{path}: node.origin: {error}") from None
-    if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", tables.node.url):
-        raise ConfigurationInvalid(f"{path}: node.url: must begin with https:// (or http:// on loopback)")
-    if not tables.store.url.startswith("sqlite:///"):
-        raise ConfigurationInvalid(f"{path}: store.url: must be sqlite:///FILE")
-    if bool(tables.listen.certificate) != bool(tables.listen.key):
-        raise ConfigurationInvalid(f"{path}: listen: certificate and key belong together")
-    host, _ = split_address(tables.listen.address, path)
-    if not tables.listen.certificate and not is_loopback(host):
-        raise ConfigurationInvalid(f"{path}: listen.address: without a certificate, only loopback is allowed")
+    except ConfigurationInvalid as error:
+        raise ConfigurationInvalid(f"{path}: {error}") from None
     return Configuration(path.absolute(), tables, origin)
 
 
-def split_address(address: str, path: Path | None = None) -> tuple[str, int]:
+def _check(tables: FileTables) -> None:
+    """Check what no field can see by itself."""
+    listen, local = tables.listen, tables.local
+    if not _is_url(tables.node.url):
+        raise ConfigurationInvalid("node.url: must be https://HOST (or http:// on loopback), without user or query")
+    if not re.fullmatch(r"sqlite:///.+", tables.store.url):
+        raise ConfigurationInvalid("store.url: must be sqlite:///FILE")
+    if bool(listen.certificate) != bool(listen.key):
+        raise ConfigurationInvalid("listen: certificate and key belong together")
+    host, _ = split_address(listen.address, "listen.address")
+    if not listen.certificate and not is_loopback(host):
+        raise ConfigurationInvalid("listen.address: without a certificate, only loopback is allowed")
+    if local.address and not is_loopback(split_address(local.address, "local.address")[0]):
+        raise ConfigurationInvalid("local.address: must be on loopback; put a TLS proxy in front of it")
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname or "", url.port
+    except ValueError:
+        return False
+    plain = re.fullmatch(r"https?://[!-~]+", text) is not None and not re.search(r"[@?#]", text)
+    return plain and bool(host) and (url.scheme == "https" or is_loopback(host))
+
+
+def split_address(address: str, key: str = "the address") -> tuple[str, int]:
     """Split `host:port`; IPv6 hosts stand in brackets.
 
     Raises:
@@ -152,7 +175,7 @@ def split_address(address: str, path: Path | None = None) -> tuple[str, int]:
     """
     match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s\[\]]+):([0-9]{1,5})", address)
     if match is None or int(match[2]) > 65535:
-        raise ConfigurationInvalid(f"{path or 'address'}: {address!r} is not host:port")
+        raise ConfigurationInvalid(f"{key}: {address!r} is not host:port")
     return match[1].strip("[]"), int(match[2])
 
 
