@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -22,7 +23,7 @@ from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import has_reached
 from exchange.node.compose import recall_secrets
 from exchange.node.delivery import Outcome
-from exchange.node.egress import guarded_connector, parse_networks
+from exchange.node.egress import guarded_connector, parse_networks, why_unreachable
 from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
 from exchange.node.services import Services, moment
@@ -212,7 +213,7 @@ class AgencyDeliveries:
         try:
             status, asked_s = await self._request(row, event_id, body)
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
-            return f"agency {row.kind} cannot be reached: {type(error).__name__}", 0.0
+            return f"agency {row.kind} cannot be reached: {why_unreachable(error)}", 0.0
         return None if 200 <= status < 300 else (f"agency {row.kind} answered {status}", asked_s)
 
     async def _request(self, row: AgencyRow, event_id: str, body: bytes) -> tuple[int, float]:
@@ -229,8 +230,12 @@ class AgencyDeliveries:
     def _session(self, row: AgencyRow) -> aiohttp.ClientSession:
         session = self._sessions.get((row.id, row.url))
         if session is None:
+            # Without TLS whoever is on the way reads the section: only networks that the admin named will do.
             connector = guarded_connector(
-                parse_networks(json.loads(row.networks)), ssl=self._client.tls(row.ca_file), limit=8
+                parse_networks(json.loads(row.networks)),
+                elsewhere=urlsplit(row.url).scheme == "https",
+                ssl=self._client.tls(row.ca_file),
+                limit=8,
             )
             session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
             self._sessions[row.id, row.url] = session

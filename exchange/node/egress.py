@@ -1,7 +1,8 @@
 """The guard on outbound connections: it looks at the address that is connected to, not at the name.
 
-Only globally routable addresses, unless the admin allowed the network. aiohttp's resolver hook is bypassed by
-addresses written into the URL, so the guard sits where the socket is made.
+Only globally routable addresses, unless the admin allowed the network; without TLS, only networks that the admin
+allowed. aiohttp's resolver hook is bypassed by addresses written into the URL, so the guard sits where the socket is
+made.
 """
 
 import ipaddress
@@ -13,10 +14,11 @@ import aiohttp
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-#: `ipaddress.is_global` says yes to these, yet they lead to addresses inside.
-_TUNNELS: Final = tuple(
-    ipaddress.ip_network(text)
-    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10", "::ffff:0:0/96", "::/96")
+#: All of IPv6 that is routed globally: what is outside is local, translated (NAT64, mapped) or not assigned.
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
+#: Not in every version of Python does `is_global` say no to these: protocol addresses, relays, Teredo, 6to4, examples.
+_SPECIAL: Final = tuple(
+    ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2002::/16", "3fff::/20")
 )
 
 
@@ -24,14 +26,20 @@ class AddressRefused(OSError):
     """The address is neither globally routable nor allowed for this destination."""
 
 
-def is_allowed(address: str, networks: Iterable[_Network]) -> bool:
-    """Whether a connection to `address` may be made."""
+def why_unreachable(error: Exception) -> str:
+    """Why there is no connection, for the admin; nothing of what the other side may have said."""
+    cause = getattr(error, "os_error", error)
+    return str(cause) if isinstance(cause, AddressRefused) else type(error).__name__
+
+
+def is_allowed(address: str, networks: Iterable[_Network], *, elsewhere: bool = True) -> bool:
+    """Whether a connection to `address` may be made: in `networks`, and `elsewhere` where it is globally routable."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if any(ip.version == network.version and ip in network for network in networks):
         return True
-    if ip.version == 6 and any(ip in network for network in _TUNNELS):
+    if not elsewhere or any(ip.version == network.version and ip in network for network in _SPECIAL):
         return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in _UNICAST)
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[_Network, ...]:
@@ -43,13 +51,13 @@ def parse_networks(texts: Iterable[str]) -> tuple[_Network, ...]:
     return tuple(ipaddress.ip_network(text.strip()) for text in texts if text.strip())
 
 
-def guarded_connector(networks: Iterable[_Network], **options: Any) -> aiohttp.TCPConnector:
+def guarded_connector(networks: Iterable[_Network], *, elsewhere: bool = True, **options: Any) -> aiohttp.TCPConnector:
     """A connector that makes no socket for an address that is not allowed."""
     allowed = tuple(networks)
 
     def make(info: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = info
-        if not is_allowed(str(address[0]), allowed):
+        if not is_allowed(str(address[0]), allowed, elsewhere=elsewhere):
             raise AddressRefused(f"connections to {address[0]} are not allowed for this destination")
         made = socket.socket(family, kind, protocol)
         made.setblocking(False)

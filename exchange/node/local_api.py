@@ -27,7 +27,7 @@ from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.cards import CardFile, describe_card, own_card, parse_card_file, verify_card
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
-from exchange.node.egress import parse_networks
+from exchange.node.egress import parse_networks, why_unreachable
 from exchange.node.epochs import renew_card
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
 from exchange.node.problems import json_response, problem, problem_of
@@ -348,7 +348,7 @@ class LocalApi:
         try:
             status = await self._deliveries.test(row, f"evt_{uuid.uuid4().hex}")
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
-            return json_response({"id": row.id, "ok": False, "error": f"cannot be reached: {type(error).__name__}"})
+            return json_response({"id": row.id, "ok": False, "error": f"cannot be reached: {why_unreachable(error)}"})
         return json_response({"id": row.id, "ok": 200 <= status < 300, "status": status})
 
     async def _remove_agency(self, request: web.Request) -> web.Response:
