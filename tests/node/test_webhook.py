@@ -1,0 +1,120 @@
+"""Webhooks, checked with the public library that receivers use."""
+
+import base64
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from exchange.node.webhook import (
+    SECTION_DELIVERED,
+    event_body,
+    new_secret,
+    section_event_id,
+    signed_headers,
+)
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+EVENT = section_event_id(b"\x01" * 32, "housing", "housing")
+texts = st.dictionaries(st.text(), st.text() | st.integers(-(2**53), 2**53) | st.booleans() | st.none())
+
+
+def now_s() -> int:
+    """The public library looks at the wall clock."""
+    return int(datetime.now(UTC).timestamp())
+
+
+def body(data: dict[str, object], event_id: str = EVENT) -> bytes:
+    at = datetime(2026, 11, 23, 16, 0, tzinfo=UTC)
+    return event_body(event_id, SECTION_DELIVERED, "exchange.enfield.example", "message/housing", at, data)
+
+
+@given(texts)
+def test_the_public_library_accepts_what_is_signed(data: dict[str, object]) -> None:
+    secret, signed = new_secret(), body(data)
+    verified = Webhook(secret).verify(signed, signed_headers(secret, EVENT, now_s(), signed))
+    assert verified == json.loads(signed)
+    assert verified["data"] == data
+
+
+@given(st.integers(0, 10_000), st.integers(0, 7))
+def test_the_public_library_refuses_a_body_with_any_bit_changed(at: int, bit: int) -> None:
+    signed = body({"message_id": "m"})
+    headers = signed_headers(SECRET, EVENT, now_s(), signed)
+    other = bytearray(signed)
+    other[at % len(signed)] ^= 1 << bit
+    with pytest.raises((WebhookVerificationError, UnicodeDecodeError)):
+        Webhook(SECRET).verify(bytes(other), headers)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("webhook-id", section_event_id(b"\x01" * 32, "housing", "police")),
+        ("webhook-timestamp", "1795449600"),
+        ("webhook-signature", "v1," + base64.b64encode(bytes(32)).decode()),
+        ("webhook-signature", ""),
+    ],
+)
+def test_the_public_library_refuses_another_id_time_or_signature(header: str, value: str) -> None:
+    signed = body({})
+    headers = signed_headers(SECRET, EVENT, now_s(), signed)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(signed, headers | {header: value})
+
+
+@pytest.mark.parametrize("ago_s", [-600, 600])
+def test_the_public_library_refuses_what_was_not_signed_just_now(ago_s: int) -> None:
+    signed = body({})
+    with pytest.raises(WebhookVerificationError, match="timestamp"):
+        Webhook(SECRET).verify(signed, signed_headers(SECRET, EVENT, now_s() - ago_s, signed))
+
+
+def test_the_public_library_refuses_what_another_secret_signed() -> None:
+    signed = body({})
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_secret()).verify(signed, signed_headers(new_secret(), EVENT, now_s(), signed))
+
+
+def test_a_secret_is_256_bits_as_standard_webhooks_writes_them() -> None:
+    secret = new_secret()
+    assert secret.startswith("whsec_")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
+
+
+def test_no_two_secrets_are_the_same() -> None:
+    assert len({new_secret() for _ in range(100)}) == 100
+
+
+def test_the_body_is_a_cloudevent_whose_id_is_the_webhook_id() -> None:
+    signed = body({"section": "housing"})
+    headers = signed_headers(SECRET, EVENT, 1_795_449_600, signed)
+    assert json.loads(signed) == {
+        "specversion": "1.0",
+        "id": headers["webhook-id"],
+        "type": "exchange.section.delivered.v1",
+        "source": "https://exchange.enfield.example",
+        "subject": "message/housing",
+        "time": "2026-11-23T16:00:00Z",
+        "datacontenttype": "application/json",
+        "data": {"section": "housing"},
+    }
+    assert headers["webhook-timestamp"] == "1795449600"
+    assert headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+
+
+@given(st.binary(min_size=32, max_size=32), st.text(max_size=80), st.text(max_size=40))
+def test_a_delivery_keeps_its_id_through_all_attempts(leaf: bytes, section: str, kind: str) -> None:
+    assert section_event_id(leaf, section, kind) == section_event_id(leaf, section, kind)
+
+
+@given(st.lists(st.tuples(st.binary(min_size=32, max_size=32), st.text(), st.text()), min_size=2, unique=True))
+def test_no_two_deliveries_share_an_id(deliveries: list[tuple[bytes, str, str]]) -> None:
+    assert len({section_event_id(*delivery) for delivery in deliveries}) == len(deliveries)
+
+
+def test_moving_a_letter_from_section_to_agency_gives_another_id() -> None:
+    assert section_event_id(b"\x01" * 32, "a", "bc") != section_event_id(b"\x01" * 32, "ab", "c")
