@@ -424,6 +424,7 @@ class Inbound:
         for entry in manifest.sections:
             for kind in entry.readers:
                 readers.setdefault(kind, []).append(entry.name)
+        missing = {kind: f"no agency of kind {kind} is registered" for kind in readers if kind not in here}
         deliveries = [
             new_delivery(
                 f"agency:{kind}",
@@ -433,11 +434,13 @@ class Inbound:
                 urgent=manifest.urgent,
                 message=number,
                 agency=kind,
-                held=None if kind in here else f"no agency of kind {kind} is registered",
+                held=missing.get(kind),
             )
             for kind in readers
         ]
         await enqueue(tx, deliveries)
+        for kind, reason in missing.items():
+            await add_event(tx, number, "held", now_ms, agency=kind, detail=reason)
         pairs = [(name, kind) for kind, names in readers.items() if kind in here for name in names]
         if pairs:
             await self.climb(tx, row.origin, manifest, leaf, number, Rung.ROUTED, pairs)
