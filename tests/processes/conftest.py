@@ -6,21 +6,22 @@ from typing import Any
 
 import pytest
 
-from tests.processes.harness import ENFIELD, HACKNEY, Borough
+from tests.processes.harness import ENFIELD, HACKNEY, Borough, introduce
 from tests.processes.receiver import Receiver
 
 
 class Town:
     """Everything that a test starts."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, templates: Path) -> None:
         self.root = root
+        self._templates = templates
         self._boroughs: list[Borough] = []
         self._receivers: list[Receiver] = []
 
     def borough(self, slug: str, area: str, **options: Any) -> Borough:
         """A borough that is made and not started."""
-        made = Borough(self.root, slug, area, **options)
+        made = Borough(self.root, self._templates, slug, area, **options)
         self._boroughs.append(made)
         return made
 
@@ -38,18 +39,24 @@ class Town:
             receiver.stop()
 
 
+@pytest.fixture(scope="session")
+def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where directories of new nodes are kept to be copied."""
+    return tmp_path_factory.mktemp("templates")
+
+
 @pytest.fixture
-def town(tmp_path: Path) -> Iterator[Town]:
+def town(tmp_path: Path, templates: Path) -> Iterator[Town]:
     """For one test."""
-    made = Town(tmp_path)
+    made = Town(tmp_path, templates)
     yield made
     made.end()
 
 
 @pytest.fixture(scope="module")
-def shared_town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+def shared_town(tmp_path_factory: pytest.TempPathFactory, templates: Path) -> Iterator[Town]:
     """For all tests of a module."""
-    made = Town(tmp_path_factory.mktemp("town"))
+    made = Town(tmp_path_factory.mktemp("town"), templates)
     yield made
     made.end()
 
@@ -60,6 +67,5 @@ def boroughs(shared_town: Town) -> tuple[Borough, Borough]:
     hackney, enfield = shared_town.borough("hackney", HACKNEY), shared_town.borough("enfield", ENFIELD)
     hackney.start()
     enfield.start()
-    hackney.trusts(enfield)
-    enfield.trusts(hackney)
+    introduce(hackney, enfield)
     return hackney, enfield

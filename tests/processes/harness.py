@@ -7,6 +7,7 @@ import contextlib
 import importlib.resources
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ HACKNEY: Final = "E09000012"
 ENFIELD: Final = "E09000010"
 KINDS: Final = tuple(agency.kind for agency in default_catalogue().agencies)
 DEADLINE_S: Final = 60.0
+_ANY_PORT: Final = 7400
 
 
 def until(what: str, condition: Callable[[], T], deadline_s: float = DEADLINE_S) -> T:
@@ -98,11 +100,30 @@ def exchange(*arguments: object, directory: Path | None = None, environment: Map
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+def _made_once(templates: Path, slug: str, area: str) -> Path:
+    """The directory that `exchange init` makes of a borough, locked anew at the least cost of Argon2.
+
+    What takes most of the time of making and starting a node is Argon2 at its proper cost.
+    """
+    directory = templates / slug
+    if not directory.exists():
+        url, listen = f"http://127.0.0.1:{_ANY_PORT}", f"127.0.0.1:{_ANY_PORT}"
+        name, origin = f"Borough of {slug.title()}", f"exchange.{slug}.example"
+        made = exchange(
+            "init", directory, "--area", area, "--name", name, "--origin", origin, "--listen", listen, "--url", url
+        )
+        assert made.code == 0, made
+        passphrase = Secret((directory / "passphrase").read_bytes().strip())
+        entries = unlock_keystore((directory / "keystore.json").read_bytes(), passphrase)
+        (directory / "keystore.json").write_bytes(lock_keystore(entries, passphrase, Argon2Parameters(1, 8192)))
+    return directory
+
+
 class Borough:
     """A borough's node: its directory, and the process while there is one."""
 
-    def __init__(self, root: Path, slug: str, area: str, *, scheme: str = "http") -> None:
-        self.directory = root / slug
+    def __init__(self, root: Path, templates: Path, slug: str, area: str, *, scheme: str = "http") -> None:
+        self.directory = Path(shutil.copytree(_made_once(templates, slug, area), root / slug))
         self.config = self.directory / "exchange.toml"
         self.log = root / f"{slug}.log"
         self.origin = f"exchange.{slug}.example"
@@ -110,19 +131,8 @@ class Borough:
         self.port = free_port()
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
-        self.init = exchange(
-            "init", self.directory, "--area", area, "--name", f"Borough of {slug.title()}", "--origin", self.origin,
-            "--listen", f"127.0.0.1:{self.port}", "--url", f"{scheme}://127.0.0.1:{self.port}", "--json",
-        )  # fmt: skip
-        assert self.init.code == 0, self.init
-        self._unlock_quickly()
-
-    def _unlock_quickly(self) -> None:
-        """Lock the keystore anew at the least cost of Argon2: a start then takes half the time."""
-        path = self.directory / "keystore.json"
-        passphrase = Secret((self.directory / "passphrase").read_bytes().strip())
-        entries = unlock_keystore(path.read_bytes(), passphrase)
-        path.write_bytes(lock_keystore(entries, passphrase, Argon2Parameters(1, 8192)))
+        text = self.config.read_text().replace(f":{_ANY_PORT}", f":{self.port}").replace("http://", f"{scheme}://")
+        self.config.write_text(text)
 
     def configure(self, table: str, **values: object) -> None:
         """Set keys of a table of the configuration file."""
@@ -166,6 +176,13 @@ class Borough:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(DEADLINE_S)
 
+    def restart(self, **delivery: object) -> None:
+        """Stop the node, change how it delivers, and start it."""
+        self.stop()
+        if delivery:
+            self.configure("delivery", **delivery)
+        self.start()
+
     def cli(self, *arguments: object) -> Result:
         """Run a command against this node."""
         return exchange(*arguments, environment={"EXCHANGE_CONFIG": str(self.config)})
@@ -205,3 +222,11 @@ class Borough:
         added = self.ask("agency", "add", kind, "--url", receiver.url(kind), "--allow-network", "127.0.0.0/8")
         receiver.know(kind, added["secret"])
         return added
+
+
+def introduce(here: Borough, there: Borough, *options: object) -> None:
+    """Register two running boroughs with one another, and wait until each has heard that the other is there."""
+    here.trusts(there, *options)
+    there.trusts(here, *options)
+    for borough in (here, there):
+        until(f"{borough.origin} has greeted its peer", lambda node=borough: not node.api("GET", "/v1/health")["lanes"])

@@ -3,7 +3,9 @@
 Each request is checked by the public `standardwebhooks` package, not by our code, and kept as it came.
 """
 
+import contextlib
 import json
+import socket
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,7 +52,7 @@ class Receiver:
     answers: dict[str, int] = field(default_factory=dict)
     _secrets: dict[str, str] = field(default_factory=dict)
     _changed: threading.Condition = field(default_factory=threading.Condition)
-    _server: ThreadingHTTPServer | None = None
+    _server: "_Server | None" = None
     _stopping: threading.Event = field(default_factory=threading.Event)
 
     def url(self, kind: str) -> str:
@@ -91,6 +93,7 @@ class Receiver:
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
+            self._server.drop()
             self._server = None
 
     def take(self, kind: str, headers: dict[str, str], body: bytes) -> int:
@@ -113,6 +116,25 @@ class Receiver:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._open: set[socket.socket] = set()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        self._open.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
+
+    def drop(self) -> None:
+        """End the connections that clients keep for their next request."""
+        for connection in tuple(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: Any) -> None:
         """A node that was killed in the middle of a request is nothing to report."""
