@@ -1,0 +1,78 @@
+"""The number that admins compare, and the words of pairing."""
+
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exchange.crypto.number import compare_number, parse_number
+from exchange.crypto.pairing import commitment, commitment_holds, word_numbers
+
+ONE, OTHER = (hashlib.sha256(name).hexdigest() for name in (b"hackney", b"enfield"))
+NONCES = st.binary(min_size=32, max_size=32)
+FINGERPRINTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
+
+
+def test_both_sides_see_the_same_number() -> None:
+    number = compare_number(ONE, OTHER)
+
+    assert number == compare_number(OTHER, ONE)
+    assert len(number) == 12
+    assert all(len(group) == 5 and group.isdigit() for group in number)
+
+
+@settings(max_examples=5, deadline=None)
+@given(FINGERPRINTS.filter(lambda value: value not in (ONE, OTHER)))
+def test_another_identity_has_another_number(stranger: str) -> None:
+    assert compare_number(ONE, stranger) != compare_number(ONE, OTHER)
+
+
+def test_each_identity_gives_half_of_the_number() -> None:
+    third = hashlib.sha256(b"camden").hexdigest()
+
+    assert set(compare_number(ONE, OTHER)) & set(compare_number(ONE, third))
+
+
+@pytest.mark.parametrize("separator", ["", " ", "-", "\n", " . "])
+def test_a_number_is_read_however_it_is_written(separator: str) -> None:
+    number = compare_number(ONE, OTHER)
+
+    assert parse_number(separator.join(number)) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "12345", "1" * 59, "1" * 61, "1" * 59 + "x", "1" * 59 + "\N{ARABIC-INDIC DIGIT ONE}"]
+)
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="60 digits"):
+        parse_number(text)
+
+
+@given(FINGERPRINTS, NONCES)
+def test_a_commitment_holds_for_what_was_committed_to(fingerprint: str, nonce: bytes) -> None:
+    assert commitment_holds(commitment(fingerprint, nonce), fingerprint, nonce)
+
+
+@given(FINGERPRINTS, FINGERPRINTS, NONCES, NONCES)
+def test_a_commitment_holds_for_nothing_else(one: str, other: str, nonce: bytes, another: bytes) -> None:
+    if (one, nonce) != (other, another):
+        assert not commitment_holds(commitment(one, nonce), other, another)
+
+
+def test_a_nonce_that_is_too_short_never_holds() -> None:
+    assert not commitment_holds(commitment(ONE, b"short"), ONE, b"short")
+
+
+@given(st.lists(NONCES, min_size=3, max_size=3), st.integers(0, 4))
+def test_the_words_change_with_everything_that_was_sent(values: list[bytes], place: int) -> None:
+    sent: list[str | bytes] = [ONE, OTHER, *values]
+    words = word_numbers(*sent)  # type: ignore[arg-type]
+    value = sent[place]
+    sent[place] = hashlib.sha256(value.encode() if isinstance(value, str) else value).digest()
+    if isinstance(value, str):
+        sent[place] = sent[place].hex()  # type: ignore[union-attr]
+
+    assert len(words) == 4
+    assert all(0 <= word < 2048 for word in words)
+    assert word_numbers(*sent) != words  # type: ignore[arg-type]
