@@ -86,6 +86,10 @@ def explain(message_id: str, config: Path, as_json: bool) -> None:
         return
     for event in document["events"]:
         click.echo(f"{event['at']}  {event['text']}")
+    if document["next_attempt_at"]:
+        click.echo(
+            f"{document['next_attempt_at']}  The next attempt is made; the last one failed: {document['last_error']}."
+        )
 
 
 def _list(path: str, config: Path, as_json: bool) -> None:

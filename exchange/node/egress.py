@@ -5,8 +5,11 @@ allowed. aiohttp's resolver hook is bypassed by addresses written into the URL, 
 made.
 """
 
+import errno
 import ipaddress
+import os
 import socket
+import ssl
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -27,9 +30,24 @@ class AddressRefused(OSError):
 
 
 def why_unreachable(error: Exception) -> str:
-    """Why there is no connection, for the admin; nothing of what the other side may have said."""
+    """Why there is no connection, in words for the admin; nothing of what the other side may have said."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "it closed the connection"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        found = error.certificate_error
+        reason = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else type(found).__name__
+        return f"its certificate is not trusted: {reason}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "its name is not in the DNS"
     cause = getattr(error, "os_error", error)
-    return str(cause) if isinstance(cause, AddressRefused) else type(error).__name__
+    if isinstance(error, aiohttp.ClientSSLError) or isinstance(cause, ssl.SSLError):
+        return "no TLS 1.3 connection could be made"
+    if isinstance(cause, AddressRefused):
+        return str(cause)
+    number = cause.errno if isinstance(cause, OSError) else None
+    return os.strerror(number).lower() if number is not None and number in errno.errorcode else type(error).__name__
 
 
 def is_allowed(address: str, networks: Iterable[_Network], *, elsewhere: bool = True) -> bool:

@@ -389,7 +389,10 @@ class LocalApi:
         return await describe_message(self._services, self._dispatcher, message_id)
 
     async def _timeline(self, request: web.Request) -> web.Response:
-        return json_response(await timeline_document(self._services, request.match_info["id"]))
+        message_id = request.match_info["id"]
+        found = await self._describe(message_id)
+        waiting = {"next_attempt_at": found["next_attempt_at"], "last_error": found["last_error"]}
+        return json_response({**await timeline_document(self._services, message_id), **waiting})
 
     async def _receipts(self, request: web.Request) -> web.Response:
         return json_response(await receipts_document(self._services, request.match_info["id"]))

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
+from exchange.node.egress import why_unreachable
 from exchange.node.errors import NotNow
 from exchange.node.inbound import peer_card
 from exchange.node.services import Services
@@ -105,7 +106,7 @@ class PeerClient:
         except TimeoutError:
             raise NotNow(f"{row.origin} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise NotNow(f"{row.origin} cannot be reached: {type(error).__name__}") from None
+            raise NotNow(f"{row.origin} cannot be reached: {why_unreachable(error)}") from None
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
