@@ -1,0 +1,42 @@
+"""Nodes for the tests of this directory."""
+
+import io
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.node.handmade import Borough
+from tests.node.pair import ENFIELD, Clock, Node, Pair, log_lines, running, running_pair
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What the nodes of the test log."""
+    with log_lines() as written:
+        yield written
+
+
+@pytest.fixture
+async def enfield(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIterator[Node]:
+    """A node that runs by itself."""
+    async with running(tmp_path / "enfield", ENFIELD, "exchange.enfield.example", clock) as node:
+        yield node
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIterator[Pair]:
+    """Two nodes that have verified each other."""
+    async with running_pair(tmp_path, clock) as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def camden(clock: Clock) -> Borough:
+    """A borough made by hand, which nobody has registered yet."""
+    return Borough("exchange.camden.example", "E09000007", clock)
