@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, cont
 from exchange.crypto.parcel import open_parcel
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.rest import seal_at_rest
-from exchange.crypto.secret import Secret
+from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
@@ -78,6 +78,7 @@ from exchange.store.transaction import LogEntry, Operation, Transaction
 
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
+_content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,11 +364,9 @@ class Inbound:
                     raise ItemRefused("parcel-missing", f"no parcel of this node opens section {name}")
                 bound_to = SectionContext(message_id, sender, recipient, name)
                 plaintext = open_section(ciphertexts[entry.sha256], secrets[name], bound_to, entry.commitment)
-                msgspec.msgpack.decode(plaintext.reveal(), type=dict)
+                _check_content(plaintext)
         except CryptoError as error:
             raise ItemRefused(error.code, str(error)) from None
-        except msgspec.DecodeError:
-            raise ItemRefused("section-wrong", "a section's content is not well formed") from None
         return secrets
 
     async def _store(
@@ -489,6 +488,21 @@ class Inbound:
             message=number,
         )
         await enqueue(tx, [delivery])
+
+
+def _check_content(plaintext: Plaintext) -> None:
+    """Check that a section is a map that JSON holds as it is: one that no webhook could carry would block its lane.
+
+    Raises:
+        ItemRefused: it is not.
+    """
+    try:
+        content = _content_decoder.decode(plaintext.reveal())
+        sound = bool(msgspec.json.decode(msgspec.json.encode(content)) == content)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise ItemRefused("section-wrong", "a section's content is not well formed")
 
 
 def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | None) -> Result:
