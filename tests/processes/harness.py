@@ -164,6 +164,10 @@ class Borough:
             return bool(self.api("GET", "/v1/health")["status"] == "ok")
         return False
 
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be delivered."""
+        return not self.api("GET", "/v1/health")["lanes"]
+
     def kill(self) -> None:
         """Kill the process as a power cut does: SIGKILL, nothing drained."""
         if self.process is not None:
@@ -229,4 +233,4 @@ def introduce(here: Borough, there: Borough, *options: object) -> None:
     here.trusts(there, *options)
     there.trusts(here, *options)
     for borough in (here, there):
-        until(f"{borough.origin} has greeted its peer", lambda node=borough: not node.api("GET", "/v1/health")["lanes"])
+        until(f"{borough.origin} has greeted its peer", borough.is_idle)

@@ -282,7 +282,7 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
     for kind in troubled:
         at = away if kind == "victim-support" else receiver
         assert {request.section for request in at.accepted(kind, message_id)} == ALLOWED[kind]
-        tried = {request.section: set() for request in at.requests if request.kind == kind}
+        tried: dict[str, set[str]] = {request.section: set() for request in at.requests if request.kind == kind}
         for request in at.requests:
             if request.kind == kind:
                 tried[request.section].add(request.headers["webhook-id"])
@@ -361,6 +361,7 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
         pytest.param(lambda d: (d / "passphrase").write_text("wrong\n"), ["passphrase"], id="wrong passphrase"),
         pytest.param(lambda d: (d / "passphrase").write_text("\n"), ["passphrase", "empty"], id="empty passphrase"),
         pytest.param(lambda d: (d / "passphrase").unlink(), ["passphrase", "No such file"], id="no passphrase"),
+        pytest.param(edit('passphrase_file = "passphrase"', ""), ["passphrase_file", "locked"], id="locked keystore"),
         pytest.param(lambda d: (d / "keystore.json").write_text("{}"), ["keystore"], id="damaged keystore"),
         pytest.param(lambda d: (d / "keystore.json").unlink(), ["keystore", "No such file"], id="no keystore"),
         pytest.param(newer, ["9999", "newer"], id="database newer than the program"),

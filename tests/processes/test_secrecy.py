@@ -98,8 +98,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     watchdog = threading.Timer(2 * DEADLINE_S, process.kill)
     watchdog.start()
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         lines = []
         for line in process.stdout:
             lines.append(line)
