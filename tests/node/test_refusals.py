@@ -302,35 +302,3 @@ async def test_a_consistency_proof_is_asked_for_with_two_sizes(enfield: Node, qu
     async with enfield.http.get(f"{enfield.url}/v1/log/consistency?{query}") as answer:
         assert answer.status == status
         assert answer.content_type == ("application/json" if status == 200 else "application/problem+json")
-
-
-# A proven sender is told by item what was wrong; the items beside it are taken.
-
-
-async def refused_item(node: Node, camden: Borough, item: ProvenStatement, ciphertexts: Any, lines: io.StringIO) -> str:
-    """Post one item that must be refused, with a message beside it that must not; return the item's code."""
-    card, mark = await node.card(), lines.tell()
-    beside = camden.message(card)
-    before = node.kept()
-    beside_item = camden.sign_manifest(beside)
-    items = camden.latest(item, beside_item)
-    status, body = await node.post(camden.envelope(card, items, [*ciphertexts, *beside.ciphertexts]))
-    assert status == 200
-    refused, accepted = read_reply(body).results
-    assert accepted.receipt is not None
-    assert refused.receipt is None
-    assert refused.problem is not None
-    after = node.kept()
-    added = {name: count - before[name] for name, count in after.items() if count != before[name]}
-    assert (added.pop("messages"), added.pop("message_keys"), added.pop("sections")) == (1, 1, 2)
-    assert added.pop("receipts") == added.pop("statements") == added.pop("checkpoints") == 1
-    assert added.pop("timeline") >= 1
-    assert added.pop("log_nodes") >= 1
-    assert set(added) <= {"alarms"}
-    code = refused.problem.code
-    assert node.count(f"items_refused_{code}") == 1
-    written = lines.getvalue()[mark:]
-    assert CONTENT not in written
-    told = [line for line in map(json.loads, written.splitlines()) if line["event"] == "item refused"]
-    assert [(line["code"], line["peer"]) for line in told] == [(code, camden.origin)]
-    return code
