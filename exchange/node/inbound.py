@@ -313,16 +313,20 @@ class Inbound:
         keys = keep_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, secrets)
         sections = [SectionRow(entry.name, ciphertexts[entry.sha256]) for entry in manifest.sections]
 
-        async def operation(tx: Transaction) -> LogEntry | ProvenStatement:
+        async def operation(tx: Transaction) -> LogEntry | int:
             present = await find_message(tx, manifest.sender, manifest.message_id)
             if present is not None:
                 if present.leaf_hash != leaf or present.received_position is None:
                     raise Conflict(f"message {manifest.message_id} was received before with another content")
-                proven = await proven_at(tx, present.received_position)
-                return ProvenStatement(statement=proven.statement, proof=proven.proof)
+                return present.received_position
             return await self._store(tx, row, manifest, leaf, item, keys, sections, lanes)
 
-        return await services.store.write(operation)
+        stored = await services.store.write(operation)
+        if isinstance(stored, LogEntry):
+            return stored
+        # Only now: where the same message came twice in one batch, its receipt is in the log once that is committed.
+        proven = await services.store.read(lambda tx: proven_at(tx, stored))
+        return ProvenStatement(statement=proven.statement, proof=proven.proof)
 
     def _check_manifest(self, row: PeerRow, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> None:
         services = self._services
