@@ -1,18 +1,36 @@
-"""Peers: add, list, show, verify, suspend, remove."""
+"""Peers: import, number, verify, list, show, suspend, remove."""
 
 import json
+import secrets
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from exchange.cli.client import INVALID, CommandFailed, Node
+from exchange.cli.client import INVALID, TRUST_REFUSED, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table
+
+#: Groups of five digits that the admin must type: 50 bits that nobody can know beforehand.
+_ASKED: Final = 3
 
 
 @click.group()
 def peer() -> None:
     """Counterpart boroughs' nodes."""
+
+
+_ADVICE = {
+    "unverified": "Nothing is sent to an unverified peer or heard from it. Telephone the other borough's admin, then: "
+    "exchange peer verify {origin}",
+    "confirming": "A second person must verify this peer too, from an account or token of their own: "
+    "exchange peer verify {origin}",
+    "blocked": "The peer shows another identity without proof. Telephone its admin on a number that you know already. "
+    "If its keys were made anew, run: exchange peer verify {origin}",
+    "quarantined": "The peer's log forked: see `exchange alarms`. Nothing is sent or heard. Telephone its admin; once "
+    "you know why: exchange peer verify {origin}",
+    "revoked": "The peer revoked this identity. Get its new card, then: exchange peer import FILE",
+}
 
 
 def _show(document: dict[str, Any], as_json: bool) -> None:
@@ -21,16 +39,16 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
         return
     from exchange.crypto.signing import format_fingerprint
 
-    for key in ("origin", "area", "name", "url", "trust", "serial", "verified_at", "last_error"):
+    for key in ("origin", "area", "name", "url", "trust", "confirmed_first_by", "serial", "verified_at", "last_error"):
         if document[key] is not None:
-            click.echo(f"{key + ':':12} {document[key]}")
-    click.echo(f"{'fingerprint:':12} {format_fingerprint(document['fingerprint'])}")
-    if document["trust"] == "unverified":
-        click.echo(
-            "Nothing is sent to an unverified peer or heard from it. Compare the fingerprint with the other borough "
-            f"by telephone, then run: exchange peer verify {document['origin']} --fingerprint ...",
-            err=True,
-        )
+            click.echo(f"{key.replace('_', ' ') + ':':20} {document[key]}")
+    click.echo(f"{'fingerprint:':20} {format_fingerprint(document['fingerprint'])}")
+    if document["candidate"]:
+        click.echo(f"{'now shows:':20} {format_fingerprint(document['candidate'])}")
+    for row in document.get("verifications", ()):
+        click.echo(f"{'verified:':20} {row['at']} by {row['who']}, {row['how']}, {row['fingerprint'][:16]}...")
+    if document["trust"] in _ADVICE:
+        click.echo(_ADVICE[document["trust"]].format(origin=document["origin"]), err=True)
 
 
 @peer.command("add")
@@ -71,14 +89,71 @@ def peer_show(origin: str, config: Path, as_json: bool) -> None:
     _show(Node(config).request("GET", f"/v1/peers/{origin}"), as_json)
 
 
-@peer.command("verify")
+peer.add_command(peer_add, "import")
+
+
+def _lines(number: list[str]) -> str:
+    return "\n".join("    " + "  ".join(number[start : start + 4]) for start in range(0, len(number), 4))
+
+
+@peer.command("number")
 @click.argument("origin")
-@click.option("--fingerprint", required=True, help="The fingerprint that the other admin told you.")
+@click.option("--qr", is_flag=True, help="Show it as a QR code in the terminal.")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a QR code to this file.")
 @config_option
 @json_option
-def peer_verify(origin: str, fingerprint: str, config: Path, as_json: bool) -> None:
-    """Trust a peer after comparing its fingerprint out of band."""
-    _show(Node(config).request("POST", f"/v1/peers/verify/{origin}", {"fingerprint": fingerprint}), as_json)
+def peer_number(origin: str, qr: bool, svg: Path | None, config: Path, as_json: bool) -> None:
+    """The number that both admins compare: the same at both ends if nobody stands between."""
+    document = Node(config).request("GET", f"/v1/peers/number/{origin}")
+    if qr or svg is not None:
+        import segno
+
+        code = segno.make("".join(document["number"]), error="m")
+        if svg is not None:
+            code.save(str(svg), kind="svg", scale=8, border=4)
+        if qr:
+            code.terminal(out=sys.stderr if as_json else sys.stdout, border=2)
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(_lines(document["number"]))
+
+
+@peer.command("verify")
+@click.argument("origin")
+@click.option("--number", help="The number that the other admin reads out, or that you scanned at their screen.")
+@click.option("--fingerprint", help="The fingerprint that the other admin told you.")
+@config_option
+@json_option
+def peer_verify(origin: str, number: str | None, fingerprint: str | None, config: Path, as_json: bool) -> None:
+    """Trust a peer after comparing its identity out of band; asks for parts of the number where none is given."""
+    node = Node(config)
+    if number is None and fingerprint is None:
+        number = _ask(node, origin)
+    body = {"number": number, "fingerprint": fingerprint}
+    _show(node.request("POST", f"/v1/peers/verify/{origin}", body), as_json)
+
+
+def _ask(node: Node, origin: str) -> str:
+    """Show the number and have the admin type what the other one reads: to type is to have listened."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("give --number or --fingerprint, or run this in a terminal")
+    groups = node.request("GET", f"/v1/peers/number/{origin}")["number"]
+    places = sorted(secrets.SystemRandom().sample(range(len(groups)), _ASKED))
+    hidden = ["....." if place in places else group for place, group in enumerate(groups)]
+    click.echo(f"Telephone the admin of {origin}, on a number that you know already. Both run `exchange peer number`.")
+    click.echo("Their number must be this, and you must hear the groups that are left out:\n", err=True)
+    click.echo(_lines(hidden), err=True)
+    for place in places:
+        heard = click.prompt(f"Group {place + 1}, as they read it", err=True).strip()
+        if heard != groups[place]:
+            raise CommandFailed(
+                f"that is not group {place + 1} of the number; {origin} was not verified",
+                TRUST_REFUSED,
+                "If you heard it rightly, somebody may stand between you: do not go on, and tell your security lead.",
+                "fingerprint-mismatch",
+            )
+    return "".join(groups)
 
 
 @peer.command("suspend")

@@ -1,5 +1,6 @@
 """Cards: the node's own, and those of its peers, as files and from the wire."""
 
+import functools
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -21,6 +22,7 @@ from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card, last_card, proven_card
 from exchange.store.log import ProvenEntry
+from exchange.store.peers import PeerRow
 from exchange.store.transaction import LogEntry, Transaction
 
 _CARD_LIFETIME: Final = timedelta(days=90)
@@ -82,6 +84,17 @@ def verify_card(statement: bytes, proof: str, cache: CheckpointCache | None = No
     if verified.statement.type != CARD:
         raise RequestInvalid("that statement is not a card")
     return VerifiedCard(card, keys, fingerprint(Origin(origin), keys), verified.checkpoint, statement, proof)
+
+
+def peer_card(row: PeerRow) -> Card:
+    """The card in force of a registered peer; it was verified before it was stored."""
+    return stored_card(row.card)
+
+
+@functools.lru_cache(maxsize=256)
+def stored_card(statement: bytes) -> Card:
+    """The card in a statement that was verified before it was stored."""
+    return decode_wire(card_decoder, parse_statement(statement).body)
 
 
 async def sign_card(tx: Transaction, services: Services) -> LogEntry:

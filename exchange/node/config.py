@@ -67,6 +67,12 @@ class KeysTable(_Table, frozen=True):
     sealing_grace_days: Annotated[float, Meta(gt=0, le=90)] = 14
 
 
+class TrustTable(_Table, frozen=True):
+    """Whether a peer counts as verified only once two people have compared its identity."""
+
+    two_people: bool = False
+
+
 class DeliveryTable(_Table, frozen=True):
     """How deliveries are tried."""
 
@@ -86,6 +92,7 @@ class FileTables(_Table, frozen=True):
     keystore: KeystoreTable = KeystoreTable()
     store: StoreTable = StoreTable()
     keys: KeysTable = KeysTable()
+    trust: TrustTable = TrustTable()
     delivery: DeliveryTable = DeliveryTable()
 
 

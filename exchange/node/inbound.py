@@ -6,7 +6,6 @@
 """
 
 import asyncio
-import functools
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,20 +22,20 @@ from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.rest import seal_at_rest
 from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
-from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
-from exchange.node.cards import verify_card
+from exchange.node.cards import peer_card, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
+from exchange.node.peering import move
 from exchange.node.services import Services, card_keys, milliseconds
+from exchange.node.trust import Standing
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
     CARD,
     MANIFEST,
     RECEIPT,
     VERSION,
-    Card,
     Consistency,
     EnvelopePayload,
     Manifest,
@@ -47,7 +46,6 @@ from exchange.schema.wire import (
     ReplyPayload,
     Result,
     Rung,
-    card_decoder,
     decode_wire,
     encode_wire,
     envelope_decoder,
@@ -73,11 +71,12 @@ from exchange.store.messages import (
     set_received_position,
 )
 from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
-from exchange.store.peers import PeerRow, peer, set_peer_card, set_peer_state
+from exchange.store.peers import PeerRow, peer, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
 
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
+_content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 _content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -88,16 +87,6 @@ class Answer:
     body: bytes
     origin: str
     lanes: frozenset[str]
-
-
-def peer_card(row: PeerRow) -> Card:
-    """The card in force of a registered peer; it was verified before it was stored."""
-    return _stored_card(row.card)
-
-
-@functools.lru_cache(maxsize=256)
-def _stored_card(statement: bytes) -> Card:
-    return decode_wire(card_decoder, parse_statement(statement).body)
 
 
 class Inbound:
@@ -206,7 +195,7 @@ class Inbound:
         """Stop hearing and sending to a peer, keep what it sent, and tell the admins."""
 
         async def operation(tx: Transaction) -> None:
-            await set_peer_state(tx, origin, "quarantined")
+            await move(tx, origin, Standing.fork)
 
         await self._services.store.write(operation)
         await self._alarm("fork", origin, detail, evidence)
@@ -492,6 +481,21 @@ class Inbound:
             message=number,
         )
         await enqueue(tx, [delivery])
+
+
+def _check_content(plaintext: Plaintext) -> None:
+    """Check that a section is a map that JSON holds as it is: one that no webhook could carry would block its lane.
+
+    Raises:
+        ItemRefused: it is not.
+    """
+    try:
+        content = _content_decoder.decode(plaintext.reveal())
+        sound = bool(msgspec.json.decode(msgspec.json.encode(content)) == content)
+    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
+        sound = False
+    if not sound:
+        raise ItemRefused("section-wrong", "a section's content is not well formed")
 
 
 def _check_content(plaintext: Plaintext) -> None:

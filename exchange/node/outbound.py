@@ -8,11 +8,12 @@ from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import Origin
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.secret import Secret
+from exchange.node.cards import peer_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Outcome, finish
 from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow
-from exchange.node.inbound import Inbound, peer_card
+from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
 from exchange.node.services import Services, card_keys
 from exchange.schema.errors import SchemaError

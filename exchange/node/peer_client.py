@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta
 
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
+from exchange.node.cards import peer_card
 from exchange.node.egress import why_unreachable
 from exchange.node.errors import NotNow
-from exchange.node.inbound import peer_card
 from exchange.node.services import Services
 from exchange.schema.wire import Card, HashBytes
 from exchange.store.peers import PeerRow

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from exchange.crypto.names import new_message_id
+from exchange.node.cards import peer_card
 from exchange.node.compose import compose_message, current_sealing_key
 from exchange.node.errors import PeerUnknown, PeerUntrusted
-from exchange.node.inbound import peer_card
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import decode_form

@@ -29,7 +29,7 @@ _by_id = Sql(select(*_COLUMNS).where(agencies.c.id == bindparam("id")))
 _add = Sql(insert(agencies).values({column.name: bindparam(column.name) for column in _COLUMNS}))
 _remove = Sql(delete(agencies).where(agencies.c.id == bindparam("id")))
 _add_token = Sql(insert(tokens).values({column.name: bindparam(column.name) for column in tokens.c}))
-_token = Sql(select(tokens.c.expires_at_ms).where(tokens.c.hash == bindparam("hash")))
+_token = Sql(select(tokens.c.name, tokens.c.expires_at_ms).where(tokens.c.hash == bindparam("hash")))
 
 
 async def all_agencies(tx: Transaction) -> list[AgencyRow]:
@@ -87,7 +87,7 @@ async def add_token(
     )
 
 
-async def token_is_valid(tx: Transaction, digest: bytes, now_ms: int) -> bool:
-    """Whether a token of that SHA-256 was issued and has not expired."""
+async def token_name(tx: Transaction, digest: bytes, now_ms: int) -> str | None:
+    """The name of the token of that SHA-256, where it was issued and has not expired."""
     row = await tx.fetch_one(_token, {"hash": digest})
-    return row is not None and (row[0] is None or row[0] > now_ms)
+    return str(row[0]) if row is not None and (row[1] is None or row[1] > now_ms) else None

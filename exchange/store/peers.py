@@ -14,7 +14,10 @@ from exchange.store.transaction import Sql, Transaction
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """A registered peer; `card` and `proof` are the bytes as received."""
+    """A registered peer; `card` and `proof` are the bytes as received.
+
+    The candidate is an identity that it has shown and that nobody has verified; `first_by` who confirmed first.
+    """
 
     origin: str
     state: str
@@ -24,8 +27,12 @@ class PeerRow:
     proof: str
     ca_file: str | None
     added_at_ms: int
-    verified_at_ms: int | None
-    verified_how: str | None
+    verified_at_ms: int | None = None
+    verified_how: str | None = None
+    candidate: str | None = None
+    candidate_card: bytes | None = None
+    candidate_proof: str | None = None
+    first_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +54,18 @@ _COLUMNS = (
     peers.c.added_at_ms,
     peers.c.verified_at_ms,
     peers.c.verified_how,
+    peers.c.candidate,
+    peers.c.candidate_card,
+    peers.c.candidate_proof,
+    peers.c.first_by,
 )
 _all = Sql(select(*_COLUMNS).order_by(peers.c.origin))
 _one = Sql(select(*_COLUMNS).where(peers.c.origin == bindparam("origin")))
 _add = Sql(insert(peers).values({column.name: bindparam(column.name) for column in _COLUMNS}))
-_set_state = Sql(update(peers).where(peers.c.origin == bindparam("key")).values(state=bindparam("new_state")))
-_set_verified = Sql(
+_keep = Sql(
     update(peers)
     .where(peers.c.origin == bindparam("key"))
-    .values(state=bindparam("new_state"), verified_at_ms=bindparam("now_ms"), verified_how=bindparam("how"))
+    .values({column.name: bindparam(f"new_{column.name}") for column in _COLUMNS})
 )
 _set_card = Sql(
     update(peers)
@@ -113,25 +123,20 @@ async def add_peer(tx: Transaction, row: PeerRow) -> None:
     await tx.execute(_add, {column.name: getattr(row, column.name) for column in _COLUMNS})
 
 
-async def set_peer_state(tx: Transaction, origin: str, state: str) -> None:
-    """Change whether a peer is heard and sent to.
+async def keep_peer(tx: Transaction, row: PeerRow) -> None:
+    """Write a registered peer anew.
 
     Raises:
         NotFound: nobody registered it.
     """
-    if await tx.execute(_set_state, {"key": origin, "new_state": state}) == 0:
-        raise NotFound(f"no peer {origin} is registered")
+    values = {f"new_{column.name}": getattr(row, column.name) for column in _COLUMNS}
+    if await tx.execute(_keep, {"key": row.origin, **values}) == 0:
+        raise NotFound(f"no peer {row.origin} is registered")
 
 
-async def set_peer_verified(tx: Transaction, origin: str, now_ms: int, how: str) -> None:
-    """Record that an admin compared the fingerprint.
-
-    Raises:
-        NotFound: nobody registered it.
-    """
-    parameters = {"key": origin, "new_state": "verified", "now_ms": now_ms, "how": how}
-    if await tx.execute(_set_verified, parameters) == 0:
-        raise NotFound(f"no peer {origin} is registered")
+async def forget_peer_heads(tx: Transaction, origin: str) -> None:
+    """Forget what was verified of a peer's log: only where an admin has verified the peer anew."""
+    await tx.execute(_remove_head, {"origin": origin})
 
 
 async def set_peer_card(tx: Transaction, origin: str, serial: int, card: bytes, proof: str) -> bool:

@@ -86,6 +86,58 @@ peers = Table(
     Column("added_at_ms", BigInteger, nullable=False),
     Column("verified_at_ms", BigInteger),
     Column("verified_how", Text),
+    Column("candidate", Text),
+    Column("candidate_card", LargeBinary),
+    Column("candidate_proof", Text),
+    Column("first_by", Text),
+)
+
+#: Who compared which identity with whom, and how: kept when the peer is removed.
+verifications = Table(
+    "verifications",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("origin", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("how", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("verifications_by_origin", "origin", "number"),
+)
+
+#: How an identity passed itself on to the next: rotation statements, the node's own and its peers'.
+rotations = Table(
+    "rotations",
+    metadata,
+    Column("old_fingerprint", Text, primary_key=True),
+    Column("origin", Text, nullable=False),
+    Column("new_fingerprint", Text, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("proof", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("rotations_by_origin", "origin"),
+)
+
+#: Identities that revoked themselves: kept when the peer is removed.
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("fingerprint", Text, primary_key=True),
+    Column("origin", Text, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("proof", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index("revocations_by_origin", "origin"),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("wrapped_secret", LargeBinary, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
 )
 
 peer_heads = Table(

@@ -1,4 +1,4 @@
-"""No sequence of imports, confirmations, rotations, forks and revocations leads to an unverified identity being heard."""
+"""No sequence of imports, confirmations, rotations, forks and revocations makes an unverified identity heard."""
 
 import itertools
 from collections.abc import Callable

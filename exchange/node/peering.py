@@ -1,0 +1,187 @@
+"""Register, verify and stop peers: the table of `trust` applied to the store.
+
+* Every verification is recorded: who, how, when, over which fingerprint. The records outlive the peer.
+* What was queued for a peer that is not verified waits in `held`; verifying the peer releases it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from exchange.crypto.names import Origin
+from exchange.node.cards import VerifiedCard, stored_card
+from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInvalid
+from exchange.node.services import Services
+from exchange.node.trust import NotInTable, Standing, Trust
+from exchange.store.errors import NotFound
+from exchange.store.keys import last_card
+from exchange.store.messages import add_alarm
+from exchange.store.outbox import enqueue_card, release_lane
+from exchange.store.peers import (
+    PeerRow,
+    add_peer,
+    forget_peer_heads,
+    keep_peer,
+    keep_peer_head,
+    peer,
+)
+from exchange.store.transaction import Transaction
+from exchange.store.trust import VerificationRow, add_verification, revoked_identities
+
+_DAY_MS: Final = 86_400_000
+RELEASED_FOR_MS: Final = 13 * _DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Somebody, or a proof, says that an identity is the peer's."""
+
+    fingerprint: str
+    how: str
+    who: str
+
+
+async def standing_of(tx: Transaction, row: PeerRow) -> Standing:
+    """What the table sees of a registered peer."""
+    revoked = await revoked_identities(tx, row.origin)
+    return Standing(Trust(row.state), row.fingerprint, row.candidate, row.first_by, revoked)
+
+
+def with_standing(row: PeerRow, standing: Standing) -> PeerRow:
+    """The peer's row after the table has moved it; an adopted candidate brings its card."""
+    changed = replace(row, state=standing.trust.value, first_by=standing.first)
+    if standing.fingerprint != row.fingerprint and standing.fingerprint == row.candidate:
+        changed = replace(
+            changed,
+            fingerprint=standing.fingerprint,
+            card=row.candidate_card or b"",
+            proof=row.candidate_proof or "",
+            serial=stored_card(row.candidate_card or b"").serial,
+        )
+    if standing.candidate is None:
+        changed = replace(changed, candidate=None, candidate_card=None, candidate_proof=None)
+    return changed
+
+
+async def show_card(tx: Transaction, services: Services, verified: VerifiedCard, ca_file: str | None = None) -> PeerRow:
+    """Take a card whose origin is not proven by anything but itself: from a file, or from a URL.
+
+    A new peer stays unverified; a newer card of the identity in force is kept; another identity blocks a peer that
+    was trusted.
+
+    Raises:
+        RequestInvalid: it is this node's own card, or its identity was revoked.
+    """
+    card, now_ms = verified.card, services.now_ms()
+    if card.origin == services.configuration.origin:
+        raise RequestInvalid("that is this node's own card")
+    if verified.fingerprint in await revoked_identities(tx, card.origin):
+        raise RequestInvalid(f"that identity of {card.origin} was revoked; ask for the card of its new one")
+    try:
+        row = await peer(tx, card.origin)
+    except NotFound:
+        row = PeerRow(
+            origin=card.origin,
+            state=Trust.UNVERIFIED.value,
+            fingerprint=verified.fingerprint,
+            serial=card.serial,
+            card=verified.statement,
+            proof=verified.proof,
+            ca_file=ca_file,
+            added_at_ms=now_ms,
+        )
+        await add_peer(tx, row)
+        await _keep_head(tx, verified, now_ms)
+        return row
+    before = await standing_of(tx, row)
+    after = before.show(verified.fingerprint)
+    row = replace(row, ca_file=ca_file or row.ca_file)
+    if after is before:
+        if card.serial > row.serial:
+            row = replace(row, serial=card.serial, card=verified.statement, proof=verified.proof)
+    elif after.candidate is None:
+        row = replace(
+            row,
+            state=after.trust.value,
+            fingerprint=verified.fingerprint,
+            serial=card.serial,
+            card=verified.statement,
+            proof=verified.proof,
+            first_by=None,
+        )
+        await forget_peer_heads(tx, row.origin)
+        await _keep_head(tx, verified, now_ms)
+    else:
+        row = replace(
+            row,
+            state=after.trust.value,
+            candidate=verified.fingerprint,
+            candidate_card=verified.statement,
+            candidate_proof=verified.proof,
+            first_by=None,
+        )
+        if before.trust is not after.trust:
+            detail = f"{row.origin} shows another identity and no proof that it is the same borough; it is blocked"
+            await add_alarm(tx, "identity-changed", row.origin, detail, now_ms)
+    await keep_peer(tx, row)
+    return row
+
+
+async def confirm(tx: Transaction, services: Services, origin: str, confirmation: Confirmation) -> PeerRow:
+    """Record that an identity was compared with the peer's admin; verify the peer where that is enough.
+
+    Raises:
+        NotFound: nobody registered the peer.
+        FingerprintMismatch: it has not shown that identity.
+        PeerUntrusted: the identity was revoked, or a second person must confirm.
+    """
+    row, now_ms = await peer(tx, origin), services.now_ms()
+    if confirmation.fingerprint not in (row.fingerprint, row.candidate):
+        raise FingerprintMismatch(f"that is not the identity of {origin}; it stays {row.state}")
+    before = await standing_of(tx, row)
+    needs_two = services.configuration.tables.trust.two_people
+    try:
+        after = before.confirm(confirmation.fingerprint, confirmation.who, needs_two=needs_two)
+    except NotInTable as error:
+        raise PeerUntrusted(f"{origin} stays {row.state}: {error}") from None
+    await add_verification(
+        tx, VerificationRow(origin, confirmation.fingerprint, confirmation.how, confirmation.who, now_ms)
+    )
+    changed = with_standing(row, after)
+    if after.is_heard:
+        if before.trust in (Trust.BLOCKED, Trust.QUARANTINED, Trust.REVOKED) or row.candidate is not None:
+            # The identity was compared anew: what its log was before is no measure of what it is now.
+            await forget_peer_heads(tx, origin)
+        changed = replace(changed, verified_at_ms=now_ms, verified_how=confirmation.how)
+        await greet(tx, services, origin)
+        await release_lane(tx, f"peer:{origin}", now_ms + RELEASED_FOR_MS)
+    await keep_peer(tx, changed)
+    return changed
+
+
+async def greet(tx: Transaction, services: Services, origin: str) -> None:
+    """Queue the node's card for a peer, so that both know that they hear each other."""
+    _, position = await last_card(tx)
+    now_ms = services.now_ms()
+    await enqueue_card(tx, f"peer:{origin}", position, now_ms, now_ms + 30 * _DAY_MS)
+
+
+async def move(tx: Transaction, origin: str, step: Callable[[Standing], Standing]) -> PeerRow:
+    """Move a peer by the table: `Standing.suspend`, `Standing.fork`, `Standing.revoke`.
+
+    Raises:
+        NotFound: nobody registered the peer.
+        RequestInvalid: the table has no such step for it.
+    """
+    row = await peer(tx, origin)
+    try:
+        changed = with_standing(row, step(await standing_of(tx, row)))
+    except NotInTable as error:
+        raise RequestInvalid(f"{origin}: {error}") from None
+    await keep_peer(tx, changed)
+    return changed
+
+
+async def _keep_head(tx: Transaction, verified: VerifiedCard, now_ms: int) -> None:
+    checkpoint = verified.checkpoint
+    await keep_peer_head(tx, Origin(verified.card.origin), checkpoint.size, checkpoint.root, checkpoint.text, now_ms)

@@ -1,0 +1,189 @@
+"""The local API's half for peers: register, verify, suspend, remove."""
+
+import asyncio
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from exchange.crypto.number import compare_number, parse_number
+from exchange.crypto.signing import fingerprint as fingerprint_of
+from exchange.crypto.signing import parse_fingerprint
+from exchange.node.cards import CardFile, describe_card, parse_card_file, verify_card
+from exchange.node.continuity import Continuity
+from exchange.node.delivery import Dispatcher
+from exchange.node.errors import FingerprintMismatch, RequestInvalid
+from exchange.node.peering import Confirmation, confirm, move, show_card
+from exchange.node.problems import json_response
+from exchange.node.requests import Request, body_of, check_file
+from exchange.node.services import Services, moment
+from exchange.node.trust import Standing, Trust
+from exchange.store.peers import PeerRow, all_peers, peer, remove_peer
+from exchange.store.transaction import Transaction
+from exchange.store.trust import verifications_of
+
+
+class AddPeer(Request, frozen=True):
+    """Register a peer; with a fingerprint that matches, it is verified."""
+
+    card: CardFile
+    fingerprint: str | None = None
+    ca_file: str | None = None
+
+
+class VerifyPeer(Request, frozen=True):
+    """Verify a peer by what was compared out of band: its fingerprint, or the number of both nodes."""
+
+    fingerprint: str | None = None
+    number: str | None = None
+
+
+def who_asks(request: web.Request) -> str:
+    """The person behind a request: the token's name, or the account at the other end of the Unix socket."""
+    if "who" in request:
+        return str(request["who"])
+    transport = request.transport
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None or connection.family != socket.AF_UNIX:
+        return "unknown"
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+class PeersApi:
+    """The handlers for peers."""
+
+    def __init__(self, services: Services, dispatcher: Dispatcher, continuity: Continuity) -> None:
+        self._services = services
+        self._dispatcher = dispatcher
+        self._continuity = continuity
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes, for the local API's application."""
+        return [
+            web.get("/v1/peers", self._all),
+            web.post("/v1/peers", self._add),
+            web.get("/v1/peers/number/{origin:.+}", self._number),
+            web.post("/v1/peers/verify/{origin:.+}", self._verify),
+            web.post("/v1/peers/suspend/{origin:.+}", self._suspend),
+            web.get("/v1/peers/{origin:.+}", self._one),
+            web.delete("/v1/peers/{origin:.+}", self._remove),
+        ]
+
+    def own_fingerprint(self) -> str:
+        """The fingerprint of this node's identity."""
+        return fingerprint_of(self._services.configuration.origin, self._services.keyring.verifiers)
+
+    async def _all(self, _: web.Request) -> web.Response:
+        rows = await self._services.store.read(all_peers)
+        return json_response({"items": [self.describe(row) for row in rows]})
+
+    async def _one(self, request: web.Request) -> web.Response:
+        origin = request.match_info["origin"]
+
+        async def collect(tx: Transaction) -> tuple[PeerRow, list[dict[str, Any]]]:
+            records = [
+                {"fingerprint": row.fingerprint, "how": row.how, "who": row.who, "at": moment(row.at_ms)}
+                for row in await verifications_of(tx, origin)
+            ]
+            return await peer(tx, origin), records
+
+        row, records = await self._services.store.read(collect)
+        return json_response({**self.describe(row), "verifications": records})
+
+    def describe(self, row: PeerRow) -> dict[str, Any]:
+        """A peer for a person or a script."""
+        card = describe_card(verify_card(row.card, row.proof, self._services.checkpoints))
+        state = self._dispatcher.state(f"peer:{row.origin}")
+        return {
+            **card,
+            "trust": row.state,
+            "candidate": row.candidate,
+            "confirmed_first_by": row.first_by,
+            "added_at": moment(row.added_at_ms),
+            "verified_at": moment(row.verified_at_ms) if row.verified_at_ms else None,
+            "verified_how": row.verified_how,
+            "failures": state.failures,
+            "last_error": state.last_error,
+        }
+
+    async def _add(self, request: web.Request) -> web.Response:
+        services = self._services
+        wanted = await body_of(request, AddPeer)
+        verified = parse_card_file(msgspec.json.encode(wanted.card))
+        origin = verified.card.origin
+        given = parse_fingerprint(wanted.fingerprint) if wanted.fingerprint is not None else None
+        if given is not None and given != verified.fingerprint:
+            raise FingerprintMismatch(f"the fingerprint is not that of the card of {origin}; nothing was kept")
+        check_file(wanted.ca_file)
+        by = who_asks(request)
+
+        async def operation(tx: Transaction) -> PeerRow:
+            row = await show_card(tx, services, verified, wanted.ca_file)
+            if given is None or (row.state == Trust.VERIFIED and row.fingerprint == given):
+                return row
+            return await confirm(tx, services, origin, Confirmation(given, "fingerprint", by))
+
+        row = await services.store.write(operation)
+        services.log.info("peer added", peer=origin, state=row.state)
+        return json_response(self.changed(row), 201)
+
+    def changed(self, row: PeerRow) -> dict[str, Any]:
+        """After a peer's standing has changed: forget what was believed, and try what waits."""
+        self._continuity.forget(row.origin)
+        if row.state == Trust.VERIFIED:
+            self._dispatcher.heard_from(f"peer:{row.origin}")
+            self._dispatcher.wake(f"peer:{row.origin}")
+        self._services.changes.notify()
+        return self.describe(row)
+
+    async def _number(self, request: web.Request) -> web.Response:
+        row = await self._services.store.read(lambda tx: peer(tx, request.match_info["origin"]))
+        shown = row.candidate or row.fingerprint
+        number = await asyncio.to_thread(compare_number, self.own_fingerprint(), shown)
+        return json_response({"origin": row.origin, "trust": row.state, "fingerprint": shown, "number": number})
+
+    async def _verify(self, request: web.Request) -> web.Response:
+        services = self._services
+        origin = request.match_info["origin"]
+        wanted = await body_of(request, VerifyPeer)
+        row = await services.store.read(lambda tx: peer(tx, origin))
+        shown = row.candidate or row.fingerprint
+        if wanted.number is not None:
+            try:
+                given = parse_number(wanted.number)
+            except ValueError as error:
+                raise RequestInvalid(str(error)) from None
+            if given != await asyncio.to_thread(compare_number, self.own_fingerprint(), shown):
+                raise FingerprintMismatch(f"the number is not the one of this node and {origin}; it stays {row.state}")
+            confirmation = Confirmation(shown, "number", who_asks(request))
+        elif wanted.fingerprint is not None:
+            confirmation = Confirmation(parse_fingerprint(wanted.fingerprint), "fingerprint", who_asks(request))
+        else:
+            raise RequestInvalid("a number or a fingerprint is needed")
+        row = await services.store.write(lambda tx: confirm(tx, services, origin, confirmation))
+        services.log.info("peer verified" if row.state == Trust.VERIFIED else "peer confirmed by one", peer=origin)
+        return json_response(self.changed(row))
+
+    async def _suspend(self, request: web.Request) -> web.Response:
+        return json_response(await self._move(request.match_info["origin"], Standing.suspend))
+
+    async def _move(self, origin: str, step: Callable[[Standing], Standing]) -> dict[str, Any]:
+        row = await self._services.store.write(lambda tx: move(tx, origin, step))
+        self._services.log.info("peer moved", peer=origin, state=row.state)
+        return self.changed(row)
+
+    async def _remove(self, request: web.Request) -> web.Response:
+        origin = request.match_info["origin"]
+        await self._services.store.write(lambda tx: remove_peer(tx, origin))
+        self._continuity.forget(origin)
+        self._services.log.info("peer removed", peer=origin)
+        return json_response({"origin": origin, "removed": True})

@@ -1,0 +1,37 @@
+"""Request bodies of the local API: strict structs, refused with a path."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+
+from exchange.node.errors import RequestInvalid
+
+T = TypeVar("T")
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of every request body."""
+
+
+async def body_of(request: web.Request, kind: type[T]) -> T:
+    """Read a request's body.
+
+    Raises:
+        RequestInvalid: it does not fit; the message names the path and no content.
+    """
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise RequestInvalid(f"the request does not fit: {str(error).split(' - at ')[-1]}") from None
+
+
+def check_file(path: str | None) -> None:
+    """Check that a file which a request names is on the node's machine.
+
+    Raises:
+        RequestInvalid: it is not.
+    """
+    if path is not None and not Path(path).is_file():
+        raise RequestInvalid("the CA file does not exist on the node's machine")
