@@ -77,7 +77,6 @@ from exchange.store.transaction import LogEntry, Operation, Transaction
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
 _content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
-_content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,21 +480,6 @@ class Inbound:
             message=number,
         )
         await enqueue(tx, [delivery])
-
-
-def _check_content(plaintext: Plaintext) -> None:
-    """Check that a section is a map that JSON holds as it is: one that no webhook could carry would block its lane.
-
-    Raises:
-        ItemRefused: it is not.
-    """
-    try:
-        content = _content_decoder.decode(plaintext.reveal())
-        sound = bool(msgspec.json.decode(msgspec.json.encode(content)) == content)
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
-        sound = False
-    if not sound:
-        raise ItemRefused("section-wrong", "a section's content is not well formed")
 
 
 def _check_content(plaintext: Plaintext) -> None:
