@@ -5,9 +5,10 @@ from typing import Final
 
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.errors import CryptoError
-from exchange.crypto.names import Origin
+from exchange.crypto.names import LeafHash, Origin
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.secret import Secret
+from exchange.crypto.statement import leaf_hash
 from exchange.node.cards import peer_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.continuity import Continuity
@@ -90,7 +91,7 @@ class Outbound:
             data = open_reply(reply_secret, answer.body)
         except CryptoError as error:
             raise NotNow(f"the reply of {origin} does not hold: {error}") from None
-        outcome = await self._take_reply(row, card, sent, data)
+        outcome = await self._take_reply(row, card, payload, sent, data)
         outcome.again += left
         return outcome
 
@@ -135,7 +136,9 @@ class Outbound:
         payload, count, _ = await services.store.read(collect)
         return payload, rows[:count], rows[count:]
 
-    async def _take_reply(self, row: PeerRow, card: Card, sent: list[Delivery], data: bytes) -> Outcome:
+    async def _take_reply(
+        self, row: PeerRow, card: Card, payload: EnvelopePayload, sent: list[Delivery], data: bytes
+    ) -> Outcome:
         services = self._services
         outcome = Outcome()
         try:
@@ -149,7 +152,10 @@ class Outbound:
         heads: list[Operation[None]] = []
         receipts: list[tuple[Delivery, Receipt, VerifiedStatement, ProvenStatement]] = []
         try:
-            for delivery, result in zip(sent, reply.results, strict=True):
+            for delivery, item, result in zip(sent, payload.items, reply.results, strict=True):
+                leaf = leaf_hash(item.statement)
+                if result.leaf_hash != leaf:
+                    raise NotNow(f"{row.origin} answered for another statement than the one that it was sent")
                 if result.problem is not None:
                     outcome.held.append((delivery, f"refused by {row.origin}: {result.problem.code}"))
                 elif delivery.kind != MANIFEST:
@@ -157,7 +163,7 @@ class Outbound:
                 elif result.receipt is None:
                     raise NotNow(f"{row.origin} accepted a message without a receipt")
                 else:
-                    verified, receipt = self._check_receipt(row, card, result.receipt)
+                    verified, receipt = self._check_receipt(row, card, leaf, result.receipt)
                     heads += await self._continuity.follow(
                         verified.checkpoint,
                         reply.consistency,
@@ -181,7 +187,9 @@ class Outbound:
         services.changes.notify()
         return outcome
 
-    def _check_receipt(self, row: PeerRow, card: Card, item: ProvenStatement) -> tuple[VerifiedStatement, Receipt]:
+    def _check_receipt(
+        self, row: PeerRow, card: Card, leaf: LeafHash, item: ProvenStatement
+    ) -> tuple[VerifiedStatement, Receipt]:
         verified = verify_statement(
             item.statement, item.proof, Origin(row.origin), card_keys(card), self._services.checkpoints
         )
@@ -190,4 +198,7 @@ class Outbound:
         receipt = decode_wire(receipt_decoder, verified.statement.body)
         if receipt.rung is not Rung.RECEIVED:
             raise ItemRefused("receipt-missing", "the receipt is not of the rung received")
+        if receipt.leaf_hash != leaf:
+            # An old receipt of another message must not end this one's delivery.
+            raise ItemRefused("receipt-hash", "the receipt is for another message")
         return verified, receipt

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.handmade import Borough
-from tests.node.pair import ENFIELD, Clock, Node, Pair, log_lines, running, running_pair
+from tests.node.handmade import Borough, Desk
+from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, Pair, log_lines, running, running_pair
 
 
 @pytest.fixture
@@ -30,6 +30,13 @@ async def enfield(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIter
 
 
 @pytest.fixture
+async def hackney(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIterator[Node]:
+    """Another node that runs by itself."""
+    async with running(tmp_path / "hackney", HACKNEY, "exchange.hackney.example", clock) as node:
+        yield node
+
+
+@pytest.fixture
 async def pair(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIterator[Pair]:
     """Two nodes that have verified each other."""
     async with running_pair(tmp_path, clock) as nodes:
@@ -40,3 +47,11 @@ async def pair(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIterato
 def camden(clock: Clock) -> Borough:
     """A borough made by hand, which nobody has registered yet."""
     return Borough("exchange.camden.example", "E09000007", clock)
+
+
+@pytest.fixture
+async def desk(camden: Borough) -> AsyncIterator[Desk]:
+    """The borough made by hand, listening."""
+    answers = Desk(camden)
+    async with camden.listening(answers.answer):
+        yield answers

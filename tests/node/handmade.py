@@ -257,7 +257,7 @@ class Borough:
         )
 
     @asynccontextmanager
-    async def listening(self, envelopes: Answer) -> AsyncIterator[None]:
+    async def listening(self, envelopes: Answer, port: int = 0) -> AsyncIterator[None]:
         """Listen as a node does; `envelopes` answers what is posted. Cards made from now on name the place."""
 
         async def consistency(request: web.Request) -> web.Response:
@@ -273,13 +273,57 @@ class Borough:
         application.router.add_get("/v1/log/consistency", consistency)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield
         finally:
             self.url = NOBODY_LISTENS
             await runner.cleanup()
+
+
+Bend = Callable[["Desk", EnvelopePayload], web.StreamResponse | None]
+
+
+class Desk:
+    """Answers a node's envelopes as a node does; those with messages as `bend` says, where it says anything."""
+
+    def __init__(self, borough: Borough) -> None:
+        self.borough = borough
+        self.bend: Bend | None = None
+        #: Envelopes with messages, as they came in.
+        self.opened: list[EnvelopePayload] = []
+        #: The ids of messages that were answered with a receipt.
+        self.received: list[str] = []
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a POST."""
+        opened = self.borough.open(await request.read())
+        if any(is_manifest(item) for item in opened.items):
+            self.opened.append(opened)
+            bent = self.bend(self, opened) if self.bend is not None else None
+            if bent is not None:
+                return bent
+        return self.borough.reply(opened, self.results(opened))
+
+    def results(self, opened: EnvelopePayload) -> list[Result]:
+        """A result for each item: a receipt for each message, proven against one head."""
+        receipts = {item.statement: self.borough.sign_receipt(item) for item in opened.items if is_manifest(item)}
+        self.received += [message_id(item) for item in opened.items if is_manifest(item)]
+        latest = dict(zip(receipts, self.borough.latest(*receipts.values()), strict=True))
+        return [
+            Result(leaf_hash=leaf_hash(item.statement), receipt=latest.get(item.statement)) for item in opened.items
+        ]
+
+
+def is_manifest(item: ProvenStatement) -> bool:
+    """Whether a statement is a manifest."""
+    return parse_statement(item.statement).type == MANIFEST
+
+
+def message_id(item: ProvenStatement) -> str:
+    """The id of the message that a manifest describes."""
+    return decode_wire(manifest_decoder, parse_statement(item.statement).body).message_id
 
 
 def seal_to(card: Card, payload: bytes, recipient: str | None = None) -> bytes:

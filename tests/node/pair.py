@@ -5,6 +5,7 @@ import base64
 import dataclasses
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 NOW_MS = 1_795_449_600_000  # 2026-11-23 16:00 UTC
 DEADLINE_S = 30.0
+EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 HACKNEY, ENFIELD = "E09000012", "E09000010"
 #: What a node changes by itself while it goes on trying to reach those who do not listen.
 RESTLESS = frozenset({"lanes", "outbox"})
@@ -55,12 +57,19 @@ agency_timeout_s = 5
 
 @dataclass
 class Clock:
-    """Time that only a test moves."""
+    """Time that only a test moves, until it lets it run: what waits for a time would else wait for ever."""
 
     now_ms: int = NOW_MS
+    _running_since: float | None = None
 
     def __call__(self) -> int:
-        return self.now_ms
+        if self._running_since is None:
+            return self.now_ms
+        return self.now_ms + round((time.monotonic() - self._running_since) * 1000)
+
+    def run(self) -> None:
+        """Let time run."""
+        self._running_since = time.monotonic()
 
 
 async def until(what: str, condition: Callable[[], Awaitable[T]], deadline_s: float = DEADLINE_S) -> T:
@@ -73,6 +82,13 @@ async def until(what: str, condition: Callable[[], Awaitable[T]], deadline_s: fl
             assert not waiting.expired(), f"after {deadline_s:g} seconds still waiting until {what}"
             raise
     return found
+
+
+def form(to_area: str, from_area: str = HACKNEY) -> bytes:
+    """The case study, from one area to another."""
+    document = json.loads((EXAMPLES / "case-study-j.json").read_bytes())
+    document["referral"] |= {"from_area": from_area, "to_area": to_area}
+    return json.dumps(document).encode()
 
 
 @contextmanager
@@ -144,6 +160,25 @@ class Node:
             "POST", "/v1/peers", body | ({"fingerprint": fingerprint} if verified else {})
         )
         assert status == 201, document
+
+    async def send(self, to_area: str) -> str:
+        """Send the case study to an area; return the message's id."""
+        status, document = await self.local("POST", f"/v1/messages/to/{to_area}", data=form(to_area))
+        assert status == 201, document
+        return str(document["id"])
+
+    async def status(self, message_id: str) -> Any:
+        """What the node says of a message."""
+        return (await self.local("GET", f"/v1/messages/{message_id}"))[1]
+
+    async def reached(self, message_id: str, rung: str) -> Any:
+        """Wait until all sections of a message have reached a rung."""
+
+        async def reached() -> Any:
+            _, document = await self.local("GET", f"/v1/messages/{message_id}?wait={rung}&timeout_s=1")
+            return document if document["reached"] else None
+
+        return await until(f"{message_id} is {rung}", reached)
 
     async def trust(self, origin: str) -> str:
         """What this node thinks of a peer."""
