@@ -78,7 +78,7 @@ class Outbound:
         payload, sent, left = await self._payload(origin, rows, reply_secret)
         envelope = seal_envelope(encode_wire(payload), Origin(origin), key)
         answer = await self._client.post_envelope(row, card, envelope)
-        if answer.status == 413:
+        if answer.status == 413 and len(sent) == 1:
             return Outcome(again=left, held=[(delivery, "the peer finds it too large") for delivery in sent])
         if answer.status != 200:
             reason = (

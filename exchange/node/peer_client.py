@@ -73,7 +73,7 @@ class PeerClient:
         """
         path = f"/v1/log/consistency?first={first}&second={second}"
         answer = await self._request(row, peer_card(row), "GET", path, None)
-        if answer.status == 404:
+        if answer.status == 404 and answer.code == "not-found":
             # A log that never had that size cannot extend what was seen of it: an empty proof shows so.
             return []
         if answer.status != 200:
@@ -102,7 +102,8 @@ class PeerClient:
                 code = ""
                 if answer.status != 200 and answer.content_type == "application/problem+json":
                     code = _problem_code(data)
-                return PeerAnswer(answer.status, data, code, float(retry_after) if retry_after.isdigit() else 0.0)
+                seconds = retry_after.isascii() and retry_after.isdigit()
+                return PeerAnswer(answer.status, data, code, float(retry_after) if seconds else 0.0)
         except TimeoutError:
             raise NotNow(f"{row.origin} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
