@@ -67,11 +67,12 @@ from exchange.store.messages import (
     add_receipt,
     add_rung_events,
     find_message,
+    has_alarm,
     raise_rung,
     set_received_position,
 )
 from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
-from exchange.store.peers import PeerRow, peer, set_peer_card
+from exchange.store.peers import PeerRow, peer, peer_head, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
 
 _AHEAD: Final = timedelta(minutes=5)
@@ -86,6 +87,13 @@ class Answer:
     body: bytes
     origin: str
     lanes: frozenset[str]
+
+
+class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an alarm keeps, sealed: the checkpoint that was held of a peer, and what the peer then showed."""
+
+    held: str
+    shown: bytes
 
 
 class Inbound:
@@ -151,7 +159,7 @@ class Inbound:
         except ItemRefused as error:
             return self._refuse(row, error.refusal, str(error))
         except Conflict as error:
-            await self._alarm("conflict", row.origin, str(error), None)
+            await self._conflict(row.origin, str(error))
             return self._refuse(row, error.code, str(error))
 
     def _refuse(self, row: PeerRow, code: str, detail: str) -> ProblemDetails:
@@ -167,7 +175,8 @@ class Inbound:
             key = services.keyring.sealing.get(envelope_key_id(data))
             if key is None:
                 raise Unacceptable("the envelope is for a sealing key that is not here")
-            payload = decode_wire(envelope_decoder, open_envelope(data, services.configuration.origin, key))
+            opened = open_envelope(data, services.configuration.origin, key)
+            payload = decode_wire(envelope_decoder, opened)
             row = await services.store.read(lambda tx: peer(tx, payload.sender))
             if row.state != "verified":
                 raise Unacceptable(f"the peer is {row.state}")
@@ -186,26 +195,43 @@ class Inbound:
                     checkpoint, payload.consistency, lambda first, second: self._fetch_proof(row, first, second)
                 )
             except ForkDetected as error:
-                await self.quarantine(row.origin, str(error), data)
+                await self.quarantine(row.origin, str(error), opened)
                 raise Unacceptable("fork") from None
         return payload, row, verified, heads
 
-    async def quarantine(self, origin: str, detail: str, evidence: bytes | None) -> None:
-        """Stop hearing and sending to a peer, keep what it sent, and tell the admins."""
+    async def quarantine(self, origin: str, detail: str, shown: bytes) -> None:
+        """Stop hearing and sending to a peer, and tell the admins.
+
+        The evidence is what it has now shown, opened, since sealing keys do not last, and the checkpoint that this
+        contradicts; both bear its signatures.
+        """
+        services = self._services
 
         async def operation(tx: Transaction) -> None:
             await move(tx, origin, Standing.fork)
+            head = await peer_head(tx, origin)
+            evidence = Evidence(held=head.checkpoint if head else "", shown=shown)
+            sealed = seal_at_rest(services.keyring.store_key, context("evidence"), encode_wire(evidence))
+            await add_alarm(tx, "fork", origin, detail, services.now_ms(), sealed)
 
-        await self._services.store.write(operation)
-        await self._alarm("fork", origin, detail, evidence)
+        await services.store.write(operation)
+        self._tell("fork", origin, detail)
 
-    async def _alarm(self, kind: str, origin: str, detail: str, evidence: bytes | None) -> None:
+    async def _conflict(self, origin: str, detail: str) -> None:
         services = self._services
-        sealed = seal_at_rest(services.keyring.store_key, context("evidence"), evidence) if evidence else None
         now_ms = services.now_ms()
-        await services.store.write(lambda tx: add_alarm(tx, kind, origin, detail, now_ms, sealed))
-        services.counters.add(f"alarms_{kind}")
-        services.log.error("alarm", code=kind, peer=origin, reason=detail)
+
+        async def operation(tx: Transaction) -> None:
+            # Once for a message: whoever sends the same conflict again and again must not fill the store.
+            if not await has_alarm(tx, "conflict", origin, detail):
+                await add_alarm(tx, "conflict", origin, detail, now_ms)
+
+        await services.store.write(operation)
+        self._tell("conflict", origin, detail)
+
+    def _tell(self, kind: str, origin: str, detail: str) -> None:
+        self._services.counters.add(f"alarms_{kind}")
+        self._services.log.error("alarm", code=kind, peer=origin, reason=detail)
 
     async def _take(
         self,

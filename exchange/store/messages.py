@@ -187,6 +187,15 @@ _add_alarm = Sql(
         evidence=bindparam("evidence"),
     )
 )
+_alarm = Sql(
+    select(alarms.c.number)
+    .where(
+        alarms.c.kind == bindparam("kind"),
+        alarms.c.origin == bindparam("origin"),
+        alarms.c.detail == bindparam("detail"),
+    )
+    .limit(1)
+)
 _alarms = Sql(
     select(alarms.c.at_ms, alarms.c.kind, alarms.c.origin, alarms.c.detail)
     .order_by(alarms.c.number.desc())
@@ -379,6 +388,11 @@ async def add_alarm(
     await tx.execute(
         _add_alarm, {"at_ms": now_ms, "kind": kind, "origin": origin, "detail": detail, "evidence": evidence}
     )
+
+
+async def has_alarm(tx: Transaction, kind: str, origin: str, detail: str) -> bool:
+    """Whether the admins were told that already; the list is short."""
+    return await tx.fetch_one(_alarm, {"kind": kind, "origin": origin, "detail": detail}) is not None
 
 
 async def list_alarms(tx: Transaction, most: int) -> list[tuple[int, str, str, str]]:

@@ -41,6 +41,7 @@ class PeerHead:
 
     size: int
     root: bytes
+    checkpoint: str
 
 
 _COLUMNS = (
@@ -76,7 +77,7 @@ _remove = Sql(delete(peers).where(peers.c.origin == bindparam("origin")))
 _remove_head = Sql(delete(peer_heads).where(peer_heads.c.origin == bindparam("origin")))
 _pending = Sql(select(outbox.c.number).where(outbox.c.lane == bindparam("lane"), outbox.c.kind == "manifest").limit(1))
 _heads = Sql(
-    select(peer_heads.c.size, peer_heads.c.root)
+    select(peer_heads.c.size, peer_heads.c.root, peer_heads.c.checkpoint)
     .where(peer_heads.c.origin == bindparam("origin"))
     .order_by(peer_heads.c.size.desc())
     .limit(1)
@@ -162,7 +163,7 @@ async def remove_peer(tx: Transaction, origin: str) -> None:
 async def peer_head(tx: Transaction, origin: str) -> PeerHead | None:
     """The last verified checkpoint of a peer's log."""
     row = await tx.fetch_one(_heads, {"origin": origin})
-    return PeerHead(int(row[0]), bytes(row[1])) if row else None
+    return PeerHead(int(row[0]), bytes(row[1]), str(row[2])) if row else None
 
 
 async def keep_peer_head(tx: Transaction, origin: str, size: int, root: bytes, checkpoint: str, now_ms: int) -> None:

@@ -257,10 +257,14 @@ class Borough:
         )
 
     @asynccontextmanager
-    async def listening(self, envelopes: Answer, port: int = 0) -> AsyncIterator[None]:
+    async def listening(
+        self, envelopes: Answer, port: int = 0, consistency: Answer | None = None
+    ) -> AsyncIterator[None]:
         """Listen as a node does; `envelopes` answers what is posted. Cards made from now on name the place."""
 
-        async def consistency(request: web.Request) -> web.Response:
+        async def prove(request: web.Request) -> web.StreamResponse:
+            if consistency is not None:
+                return await consistency(request)
             first, second = int(request.query["first"]), int(request.query["second"])
             if second > len(self.statements):
                 body = msgspec.json.encode({"code": "not-found"})
@@ -270,7 +274,7 @@ class Borough:
 
         application = web.Application(client_max_size=2**24)
         application.router.add_post("/v1/envelopes", envelopes)
-        application.router.add_get("/v1/log/consistency", consistency)
+        application.router.add_get("/v1/log/consistency", prove)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()

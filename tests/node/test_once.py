@@ -128,6 +128,18 @@ async def test_one_id_for_two_messages_is_a_conflict_and_an_alarm(
     assert read_reply(body).results[0].receipt is not None
 
 
+async def test_the_same_conflict_again_is_counted_and_told_but_kept_once(enfield: Node, camden: Borough) -> None:
+    await enfield.know(camden)
+    card = await enfield.card()
+    first = camden.message(card)
+    await enfield.post(camden.envelope(card, [camden.sign_manifest(first)], first.ciphertexts))
+    for _ in range(3):
+        other = camden.message(card, message_id=first.manifest.message_id)
+        await enfield.post(camden.envelope(card, [camden.sign_manifest(other)], other.ciphertexts))
+    assert len(await enfield.alarms(camden.origin)) == 1
+    assert enfield.count("alarms_conflict") == 3
+
+
 async def test_a_conflict_costs_a_peer_nothing_else(enfield: Node, camden: Borough) -> None:
     await enfield.know(camden)
     card = await enfield.card()
