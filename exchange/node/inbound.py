@@ -22,6 +22,7 @@ from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.rest import seal_at_rest
 from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
+from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
 from exchange.node.cards import peer_card, verify_card
 from exchange.node.compose import keep_secrets
@@ -295,6 +296,10 @@ class Inbound:
                 raise ItemRefused("receipt-unknown", "this node has sent you no such message")
             if message.leaf_hash != receipt.leaf_hash:
                 raise ItemRefused("receipt-hash", "the receipt is for another content of that message")
+            pairs = [(placement.section, placement.agency) for placement in receipt.placements]
+            manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
+            if not {(entry.name, kind) for entry in manifest.sections for kind in entry.readers}.issuperset(pairs):
+                raise ItemRefused("receipt-placements", "the receipt names a section or agency that was not sent to")
             now_ms = services.now_ms()
             rung, at_ms = receipt.rung.value, milliseconds(receipt.at)
             new = await add_receipt(
@@ -305,7 +310,6 @@ class Inbound:
             if receipt.rung is Rung.RECEIVED:
                 await add_event(tx, message.number, rung, now_ms, detail=origin)
             elif rung in LADDER:
-                pairs = [(placement.section, placement.agency) for placement in receipt.placements]
                 await raise_rung(tx, message.number, rung, pairs, at_ms)
                 await add_rung_events(tx, message.number, rung, pairs, now_ms)
 

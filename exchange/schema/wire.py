@@ -60,12 +60,21 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The base of all that crosses: frozen, named fields, nothing unknown."""
 
 
+def _check_times(*moments: datetime) -> None:
+    # At the very ends of the calendar a time that is moved or rounded a little is no time any more.
+    if any(moment.utcoffset() or not 1970 <= moment.year <= 9998 for moment in moments):
+        raise ValueError("times are in UTC and between 1970 and 9998")
+
+
 class CardSealingKey(Wire, frozen=True):
     """An HPKE X-Wing public key of the node and the time in which senders may use it."""
 
     key: SealingKeyBytes
     not_before: Moment
     not_after: Moment
+
+    def __post_init__(self) -> None:
+        _check_times(self.not_before, self.not_after)
 
 
 class CardAgency(Wire, frozen=True):
@@ -90,6 +99,9 @@ class Card(Wire, frozen=True):
     sealing_keys: Annotated[tuple[CardSealingKey, ...], Meta(min_length=1, max_length=8)]
     agencies: Annotated[tuple[CardAgency, ...], Meta(max_length=64)]
     tls_spki_sha256: Annotated[tuple[HashBytes, ...], Meta(max_length=4)] = ()
+
+    def __post_init__(self) -> None:
+        _check_times(self.issued_at, self.expires_at)
 
 
 class SectionEntry(Wire, frozen=True):
@@ -128,6 +140,9 @@ class Manifest(Wire, frozen=True):
     parcels: Annotated[tuple[ParcelEntry, ...], Meta(min_length=1, max_length=65)]
     supersedes: MessageText | None = None
 
+    def __post_init__(self) -> None:
+        _check_times(self.created_at, self.expires_at)
+
 
 class Placement(Wire, frozen=True):
     """One section at one agency kind: what a rung is said of."""
@@ -152,6 +167,9 @@ class Receipt(Wire, frozen=True):
     placements: Annotated[tuple[Placement, ...], Meta(max_length=4096)] = ()
     holder: Annotated[str, Meta(max_length=200)] | None = None
     reason: Annotated[str, Meta(max_length=1000)] | None = None
+
+    def __post_init__(self) -> None:
+        _check_times(self.at)
 
 
 class ProvenStatement(Wire, frozen=True):
