@@ -306,18 +306,24 @@ async def keep_lane(tx: Transaction, row: LaneRow) -> None:
         )
 
 
-_card_waits = Sql(select(outbox.c.number).where(outbox.c.lane == bindparam("lane"), outbox.c.kind == CARD).limit(1))
+#: Only a card that nobody has in hand: one that is on its way ends with its row, and a newer one must not end with it.
+_card_waits = Sql(
+    select(outbox.c.number)
+    .where(outbox.c.lane == bindparam("lane"), outbox.c.kind == CARD, outbox.c.lease_until_ms <= bindparam("now_ms"))
+    .limit(1)
+)
 _replace_card = Sql(
     update(outbox)
-    .where(outbox.c.lane == bindparam("key"), outbox.c.kind == CARD)
-    .values(position=bindparam("new_position"), state="due", reason=None)
+    .where(outbox.c.lane == bindparam("key"), outbox.c.kind == CARD, outbox.c.lease_until_ms <= bindparam("now_ms"))
+    .values(position=bindparam("new_position"), state="due", reason=None, deadline_ms=bindparam("new_deadline_ms"))
 )
 
 
 async def enqueue_card(tx: Transaction, lane: str, position: int, now_ms: int, deadline_ms: int) -> None:
     """Queue the node's card for a peer, in place of an older one that still waits."""
-    if await tx.fetch_one(_card_waits, {"lane": lane}) is not None:
-        await tx.execute(_replace_card, {"key": lane, "new_position": position})
+    if await tx.fetch_one(_card_waits, {"lane": lane, "now_ms": now_ms}) is not None:
+        newer = {"new_position": position, "new_deadline_ms": deadline_ms}
+        await tx.execute(_replace_card, {"key": lane, "now_ms": now_ms, **newer})
         return
     await enqueue(
         tx, [new_delivery(lane, CARD, now_ms=now_ms, deadline_ms=deadline_ms, urgent=True, position=position)]
