@@ -31,7 +31,7 @@ from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
 from exchange.node.problems import json_response, problem, problem_of
 from exchange.node.reading import describe_message, list_direction, receipts_document, timeline_document
-from exchange.node.requests import Request, body_of, check_file
+from exchange.node.requests import WHO, Request, body_of, check_file
 from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
 from exchange.node.webhook import new_secret
@@ -119,7 +119,7 @@ class LocalApi:
         name = await self._services.store.read(lambda tx: token_name(tx, digest, now_ms))
         if scheme.lower() != "bearer" or name is None:
             return problem(401, "token-needed", "a valid bearer token is needed", "Make one with `exchange token new`.")
-        request["who"] = name
+        request[WHO] = name
         return await handler(request)
 
     async def _health(self, _: web.Request) -> web.Response:

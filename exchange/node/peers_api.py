@@ -19,7 +19,7 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
 from exchange.node.peering import Confirmation, confirm, move, show_card
 from exchange.node.problems import json_response
-from exchange.node.requests import Request, body_of, check_file
+from exchange.node.requests import WHO, Request, body_of, check_file
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
 from exchange.store.peers import PeerRow, all_peers, peer, remove_peer
@@ -44,8 +44,8 @@ class VerifyPeer(Request, frozen=True):
 
 def who_asks(request: web.Request) -> str:
     """The person behind a request: the token's name, or the account at the other end of the Unix socket."""
-    if "who" in request:
-        return str(request["who"])
+    if WHO in request:
+        return request[WHO]
     transport = request.transport
     connection = transport.get_extra_info("socket") if transport is not None else None
     if connection is None or connection.family != socket.AF_UNIX:

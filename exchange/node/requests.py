@@ -1,7 +1,7 @@
 """Request bodies of the local API: strict structs, refused with a path."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -9,6 +9,9 @@ from aiohttp import web
 from exchange.node.errors import RequestInvalid
 
 T = TypeVar("T")
+
+#: The name of the token by which a request came; none over the Unix socket.
+WHO: Final = web.RequestKey("who", str)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

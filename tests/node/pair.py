@@ -5,6 +5,7 @@ import base64
 import dataclasses
 import io
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -26,7 +27,6 @@ from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.services import Services
 from exchange.schema.wire import Card, ProvenStatement
 from tests.node.handmade import Borough, read_card
-from tests.processes.ports import free_port
 
 T = TypeVar("T")
 
@@ -212,18 +212,34 @@ def card_file(card: ProvenStatement) -> dict[str, str]:
     return {"statement": base64.b64encode(card.statement).decode(), "proof": card.proof}
 
 
-def configure(directory: Path, area: str, origin: str) -> Configuration:
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else is given for as long as it lasts, and that a server may nevertheless listen on."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def configure(directory: Path, area: str, origin: str, ports: tuple[int, int] = (7400, 7480)) -> Configuration:
     """A node's configuration in a directory of its own."""
     directory.mkdir(parents=True)
     path = directory / "exchange.toml"
-    path.write_text(_CONFIGURATION.format(origin=origin, area=area, port=free_port(), local_port=free_port()))
+    path.write_text(_CONFIGURATION.format(origin=origin, area=area, port=ports[0], local_port=ports[1]))
     return load_configuration(path)
 
 
 @asynccontextmanager
 async def running(directory: Path, area: str, origin: str, clock: Clock) -> AsyncIterator[Node]:
     """Run a node in a directory of its own."""
-    configuration = configure(directory, area, origin)
+    with reserved_port() as port, reserved_port() as local_port:
+        configuration = configure(directory, area, origin, (port, local_port))
+        async with _serving(configuration, clock) as node:
+            yield node
+
+
+@asynccontextmanager
+async def _serving(configuration: Configuration, clock: Clock) -> AsyncIterator[Node]:
     keyring = Keyring(configuration.origin, SigningKeys.generate(), StoreKey.random())
     async with AsyncExitStack() as stack:
         services = dataclasses.replace(await open_services(stack, configuration, keyring), now_ms=clock)
