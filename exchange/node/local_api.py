@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
+import structlog
 from aiohttp import web
 from msgspec import Meta
 
@@ -114,7 +115,8 @@ class LocalApi:
     @web.middleware
     async def _token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        digest = hashlib.sha256(token.encode()).digest()
+        # A header may hold any bytes, and all that is not a token is refused alike.
+        digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         now_ms = self._services.now_ms()
         name = await self._services.store.read(lambda tx: token_name(tx, digest, now_ms))
         if scheme.lower() != "bearer" or name is None:
@@ -172,8 +174,12 @@ class LocalApi:
         if wanted.kind not in services.catalogue.kinds():
             kinds = ", ".join(sorted(services.catalogue.kinds()))
             raise RequestInvalid(f"there is no agency kind {wanted.kind!r}; the catalogue has {kinds}")
-        url = urlsplit(wanted.url)
-        if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
+        try:
+            url = urlsplit(wanted.url)
+            _ = url.port
+        except ValueError:
+            raise RequestInvalid("the URL cannot be read") from None
+        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.fragment:
             raise RequestInvalid("the URL must be http:// or https://, with a host and without a user or fragment")
         if url.scheme == "http" and not wanted.networks:
             raise RequestInvalid("http:// is only for networks that you name with --allow-network; use https://")
@@ -326,3 +332,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem_of(error)
     except web.HTTPException as error:
         return problem(error.status, error.reason.lower().replace(" ", "-"), error.reason)
+    except (web.RequestPayloadError, ConnectionError):
+        return problem(400, "incomplete", "the request ended before its end")
+    except Exception as error:  # noqa: BLE001 - the root of a request: an error's text may hold what was sent
+        structlog.get_logger().error("request failed", error=type(error).__name__)
+        return problem(500, "internal", "internal error", "The node's log names the kind of error.")

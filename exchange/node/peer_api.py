@@ -1,5 +1,6 @@
 """The public listener: what peers may ask. It says nothing to an unproven sender but `unacceptable`."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -19,8 +20,15 @@ from exchange.store.log import consistency_between, latest_head
 class PeerApi:
     """The handlers of the peer API."""
 
-    def __init__(self, services: Services, inbound: Inbound, accepted: Callable[[str, frozenset[str]], None]) -> None:
+    def __init__(
+        self,
+        services: Services,
+        inbound: Inbound,
+        accepted: Callable[[str, frozenset[str]], None],
+        body_timeout_s: float = 60.0,
+    ) -> None:
         self._services = services
+        self._body_timeout_s = body_timeout_s
         self._inbound = inbound
         self._accepted = accepted
 
@@ -53,13 +61,23 @@ class PeerApi:
         except (NotNow, StoreUnavailable) as error:
             self._services.log.warning("not now", reason=str(error))
             return problem(503, "try-later", "try again later")
+        except (web.RequestPayloadError, ConnectionError):
+            return problem(400, "incomplete", "the request ended before its end")
+        except TimeoutError:
+            return problem(408, "too-slow", "the request took too long")
+        except Exception as error:  # noqa: BLE001 - the root of a request: what went wrong is not for the sender
+            self._services.log.error("request failed", error=type(error).__name__)
+            return problem(500, "internal", "internal error")
 
     async def _envelopes(self, request: web.Request) -> web.Response:
-        if request.content_type != ENVELOPE_TYPE:
-            return problem(415, "unsupported-media-type", f"send {ENVELOPE_TYPE}")
+        if request.content_type != ENVELOPE_TYPE or "content-encoding" in request.headers:
+            # Sealed bytes do not get smaller; what does is meant to get larger here.
+            return problem(415, "unsupported-media-type", f"send {ENVELOPE_TYPE}, not compressed")
         if (request.content_length or 0) > MAX_ENVELOPE_BYTES:
             return problem(413, "too-large", "an envelope is 16 MiB at most")
-        answer = await self._inbound.accept(await request.read())
+        async with asyncio.timeout(self._body_timeout_s):
+            envelope = await request.read()
+        answer = await self._inbound.accept(envelope)
         self._accepted(answer.origin, answer.lanes)
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
 

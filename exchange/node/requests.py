@@ -26,6 +26,8 @@ async def body_of(request: web.Request, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(await request.read(), type=kind)
+    except RecursionError:
+        raise RequestInvalid("the request does not fit: it is too deep") from None
     except (msgspec.DecodeError, ValueError) as error:
         raise RequestInvalid(f"the request does not fit: {str(error).split(' - at ')[-1]}") from None
 
