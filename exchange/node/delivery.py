@@ -31,7 +31,6 @@ from exchange.store.outbox import (
 from exchange.store.transaction import Transaction
 
 _LEASE_MS: Final = 120_000
-_POLL_S: Final = 20.0
 
 
 @dataclass(slots=True)
@@ -52,9 +51,10 @@ Perform = Callable[[str, list[Delivery]], Awaitable[Outcome]]
 class Dispatcher:
     """Runs the lanes."""
 
-    def __init__(self, services: Services, perform: Mapping[str, Perform]) -> None:
+    def __init__(self, services: Services, perform: Mapping[str, Perform], poll_s: float = 20.0) -> None:
         table = services.configuration.tables.delivery
         self._services = services
+        self._poll_s = poll_s
         self._perform = perform
         self._backoff = Backoff(table.backoff_base_s, table.backoff_cap_s)
         self._events: dict[str, asyncio.Event] = {}
@@ -68,12 +68,23 @@ class Dispatcher:
         async with asyncio.TaskGroup() as group:
             self._group = group
             await self._services.store.write(end_all_leases)
-            for lane in await self._services.store.read(due_lanes):
-                self.wake(lane)
-            await stop.wait()
+            while not stop.is_set():
+                await self._start_lanes()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll_s):
+                        await stop.wait()
             self._stopping = True
             for event in self._events.values():
                 event.set()
+
+    async def _start_lanes(self) -> None:
+        """Start the lanes that nobody woke: whoever stored something may have failed before it could tell."""
+        try:
+            for lane in await self._services.store.read(due_lanes):
+                if lane not in self._events:
+                    self.wake(lane)
+        except StoreUnavailable as error:
+            self._services.log.error("store unavailable", error=str(error))
 
     def wake(self, lane: str) -> None:
         """Something new is due in a lane."""
@@ -96,7 +107,12 @@ class Dispatcher:
         return self._states.get(lane, LaneState())
 
     async def _work(self, lane: str, event: asyncio.Event) -> None:
-        row = await self._services.store.read(lambda tx: lane_state(tx, lane))
+        try:
+            row = await self._services.store.read(lambda tx: lane_state(tx, lane))
+        except StoreUnavailable as error:
+            self._services.log.error("store unavailable", lane=lane, error=str(error))
+            del self._events[lane]
+            return
         self._states[lane] = LaneState(row.failures, row.next_attempt_ms, row.last_error)
         async with asyncio.TaskGroup() as attempts:
             in_flight: set[asyncio.Task[None]] = set()
@@ -116,7 +132,7 @@ class Dispatcher:
                         task.add_done_callback(landed)
                         continue
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_ms / 1000 if wait_ms else _POLL_S):
+                    async with asyncio.timeout(wait_ms / 1000 if wait_ms else self._poll_s):
                         await event.wait()
 
     async def _claim(self, lane: str) -> list[Delivery]:

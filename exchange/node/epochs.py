@@ -8,7 +8,7 @@ from typing import Final
 from exchange.node.cards import card_file, own_card, sign_card, verify_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, milliseconds
-from exchange.store.errors import NotFound
+from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.keys import add_sealing_key, all_sealing_keys, destroy_sealing_key
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
@@ -93,12 +93,18 @@ async def card_is_current(services: Services) -> bool:
     )
 
 
-async def keep_current(services: Services, dispatcher: Dispatcher, stop: asyncio.Event) -> None:
+async def keep_current(
+    services: Services, dispatcher: Dispatcher, stop: asyncio.Event, every_s: float = _CHECK_EVERY_S
+) -> None:
     """Turn epochs and renew the card until `stop`."""
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CHECK_EVERY_S):
+            async with asyncio.timeout(every_s):
                 await stop.wait()
                 return
-        if await turn_epoch(services) or not await card_is_current(services):
-            await renew_card(services, dispatcher)
+        try:
+            if await turn_epoch(services) or not await card_is_current(services):
+                await renew_card(services, dispatcher)
+        except (StoreUnavailable, OSError) as error:
+            # A full disk must not stop the node; the next turn tries again.
+            services.log.error("the card was not renewed", error=type(error).__name__)

@@ -204,6 +204,8 @@ class SqliteStore:
             for work in works:
                 try:
                     work.result = _run(work.operation, SqliteTransaction(connection))
+                except sqlite.Error as error:
+                    work.error = StoreUnavailable(f"the store could not be read: {type(error).__name__}: {error}")
                 except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
                     work.error = error
             if works:
