@@ -138,9 +138,11 @@ class Dispatcher:
     async def _claim(self, lane: str) -> list[Delivery]:
         services = self._services
         now_ms = services.now_ms()
-        limit = self._states[lane].limit()
+        state = self._states[lane]
         try:
-            return await services.store.write(lambda tx: claim(tx, lane, limit, now_ms, _LEASE_MS))
+            return await services.store.write(
+                lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, least_tried=state.failures > 0)
+            )
         except StoreUnavailable as error:
             services.log.error("store unavailable", lane=lane, error=str(error))
             return []

@@ -100,6 +100,14 @@ _claim = Sql(
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
+#: Where a lane fails: one that is refused again and again must not stand before all the others. Few rows are read so.
+_claim_least_tried = Sql(
+    select(*_DELIVERY)
+    .where(outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.lease_until_ms <= bindparam("now_ms"))
+    .order_by(outbox.c.rank, outbox.c.attempts, outbox.c.number)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
 _lease = Sql(
     update(outbox)
     .where(outbox.c.number == bindparam("key"))
@@ -204,9 +212,12 @@ async def enqueue(tx: Transaction, rows: Sequence[dict[str, object]]) -> None:
     await tx.execute_many(_add, rows)
 
 
-async def claim(tx: Transaction, lane: str, most: int, now_ms: int, lease_ms: int) -> list[Delivery]:
-    """Lease up to `most` due rows of a lane, urgent first, otherwise in order."""
-    rows = await tx.fetch_all(_claim, {"lane": lane, "now_ms": now_ms, "most": most})
+async def claim(
+    tx: Transaction, lane: str, most: int, now_ms: int, lease_ms: int, *, least_tried: bool = False
+) -> list[Delivery]:
+    """Lease up to `most` due rows of a lane: urgent first, then those tried least if asked for, otherwise in order."""
+    statement = _claim_least_tried if least_tried else _claim
+    rows = await tx.fetch_all(statement, {"lane": lane, "now_ms": now_ms, "most": most})
     deliveries = [Delivery(*row) for row in rows]
     await tx.execute_many(_lease, [{"key": row.number, "until_ms": now_ms + lease_ms} for row in deliveries])
     return deliveries
