@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from exchange.node.services import Services
 from tests.node.handmade import Borough, Desk
-from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, Pair, log_lines, running, running_pair
+from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, Pair, log_lines, opened, running, running_pair
 
 
 @pytest.fixture
@@ -20,6 +21,13 @@ def lines() -> Iterator[io.StringIO]:
     """What the nodes of the test log."""
     with log_lines() as written:
         yield written
+
+
+@pytest.fixture
+async def services(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIterator[Services]:
+    """A store and what goes with it; nothing runs."""
+    async with opened(tmp_path / "hackney", clock) as made:
+        yield made
 
 
 @pytest.fixture

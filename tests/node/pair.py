@@ -230,6 +230,15 @@ def configure(directory: Path, area: str, origin: str, ports: tuple[int, int] = 
 
 
 @asynccontextmanager
+async def opened(directory: Path, clock: Clock) -> AsyncIterator[Services]:
+    """The store of a node and what goes with it, in a directory of its own; nothing runs."""
+    configuration = configure(directory, HACKNEY, "exchange.hackney.example")
+    keyring = Keyring(configuration.origin, SigningKeys.generate(), StoreKey.random())
+    async with AsyncExitStack() as stack:
+        yield dataclasses.replace(await open_services(stack, configuration, keyring), now_ms=clock)
+
+
+@asynccontextmanager
 async def running(directory: Path, area: str, origin: str, clock: Clock) -> AsyncIterator[Node]:
     """Run a node in a directory of its own."""
     with reserved_port() as port, reserved_port() as local_port:

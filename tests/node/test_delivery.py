@@ -3,34 +3,23 @@
 import asyncio
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
-from pathlib import Path
+from contextlib import asynccontextmanager
 
 import pytest
 
-from exchange.crypto.rest import StoreKey
-from exchange.crypto.signing import SigningKeys
-from exchange.node.app import open_services
 from exchange.node.delivery import Dispatcher, Outcome, finish
 from exchange.node.errors import NotNow
-from exchange.node.keyring import Keyring
 from exchange.node.services import Services
 from exchange.store.outbox import CARD, Delivery, backlog, claim, enqueue, held, new_delivery, release
 from tests.node.handmade import CONTENT
-from tests.node.pair import HACKNEY, Clock, configure, until
+from tests.node.pair import Clock, until
 
 FAR_MS = 10**12
 
 
-@pytest.fixture
-async def services(tmp_path: Path, clock: Clock, lines: io.StringIO) -> AsyncIterator[Services]:
-    """A store and what goes with it; nothing runs."""
+@pytest.fixture(autouse=True)
+def _time_runs(clock: Clock) -> None:
     clock.run()
-    configuration = configure(tmp_path / "hackney", HACKNEY, "exchange.hackney.example")
-    keyring = Keyring(configuration.origin, SigningKeys.generate(), StoreKey.random())
-    async with AsyncExitStack() as stack:
-        yield replace(await open_services(stack, configuration, keyring), now_ms=clock)
 
 
 class Post:
