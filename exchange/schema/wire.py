@@ -3,6 +3,7 @@
 Invariants:
 
 * Every struct is MessagePack, strict: unknown fields are refused, sizes are bounded, times are aware and UTC.
+* Every value has one encoding: else a key that stands twice could tell two readers two things under one signature.
 * Card, manifest and receipt are bodies of statements, so their bytes are kept and checked as received.
 * A payload names its sender only to say which keys to check; nothing in it is trusted before its proofs hold.
 
@@ -56,8 +57,8 @@ class Rung(enum.Enum):
     ERASED = "erased"
 
 
-class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base of all that crosses: frozen, named fields, nothing unknown."""
+class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The base of all that crosses: frozen, named fields, nothing unknown; a field at its default is left out."""
 
 
 def _check_times(*moments: datetime) -> None:
@@ -242,7 +243,10 @@ def decode_wire(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
         WireInvalid: not MessagePack, or not of the decoder's type; the message names the path and no content.
     """
     try:
-        return decoder.decode(data)
+        value = decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         path = str(error).rpartition(" - at ")[2].strip("`") if " - at " in str(error) else "$"
         raise WireInvalid(f"the {decoder.type.__name__.lower()} does not fit its schema at {path}") from None
+    if encode_wire(value) != data:
+        raise WireInvalid(f"the {decoder.type.__name__.lower()} is not in its only accepted encoding")
+    return value

@@ -156,6 +156,55 @@ def test_a_field_without_a_default_cannot_be_left_out(struct: Wire, decoder: msg
                 decode_wire(decoder, msgspec.msgpack.encode(spoiled))
 
 
+def one_more_key(data: bytes, name: str, value: Any) -> bytes:
+    """A map of fewer than 15 entries with one more at its end."""
+    assert 0x80 <= data[0] < 0x8F
+    return bytes([data[0] + 1]) + data[1:] + msgspec.msgpack.encode(name) + msgspec.msgpack.encode(value)
+
+
+@each_struct
+def test_a_key_that_stands_twice_is_refused(struct: Wire, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    name, value = next(iter(as_map(struct).items()))
+    with pytest.raises(WireInvalid):
+        decode_wire(decoder, one_more_key(encode_wire(struct), name, value))
+
+
+@each_struct
+def test_fields_in_another_order_are_refused(struct: Wire, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    with pytest.raises(WireInvalid):
+        decode_wire(decoder, msgspec.msgpack.encode(dict(reversed(as_map(struct).items()))))
+
+
+@each_struct
+def test_a_length_that_is_not_in_its_shortest_form_is_refused(
+    struct: Wire, decoder: msgspec.msgpack.Decoder[Any]
+) -> None:
+    data = encode_wire(struct)
+    with pytest.raises(WireInvalid):
+        decode_wire(decoder, b"\xde\x00" + bytes([data[0] & 0x0F]) + data[1:])
+
+
+@pytest.mark.parametrize(("name", "value"), [("holder", None), ("placements", [])])
+def test_a_field_that_says_no_more_than_its_default_is_refused(name: str, value: object) -> None:
+    plain = Receipt(
+        version=1,
+        message_id=MESSAGE,
+        leaf_hash=bytes(32),
+        rung=Rung.RECEIVED,
+        origin=ENFIELD,
+        recipient=HACKNEY,
+        at=NOW,
+    )
+    assert name not in as_map(plain)
+    with pytest.raises(WireInvalid):
+        decode_wire(receipt_decoder, one_more_key(encode_wire(plain), name, value))
+
+
+def test_a_time_that_is_text_is_refused() -> None:
+    with pytest.raises(WireInvalid):
+        decode_wire(receipt_decoder, msgspec.msgpack.encode(as_map(RECEIPT) | {"at": "2026-11-23T16:00:00Z"}))
+
+
 @each_struct
 def test_bytes_after_the_struct_are_refused(struct: Wire, decoder: msgspec.msgpack.Decoder[Any]) -> None:
     with pytest.raises(WireInvalid):
