@@ -515,12 +515,15 @@ class Inbound:
 def _check_content(plaintext: Plaintext) -> None:
     """Check that a section is a map that JSON holds as it is: one that no webhook could carry would block its lane.
 
+    One encoding alone: of a key that stands twice, two readers could take two texts out of one commitment.
+
     Raises:
         ItemRefused: it is not.
     """
     try:
         content = _content_decoder.decode(plaintext.reveal())
         sound = bool(msgspec.json.decode(msgspec.json.encode(content)) == content)
+        sound = sound and msgspec.msgpack.encode(content) == plaintext.reveal()
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         sound = False
     if not sound:

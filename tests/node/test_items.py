@@ -211,6 +211,8 @@ ITEMS: dict[str, tuple[Bend, str]] = {
         message(content=msgspec.msgpack.encode({"text": msgspec.msgpack.Ext(7, CONTENT.encode())})),
         "section-wrong",
     ),
+    "content with a key twice": (message(content=b"\x82\xa1a\x01\xa1a\x02"), "section-wrong"),
+    "content with a length that could be shorter": (message(content=b"\xde\x00\x01\xa1a\x01"), "section-wrong"),
     "content with bytes": (message(content=msgspec.msgpack.encode({"text": CONTENT.encode()})), "section-wrong"),
     "content with not-a-number": (message(content=msgspec.msgpack.encode({"text": float("nan")})), "section-wrong"),
     "content with a number as key": (message(content=msgspec.msgpack.encode({"a": {1: 2, "1": 3}})), "section-wrong"),
