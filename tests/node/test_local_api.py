@@ -37,44 +37,44 @@ def bearer(token: str) -> dict[str, str]:
 # Who may ask.
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        None,
-        "",
-        "Bearer",
-        "Bearer ",
-        "Bearer exch_wrong",
-        "Basic dXNlcjp3b3Jk",
-        "Token {token}",
-        "Bearer {token}x",
-        "Bearer  {token}",
-        "bearer,{token}",
-        "Bearer \udcff\udcfe",
-        "Bearer " + "x" * 7000,
-    ],
-)
+NO_TOKEN = [
+    None,
+    "",
+    "Bearer",
+    "Bearer ",
+    "Bearer exch_wrong",
+    "Basic dXNlcjp3b3Jk",
+    "Token {token}",
+    "Bearer {token}x",
+    "Bearer  {token}",
+    "bearer,{token}",
+    "Bearer \udcff\udcfe",
+    "Bearer " + "x" * 7000,
+]
+
+
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/v1/health"), ("POST", "/v1/tokens"), ("GET", "/v1/nowhere"), ("GET", "/")]
 )
-async def test_on_tcp_nothing_is_said_without_a_token(
-    enfield: Node, method: str, path: str, header: str | None
-) -> None:
+async def test_on_tcp_nothing_is_said_without_a_token(enfield: Node, method: str, path: str) -> None:
     token = await new_token(enfield)
     before = enfield.kept()
-    address = enfield.services.configuration.tables.local.address
-    # By hand, since a client would refuse to send some of these.
-    reader, writer = await asyncio.open_connection(*address.split(":"))
-    lines = [f"{method} {path} HTTP/1.1", "host: local", "connection: close", "content-length: 2"]
-    if header is not None:
-        lines.append(f"authorization: {header.format(token=token)}")
-    writer.write("\r\n".join([*lines, "", "{}"]).encode(errors="surrogateescape"))
-    answer = (await reader.read()).decode()
-    writer.close()
-    head, _, body = answer.partition("\r\n\r\n")
-    assert head.startswith("HTTP/1.1 401 ")
-    assert json.loads(body)["code"] == "token-needed"
+    for header in NO_TOKEN:
+        lines = [] if header is None else [f"authorization: {header.format(token=token)}"]
+        status, document = await ask(enfield, f"{method} {path} HTTP/1.1", *lines)
+        assert (status, document["code"]) == (401, "token-needed"), header
     assert enfield.kept() == before
+
+
+async def ask(node: Node, *lines: str) -> tuple[int, Any]:
+    """Ask by hand, since a client would refuse to send some of the headers."""
+    host, _, port = node.services.configuration.tables.local.address.partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    more = ["host: local", "connection: close", "content-length: 2", "", "{}"]
+    writer.write("\r\n".join([*lines, *more]).encode(errors="surrogateescape"))
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return int(head.split(b" ", 2)[1]), json.loads(body)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
