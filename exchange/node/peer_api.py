@@ -52,6 +52,9 @@ class PeerApi:
     ) -> web.StreamResponse:
         try:
             return await handler(request)
+        except web.HTTPRequestEntityTooLarge:
+            # Python's words for this status change with its version; the code must not.
+            return problem(413, "too-large", "an envelope is 16 MiB at most")
         except web.HTTPException as error:
             return problem(error.status, error.reason.lower().replace(" ", "-"), error.reason)
         except Unacceptable as error:
