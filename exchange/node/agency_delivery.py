@@ -237,7 +237,9 @@ class AgencyDeliveries:
                 ssl=self._client.tls(row.ca_file),
                 limit=8,
             )
-            session = aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+            session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
+            )
             self._sessions[row.id, row.url] = session
         return session
 

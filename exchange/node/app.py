@@ -93,7 +93,9 @@ async def open_services(stack: AsyncExitStack, configuration: Configuration, key
     stack.push_async_callback(store.close)
     connector = aiohttp.TCPConnector(limit=100, limit_per_host=8)
     http = await stack.enter_async_context(
-        aiohttp.ClientSession(connector=connector, trust_env=False, auto_decompress=False)
+        aiohttp.ClientSession(
+            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
+        )
     )
     services = Services(
         configuration=configuration,

@@ -1,6 +1,7 @@
 """What goes out to peers: statements, bundled in one envelope, and what the reply to it says."""
 
 import asyncio
+import re
 from typing import Final
 
 from exchange.crypto.envelope import open_reply, seal_envelope
@@ -42,6 +43,7 @@ from exchange.store.peers import PeerRow, peer
 from exchange.store.transaction import Operation, Transaction
 
 _MOST_BUNDLED_BYTES: Final = 4 * 1024 * 1024
+_CODE: Final = re.compile(r"[a-z0-9-]{1,80}")
 _MOST_RESPONSE_BYTES: Final = 4096
 
 
@@ -157,7 +159,10 @@ class Outbound:
                 if result.leaf_hash != leaf:
                     raise NotNow(f"{row.origin} answered for another statement than the one that it was sent")
                 if result.problem is not None:
-                    outcome.held.append((delivery, f"refused by {row.origin}: {result.problem.code}"))
+                    # The reason is shown and logged, so it is a code or nothing of what the peer has to say.
+                    code = result.problem.code
+                    reason = code if _CODE.fullmatch(code) else "no code"
+                    outcome.held.append((delivery, f"refused by {row.origin}: {reason}"))
                 elif delivery.kind != MANIFEST:
                     answered.append(delivery)
                 elif result.receipt is None:

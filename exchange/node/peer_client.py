@@ -1,5 +1,6 @@
 """The client's side of the peer API. TLS is always verified; there is no option to skip it."""
 
+import io
 import ssl
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -17,6 +18,7 @@ from exchange.schema.wire import Card, HashBytes
 from exchange.store.peers import PeerRow
 
 ENVELOPE_TYPE: Final = "application/vnd.exchange.envelope"
+_LARGE_BYTES: Final = 256 * 1024
 
 
 class ConsistencyAnswer(msgspec.Struct, frozen=True):
@@ -91,7 +93,8 @@ class PeerClient:
             async with services.http.request(
                 method,
                 card.url + path,
-                data=body,
+                # All at once, a large body would hold up the loop.
+                data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body,
                 headers=headers,
                 ssl=self.tls(row.ca_file),
                 allow_redirects=False,

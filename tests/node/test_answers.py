@@ -225,6 +225,19 @@ async def test_what_a_peer_refuses_is_held_with_its_code_and_can_be_released(
     assert (await hackney.local("GET", "/v1/held"))[1]["items"] == []
 
 
+async def test_of_a_refusal_only_a_code_is_shown_and_logged(hackney: Node, desk: Desk, lines: io.StringIO) -> None:
+    await introduce(hackney, desk.borough)
+    refusal = ProblemDetails(code="something that it said", detail="")
+    desk.bend = results(lambda desk, opened, found: [Result(leaf_hash=found[0].leaf_hash, problem=refusal)])
+    sent = await hackney.send(CAMDEN)
+
+    async def held() -> Any:
+        return (await hackney.status(sent))["held"]
+
+    assert await until("the message is held", held) == "refused by exchange.camden.example: no code"
+    assert "something that it said" not in lines.getvalue()
+
+
 async def test_one_refused_message_does_not_hold_up_the_one_beside_it(hackney: Node, desk: Desk) -> None:
     await introduce(hackney, desk.borough)
     refused: set[str] = set()
@@ -257,6 +270,37 @@ async def test_what_is_too_large_together_is_tried_one_message_at_a_time(hackney
         await hackney.reached(sent, "received")
     assert (await hackney.local("GET", "/v1/held"))[1]["items"] == []
     assert max(len(opened.items) for opened in desk.opened) > 1
+
+
+async def test_many_messages_go_in_large_envelopes(hackney: Node, desk: Desk) -> None:
+    await introduce(hackney, desk.borough)
+    desk.bend = status(500)
+    ids = [await hackney.send(CAMDEN) for _ in range(60)]
+    desk.bend = None
+    for sent in ids:
+        await hackney.reached(sent, "received")
+    assert sorted(set(desk.received)) == sorted(ids)
+    assert max(sum(map(len, opened.ciphertexts)) for opened in desk.opened) > 256 * 1024
+
+
+async def test_cookies_are_not_kept(hackney: Node, desk: Desk) -> None:
+    cookies: list[str | None] = []
+    original = desk.answer
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        cookies.append(request.headers.get("cookie"))
+        response = await original(request)
+        response.set_cookie("tracked", "yes")
+        return response
+
+    camden = desk.borough
+    async with camden.listening(answer):
+        # By name, since cookies of bare addresses are not kept anyway.
+        camden.url = camden.url.replace("127.0.0.1", "localhost")
+        await introduce(hackney, camden)
+        await hackney.reached(await hackney.send(CAMDEN), "received")
+    assert len(cookies) >= 2
+    assert set(cookies) == {None}
 
 
 async def test_what_by_itself_is_too_large_for_the_peer_is_held(hackney: Node, desk: Desk) -> None:
