@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
-from exchange.node.cards import peer_card
+from exchange.node.cards import VerifiedCard, parse_card_file, peer_card
 from exchange.node.egress import why_unreachable
 from exchange.node.errors import NotNow
 from exchange.node.services import Services
@@ -65,7 +65,7 @@ class PeerClient:
         Raises:
             NotNow: the peer cannot be reached.
         """
-        return await self._request(row, card, "POST", "/v1/envelopes", envelope)
+        return await self._request(row.origin, card.url, row.ca_file, "POST", "/v1/envelopes", envelope)
 
     async def fetch_consistency(self, row: PeerRow, first: int, second: int) -> list[bytes]:
         """Ask a peer for the consistency proof between two sizes of its log.
@@ -74,7 +74,7 @@ class PeerClient:
             NotNow: the peer cannot be reached, or does not answer that.
         """
         path = f"/v1/log/consistency?first={first}&second={second}"
-        answer = await self._request(row, peer_card(row), "GET", path, None)
+        answer = await self._request(row.origin, peer_card(row).url, row.ca_file, "GET", path)
         if answer.status == 404 and answer.code == "not-found":
             # A log that never had that size cannot extend what was seen of it: an empty proof shows so.
             return []
@@ -85,18 +85,47 @@ class PeerClient:
         except (msgspec.DecodeError, ValueError):
             raise NotNow(f"{row.origin} gave a consistency proof that cannot be read") from None
 
-    async def _request(self, row: PeerRow, card: Card, method: str, path: str, body: bytes | None) -> PeerAnswer:
+    async def fetch_card(self, url: str, ca_file: str | None) -> VerifiedCard:
+        """The card that a node serves: it proves itself, and nothing says yet whose it is.
+
+        Raises:
+            NotNow: the node cannot be reached.
+            RequestInvalid: what it serves is no card.
+        """
+        answer = await self._request(url, url, ca_file, "GET", "/v1/card")
+        if answer.status != 200:
+            raise NotNow(f"{url} answered {answer.status} when asked for its card")
+        return parse_card_file(answer.body)
+
+    async def post(self, url: str, ca_file: str | None, path: str, content_type: str, body: bytes) -> PeerAnswer:
+        """POST to a node that is not registered yet.
+
+        Raises:
+            NotNow: it cannot be reached.
+        """
+        return await self._request(url, url, ca_file, "POST", path, body, content_type)
+
+    async def _request(
+        self,
+        name: str,
+        url: str,
+        ca_file: str | None,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = ENVELOPE_TYPE,
+    ) -> PeerAnswer:
         services = self._services
         timeout = aiohttp.ClientTimeout(total=services.configuration.tables.delivery.peer_timeout_s)
-        headers = {"content-type": ENVELOPE_TYPE} if body is not None else {}
+        headers = {"content-type": content_type} if body is not None else {}
         try:
             async with services.http.request(
                 method,
-                card.url + path,
+                url.rstrip("/") + path,
                 # All at once, a large body would hold up the loop.
                 data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body,
                 headers=headers,
-                ssl=self.tls(row.ca_file),
+                ssl=self.tls(ca_file),
                 allow_redirects=False,
                 timeout=timeout,
             ) as answer:
@@ -108,9 +137,9 @@ class PeerClient:
                 seconds = retry_after.isascii() and retry_after.isdigit()
                 return PeerAnswer(answer.status, data, code, float(retry_after) if seconds else 0.0)
         except TimeoutError:
-            raise NotNow(f"{row.origin} did not answer in time") from None
+            raise NotNow(f"{name} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise NotNow(f"{row.origin} cannot be reached: {why_unreachable(error)}") from None
+            raise NotNow(f"{name} cannot be reached: {why_unreachable(error)}") from None
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
