@@ -70,7 +70,6 @@ from exchange.store.messages import (
     find_message,
     has_alarm,
     raise_rung,
-    set_received_position,
 )
 from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
 from exchange.store.peers import PeerRow, peer, peer_head, set_peer_card
@@ -297,8 +296,7 @@ class Inbound:
             if message.leaf_hash != receipt.leaf_hash:
                 raise ItemRefused("receipt-hash", "the receipt is for another content of that message")
             pairs = [(placement.section, placement.agency) for placement in receipt.placements]
-            manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
-            if not {(entry.name, kind) for entry in manifest.sections for kind in entry.readers}.issuperset(pairs):
+            if pairs and not _placements_sent(message).issuperset(pairs):
                 raise ItemRefused("receipt-placements", "the receipt names a section or agency that was not sent to")
             now_ms = services.now_ms()
             rung, at_ms = receipt.rung.value, milliseconds(receipt.at)
@@ -404,6 +402,7 @@ class Inbound:
     ) -> LogEntry:
         services = self._services
         now_ms = services.now_ms()
+        received = await self._sign_receipt(tx, manifest, leaf, Rung.RECEIVED, ())
         number = await add_message(
             tx,
             MessageRow(
@@ -416,7 +415,7 @@ class Inbound:
                 statement=item.statement,
                 proof=item.proof,
                 position=None,
-                received_position=None,
+                received_position=received.position,
                 urgent=int(manifest.urgent),
                 created_at_ms=milliseconds(manifest.created_at),
                 expires_at_ms=milliseconds(manifest.expires_at),
@@ -425,8 +424,6 @@ class Inbound:
             keys,
             sections,
         )
-        received = await self._sign_receipt(tx, manifest, leaf, Rung.RECEIVED, ())
-        await set_received_position(tx, number, received.position)
         await add_receipt(
             tx, number, "received", received.leaf_hash, received.statement, now_ms, position=received.position
         )
@@ -445,7 +442,7 @@ class Inbound:
         for entry in manifest.sections:
             for kind in entry.readers:
                 readers.setdefault(kind, []).append(entry.name)
-        missing = {kind: f"no agency of kind {kind} is registered" for kind in readers if kind not in here}
+        missing = [kind for kind in readers if kind not in here]
         deliveries = [
             new_delivery(
                 f"agency:{kind}",
@@ -455,13 +452,13 @@ class Inbound:
                 urgent=manifest.urgent,
                 message=number,
                 agency=kind,
-                held=missing.get(kind),
+                held=f"no agency of kind {kind} is registered" if kind in missing else None,
             )
             for kind in readers
         ]
         await enqueue(tx, deliveries)
-        for kind, reason in missing.items():
-            await add_event(tx, number, "held", now_ms, agency=kind, detail=reason)
+        if missing:
+            await add_event(tx, number, "held", now_ms, detail=f"no agency is registered for {', '.join(missing)}")
         pairs = [(name, kind) for kind, names in readers.items() if kind in here for name in names]
         if pairs:
             await self.climb(tx, row.origin, manifest, leaf, number, Rung.ROUTED, pairs)
@@ -536,3 +533,8 @@ def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | 
     if isinstance(outcome, LogEntry):
         outcome = ProvenStatement(statement=outcome.statement, proof=outcome.proof)
     return Result(leaf_hash=statement.leaf_hash, receipt=outcome)
+
+
+def _placements_sent(message: MessageRow) -> set[tuple[str, str]]:
+    manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
+    return {(entry.name, kind) for entry in manifest.sections for kind in entry.readers}

@@ -6,6 +6,7 @@ from typing import Final
 
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.errors import CryptoError
+from exchange.crypto.merkle import NodeId
 from exchange.crypto.names import LeafHash, Origin
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.secret import Secret
@@ -110,8 +111,9 @@ class Outbound:
             items: list[ProvenStatement] = []
             ciphertexts: list[bytes] = []
             size_bytes = 0
+            nodes: dict[NodeId, bytes] = {}
             for number, delivery in enumerate(rows):
-                proven = await proven_at(tx, delivery.position or 0, head)
+                proven = await proven_at(tx, delivery.position or 0, head, nodes)
                 sections = (
                     [section.ciphertext for section in await sections_of(tx, delivery.message or 0)]
                     if delivery.kind == MANIFEST

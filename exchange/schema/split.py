@@ -33,11 +33,14 @@ def split(form: Form, catalogue: Catalogue) -> tuple[FormPart, ...]:
     if refused:
         raise FormInvalid(refused)
     parts: list[FormPart] = []
+    contents: dict[str, dict[str, Any]] = {}
     for entry in catalogue.parts:
         section = getattr(form, SECTION_FIELDS[entry.section])
         if section is None:
             continue
-        content = form_to_builtins(section)
+        if entry.section not in contents:
+            contents[entry.section] = form_to_builtins(section)
+        content = contents[entry.section]
         if entry.each is not None:
             parts.extend(_one_for_each(entry, content))
         else:

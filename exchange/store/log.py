@@ -147,15 +147,20 @@ async def statement_at(tx: Transaction, position: int) -> bytes:
     return bytes(row[0])
 
 
-async def proven_at(tx: Transaction, position: int, head: Head | None = None) -> ProvenEntry:
-    """The statement at `position` with its proof against `head`, or else the first checkpoint that covers it."""
+async def proven_at(
+    tx: Transaction, position: int, head: Head | None = None, known: dict[NodeId, bytes] | None = None
+) -> ProvenEntry:
+    """The statement at `position` with its proof against `head`, or else the first checkpoint that covers it.
+
+    `known` keeps nodes from one call to the next: the proofs of neighbours share most of theirs.
+    """
     statement = await statement_at(tx, position)
     if head is None:
         row = await tx.fetch_one(_covering_checkpoint, {"position": position})
         if row is None:
             raise NotFound(f"no checkpoint covers statement {position}")
         head = Head(*row)
-    nodes = await _read_nodes(tx, inclusion_needs(position, head.size))
+    nodes = await _read_nodes(tx, inclusion_needs(position, head.size), {} if known is None else known)
     return ProvenEntry(statement, format_proof(position, inclusion_path(position, head.size, nodes), head.text))
 
 
@@ -169,12 +174,13 @@ async def consistency_between(tx: Transaction, first: int, second: int) -> list[
         raise NotFound("the log never had that size")
     if first in (0, second):
         return []
-    return consistency_path(first, second, await _read_nodes(tx, consistency_needs(first, second)))
+    return consistency_path(first, second, await _read_nodes(tx, consistency_needs(first, second), {}))
 
 
-async def _read_nodes(tx: Transaction, needs: Iterable[NodeId]) -> dict[NodeId, bytes]:
-    nodes: dict[NodeId, bytes] = {}
+async def _read_nodes(tx: Transaction, needs: Iterable[NodeId], nodes: dict[NodeId, bytes]) -> dict[NodeId, bytes]:
     for node in needs:
+        if node in nodes:
+            continue
         row = await tx.fetch_one(_node, {"level": node.level, "position": node.position})
         if row is None:
             raise StoreError(f"the log lacks node {node.level}/{node.position}")

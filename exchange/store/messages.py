@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, insert, select, text, update
+import msgspec
+from sqlalchemy import bindparam, insert, select, text
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
-from exchange.store.tables import alarms, message_keys, messages, placements, receipts, sections, timeline
+from exchange.store.tables import alarms, contents, message_keys, messages, placements, receipts, timeline
 from exchange.store.transaction import Sql, Transaction
 
 OUTBOUND: Final = "out"
@@ -86,6 +87,9 @@ class EventRow:
     detail: str | None
 
 
+_encode_sections = msgspec.msgpack.Encoder().encode
+_decode_sections = msgspec.msgpack.Decoder(dict[str, bytes]).decode
+
 _COLUMNS = tuple(messages.c)
 _ADDED = tuple(column.name for column in messages.c if column.name != "number")
 _add = Sql(insert(messages).values({name: bindparam(name) for name in _ADDED}).returning(messages.c.number))
@@ -96,9 +100,6 @@ _by_origin = Sql(
     select(*_COLUMNS).where(messages.c.origin == bindparam("origin"), messages.c.message_id == bindparam("message_id"))
 )
 _by_number = Sql(select(*_COLUMNS).where(messages.c.number == bindparam("number")))
-_set_received = Sql(
-    update(messages).where(messages.c.number == bindparam("key")).values(received_position=bindparam("new_position"))
-)
 _list = Sql(
     select(*_COLUMNS)
     .where(messages.c.direction == bindparam("direction"))
@@ -111,20 +112,8 @@ _add_key = Sql(
     )
 )
 _key = Sql(select(message_keys.c.wrapped, message_keys.c.secrets).where(message_keys.c.message == bindparam("message")))
-_add_section = Sql(
-    insert(sections).values(
-        message=bindparam("message"),
-        section=bindparam("section"),
-        ciphertext=bindparam("ciphertext"),
-    )
-)
-_section_columns = (sections.c.section, sections.c.ciphertext)
-_sections = Sql(select(*_section_columns).where(sections.c.message == bindparam("message")))
-_section = Sql(
-    select(*_section_columns).where(
-        sections.c.message == bindparam("message"), sections.c.section == bindparam("section")
-    )
-)
+_add_content = Sql(insert(contents).values(message=bindparam("message"), sections=bindparam("sections")))
+_content = Sql(select(contents.c.sections).where(contents.c.message == bindparam("message")))
 _placements = Sql(
     select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms, placements.c.holder)
     .where(placements.c.message == bindparam("message"))
@@ -207,17 +196,8 @@ async def add_message(tx: Transaction, row: MessageRow, keys: KeysRow, sealed: I
     """Store a message with its key and sections; return its number (`row.number` is not used)."""
     number = await tx.insert(_add, {name: getattr(row, name) for name in _ADDED})
     await tx.execute(_add_key, {"message": number, "wrapped": keys.wrapped, "secrets": keys.secrets})
-    await tx.execute_many(
-        _add_section,
-        [
-            {
-                "message": number,
-                "section": section.section,
-                "ciphertext": section.ciphertext,
-            }
-            for section in sealed
-        ],
-    )
+    packed = _encode_sections({section.section: section.ciphertext for section in sealed})
+    await tx.execute(_add_content, {"message": number, "sections": packed})
     return number
 
 
@@ -256,11 +236,6 @@ async def list_messages(tx: Transaction, direction: str, most: int) -> list[Mess
     return [MessageRow(*row) for row in await tx.fetch_all(_list, {"direction": direction, "most": most})]
 
 
-async def set_received_position(tx: Transaction, number: int, position: int) -> None:
-    """Note where in the node's log the message's `received` receipt stands."""
-    await tx.execute(_set_received, {"key": number, "new_position": position})
-
-
 async def keys_of(tx: Transaction, number: int) -> KeysRow:
     """The keys to a message's content.
 
@@ -274,20 +249,9 @@ async def keys_of(tx: Transaction, number: int) -> KeysRow:
 
 
 async def sections_of(tx: Transaction, number: int) -> list[SectionRow]:
-    """The sealed sections of a message."""
-    return [SectionRow(*row) for row in await tx.fetch_all(_sections, {"message": number})]
-
-
-async def section_of(tx: Transaction, number: int, section: str) -> SectionRow:
-    """One sealed section.
-
-    Raises:
-        NotFound: the message has none of that name.
-    """
-    row = await tx.fetch_one(_section, {"message": number, "section": section})
-    if row is None:
-        raise NotFound(f"the message has no section {section}")
-    return SectionRow(*row)
+    """The sealed sections of a message, in the order of its manifest."""
+    row = await tx.fetch_one(_content, {"message": number})
+    return [SectionRow(*pair) for pair in _decode_sections(row[0]).items()] if row else []
 
 
 async def placements_of(tx: Transaction, number: int) -> list[PlacementRow]:

@@ -1,6 +1,7 @@
 """The store on SQLite: one writer thread that commits in groups, one reader thread beside it.
 
-* Whatever has queued up while the last batch was being committed is the next batch.
+* Whatever has queued up while the last batch was being committed is the next batch; under load it waits a little for
+  more, so that more share a commit and a signature (PostgreSQL's `commit_delay` does the same).
 * Each operation runs in a savepoint: one that fails takes nothing of the others with it.
 * A future is completed only after the commit that holds its work (`synchronous=FULL`).
 * One process at a time: an exclusive lock on a file beside the database.
@@ -14,6 +15,7 @@ import fcntl
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,10 @@ T = TypeVar("T")
 
 #: Enough to share one checkpoint widely, few enough that nobody waits long for the batch that they are in.
 MAX_BATCH: Final = 256
+
+#: A batch waits so long for more when the last one held as many operations.
+_LINGER_S: Final = 0.002
+_BUSY: Final = 4
 
 _dialect = pysqlite.dialect(paramstyle="named")
 
@@ -163,9 +169,10 @@ class SqliteStore:
             self._loop.call_soon_threadsafe(_complete, works)
 
     def _write_loop(self, connection: Any) -> None:
-        last = False
+        last, linger_s = False, 0.0
         while not last:
-            works, last = _gather(self._writes)
+            works, last = _gather(self._writes, linger_s)
+            linger_s = _LINGER_S if len(works) >= _BUSY else 0.0
             if works:
                 if not self._run_batch(connection, works):
                     for work in works:
@@ -201,9 +208,13 @@ class SqliteStore:
         last = False
         while not last:
             works, last = _gather(self._reads)
+            # All of these were asked for before the first is run, so the same question has the same answer.
+            results: dict[Operation[Any], Any] = {}
             for work in works:
                 try:
-                    work.result = _run(work.operation, SqliteTransaction(connection))
+                    if work.operation not in results:
+                        results[work.operation] = _run(work.operation, SqliteTransaction(connection))
+                    work.result = results[work.operation]
                 except sqlite.Error as error:
                     work.error = StoreUnavailable(f"the store could not be read: {type(error).__name__}: {error}")
                 except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
@@ -227,10 +238,12 @@ def _run_in_savepoint(tx: SqliteTransaction, work: _Work) -> None:
     tx.cursor.execute("RELEASE operation")
 
 
-def _gather(pending: "queue.SimpleQueue[_Work | None]") -> tuple[list[_Work], bool]:
-    """Wait for work, then take what else is there; the flag says that the store is being closed."""
+def _gather(pending: "queue.SimpleQueue[_Work | None]", linger_s: float = 0.0) -> tuple[list[_Work], bool]:
+    """Wait for work, linger, then take what else is there; the flag says that the store is being closed."""
     works: list[_Work] = []
     work = pending.get()
+    if linger_s:
+        time.sleep(linger_s)
     while True:
         if work is None:
             return works, True

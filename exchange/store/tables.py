@@ -192,13 +192,12 @@ message_keys = Table(
     Column("secrets", LargeBinary, nullable=False),
 )
 
-sections = Table(
-    "sections",
+#: All sealed sections of a message in one row: they come, are read and go together.
+contents = Table(
+    "contents",
     metadata,
     Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
-    Column("section", Text, primary_key=True),
-    Column("ciphertext", LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
+    Column("sections", LargeBinary, nullable=False),
 )
 
 placements = Table(

@@ -203,13 +203,11 @@ def upgrade() -> None:
     )
     op.create_index("receipts_by_message", "receipts", ["message"])
     op.create_table(
-        "sections",
+        "contents",
         sa.Column("message", sa.BigInteger(), nullable=False),
-        sa.Column("section", sa.Text(), nullable=False),
-        sa.Column("ciphertext", sa.LargeBinary(), nullable=False),
+        sa.Column("sections", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["message"], ["messages.number"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("message", "section"),
-        sqlite_with_rowid=False,
+        sa.PrimaryKeyConstraint("message"),
     )
     op.create_table(
         "timeline",
