@@ -13,7 +13,8 @@ def main() -> None:
     options = parser.parse_args()
     found = handovers.measure(options.count, options.timed)
     batch = found.count / found.envelopes
-    print(f"{found.count} handovers of an eight-section form, node to node, durable at both ends, receipts verified")
+    print(f"{found.count} handovers of an eight-section form, node to node, a core for each node")
+    print("durable at both ends, receipts verified")
     print(f"  per second            {found.per_s:8.0f}")
     print(f"  handovers an envelope {batch:8.1f}")
     print(f"  CPU for each          {found.cpu_ms:8.2f} ms")

@@ -1,6 +1,7 @@
 """Handovers from node to node: two real nodes, durable at both ends, every receipt verified by the sender.
 
 The receiving borough has no agency registered, so its sections wait in `held` and no webhook is measured.
+Each node has a core: the threads of one process that change cores carry each other's cache lines about.
 """
 
 import asyncio
@@ -42,6 +43,8 @@ def measure(count: int, timed: int) -> Handovers:
     with tempfile.TemporaryDirectory(prefix="exchange-bench-") as directory, contextlib.ExitStack() as stack:
         hackney, enfield = (start_node(stack, Path(directory), borough) for borough in (HACKNEY, ENFIELD))
         register(hackney, enfield)
+        for node, core in zip((hackney, enfield), sorted(os.sched_getaffinity(0))[:2], strict=False):
+            _pin(node, core)
         return asyncio.run(_measure(hackney, enfield, count, timed))
 
 
@@ -111,6 +114,11 @@ async def _until_empty(session: aiohttp.ClientSession) -> None:
 async def _envelopes(node: RunningNode) -> int:
     health: dict[str, Any] = await asyncio.to_thread(node.request, "GET", "/v1/health")
     return int(health["counters"].get("envelopes_accepted", 0))
+
+
+def _pin(node: RunningNode, core: int) -> None:
+    for task in Path(f"/proc/{node.process.pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), {core})
 
 
 def _cpu_s(node: RunningNode) -> float:

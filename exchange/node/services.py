@@ -1,6 +1,7 @@
 """What the parts of a node share; built once, in `app.py`."""
 
 import asyncio
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -80,5 +81,9 @@ def card_keys(card: Card) -> tuple[VerifierKey, VerifierKey]:
     Raises:
         NoteError: they are not vkeys.
     """
-    first, second = (parse_vkey(text) for text in card.signing_keys)
-    return first, second
+    return _parse_keys(*card.signing_keys)
+
+
+@functools.lru_cache(maxsize=256)
+def _parse_keys(first: str, second: str) -> tuple[VerifierKey, VerifierKey]:
+    return parse_vkey(first), parse_vkey(second)

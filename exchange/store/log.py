@@ -80,8 +80,8 @@ class ProvenEntry:
 
 async def append_batch(
     tx: Transaction, entries: Sequence[tuple[str, LogEntry]], sign: CheckpointSigner, now_ms: int
-) -> list[str]:
-    """Append `entries` (type and entry), store one signed checkpoint, and return each entry's tlog-proof.
+) -> Callable[[int], str]:
+    """Append `entries` (type and entry) and store one signed checkpoint; return what makes a position's tlog-proof.
 
     The entries' positions follow on from the log's size.
     """
@@ -111,10 +111,7 @@ async def append_batch(
     head = {"new_size": grown.size, "new_frontier": grown.to_bytes()}
     await tx.execute(_set_head if row else _first_head, head)
     nodes = old | dict(new_nodes)
-    return [
-        format_proof(entry.position, inclusion_path(entry.position, grown.size, nodes), checkpoint)
-        for _, entry in entries
-    ]
+    return lambda position: format_proof(position, inclusion_path(position, grown.size, nodes), checkpoint)
 
 
 async def log_size(tx: Transaction) -> int:

@@ -190,7 +190,7 @@ class SqliteStore:
                 work.result = work.error = None
                 _run_in_savepoint(tx, work)
             if tx.entries:
-                proofs = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
+                prove = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
             tx.cursor.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
             with contextlib.suppress(sqlite.Error):
@@ -200,8 +200,8 @@ class SqliteStore:
             works[0].error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
             return True
         if tx.entries:
-            for (_, entry), proof in zip(tx.entries, proofs, strict=True):
-                entry.committed(proof)
+            for _, entry in tx.entries:
+                entry.committed(prove)
         return True
 
     def _read_loop(self, connection: Any) -> None:

@@ -43,22 +43,23 @@ class Sql:
 class LogEntry:
     """A statement appended in this transaction; `proof` can be read once the batch is committed."""
 
-    __slots__ = ("_proof", "leaf_hash", "position", "statement")
+    __slots__ = ("_prove", "leaf_hash", "position", "statement")
 
     def __init__(self, statement: bytes, leaf_hash: LeafHash) -> None:
         self.statement = statement
         self.leaf_hash = leaf_hash
         self.position = -1
-        self._proof: str | None = None
+        self._prove: Callable[[int], str] | None = None
 
     @property
     def proof(self) -> str:
-        if self._proof is None:
+        if self._prove is None:
             raise RuntimeError("the batch of this statement has not been committed")
-        return self._proof
+        return self._prove(self.position)
 
-    def committed(self, proof: str) -> None:
-        self._proof = proof
+    def committed(self, prove: Callable[[int], str]) -> None:
+        """The batch is durable; `prove` makes the tlog-proof of a position in it."""
+        self._prove = prove
 
 
 class Transaction(Protocol):

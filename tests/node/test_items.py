@@ -33,7 +33,7 @@ async def refused_item(node: Node, camden: Borough, item: ProvenStatement, ciphe
     assert refused.problem is not None
     after = node.kept()
     added = {name: count - before[name] for name, count in after.items() if count != before[name]}
-    assert (added.pop("messages"), added.pop("message_keys"), added.pop("sections")) == (1, 1, 2)
+    assert (added.pop("messages"), added.pop("message_keys"), added.pop("contents")) == (1, 1, 1)
     assert added.pop("receipts") == added.pop("statements") == added.pop("checkpoints") == 1
     assert added.pop("timeline") >= 1
     assert added.pop("log_nodes") >= 1
@@ -263,7 +263,8 @@ async def test_what_is_just_within_the_rules_is_taken_and_nothing_else_with_it(
     (result,) = read_reply(body).results
     assert result.problem is None
     assert result.receipt is not None
-    kept = {row[0] for row in enfield.rows("SELECT ciphertext FROM sections")}
+    ((sections,),) = enfield.rows("SELECT sections FROM contents")
+    kept = set(msgspec.msgpack.decode(sections).values())
     assert b"nobody's" not in kept
     assert kept <= set(ciphertexts)
     assert len(kept) == (1 if name == "one section" else 2)

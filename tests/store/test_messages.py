@@ -29,9 +29,7 @@ from exchange.store.messages import (
     raise_rung,
     receipts_of,
     received_at_ms,
-    section_of,
     sections_of,
-    set_received_position,
 )
 from exchange.store.sqlite import SqliteStore
 from tests.store.conftest import NOW_MS, ORIGIN, OpenStore, add_one, call, message_row
@@ -55,11 +53,10 @@ async def test_a_message_comes_back_as_it_was_stored(store: SqliteStore) -> None
 async def test_sections_come_back_and_one_that_nobody_here_opens_has_no_secret(store: SqliteStore) -> None:
     number = await store.write(call(add_one))
 
-    assert set(await store.read(call(sections_of, number))) == {
+    assert await store.read(call(sections_of, number)) == [
         SectionRow("subject", b"ciphertext"),
         SectionRow("housing", b"other"),
-    }
-    assert await store.read(call(section_of, number, "housing")) == SectionRow("housing", b"other")
+    ]
 
 
 async def test_one_origin_cannot_store_the_same_message_id_twice(store: SqliteStore) -> None:
@@ -95,21 +92,12 @@ async def test_messages_are_listed_by_direction_and_newest_first(store: SqliteSt
         call(message_by_id, FIRST),
         call(message_by_number, 1),
         call(keys_of, 1),
-        call(section_of, 1, "subject"),
     ],
-    ids=["by id", "by number", "key", "section"],
+    ids=["by id", "by number", "key"],
 )
 async def test_asking_for_what_is_not_there_says_so(store: SqliteStore, query: object) -> None:
     with pytest.raises(NotFound):
         await store.read(query)  # type: ignore[arg-type]
-
-
-async def test_the_place_of_the_received_receipt_is_noted_on_the_message(store: SqliteStore) -> None:
-    number = await store.write(call(add_one))
-
-    await store.write(call(set_received_position, number, 7))
-
-    assert (await store.read(call(message_by_number, number))).received_position == 7
 
 
 @pytest.mark.parametrize("start", LADDER)
