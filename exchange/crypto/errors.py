@@ -112,6 +112,13 @@ class RestError(CryptoError):
     hint = "Restore the store and the keystore from the same backup."
 
 
+class ChainError(CryptoError):
+    """A key that wraps sealing keys is asked for an epoch that it cannot reach: those behind it are destroyed."""
+
+    code = "epoch-wrong"
+    hint = "Restore the store and the keystore from the same backup."
+
+
 class KeystoreError(CryptoError):
     """The keystore cannot be read."""
 

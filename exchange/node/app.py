@@ -17,6 +17,7 @@ from aiohttp import web
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.secret import Secret
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.card_refresh import CardRefresh
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -173,7 +174,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         client = PeerClient(services)
         continuity = Continuity(services.store, services.now_ms)
         inbound = Inbound(services, continuity, client.fetch_consistency)
-        outbound = Outbound(services, continuity, inbound, client)
+        cards = CardRefresh(services, continuity, inbound, client, lambda lane: dispatcher.wake(lane))
+        outbound = Outbound(services, continuity, inbound, client, cards)
         agencies = AgencyDeliveries(services, inbound, client)
         stack.push_async_callback(agencies.close)
         dispatcher = Dispatcher(services, {"peer": outbound.perform, "agency": agencies.perform})
@@ -188,6 +190,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
+            group.create_task(cards.run(stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

@@ -2,7 +2,7 @@
 
 import functools
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
@@ -14,7 +14,8 @@ from exchange.crypto.note import VerifierKey
 from exchange.crypto.proof import verify_statement
 from exchange.crypto.signing import fingerprint
 from exchange.crypto.statement import parse_statement
-from exchange.node.errors import RequestInvalid
+from exchange.node.compose import current_key
+from exchange.node.errors import NoCurrentKey, RequestInvalid
 from exchange.node.services import Services, card_keys, milliseconds
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import CARD, VERSION, Card, CardAgency, card_decoder, decode_wire, encode_wire
@@ -22,10 +23,13 @@ from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card, last_card, proven_card
 from exchange.store.log import ProvenEntry
+from exchange.store.outbox import release_reason
 from exchange.store.peers import PeerRow
 from exchange.store.transaction import LogEntry, Transaction
 
 _CARD_LIFETIME: Final = timedelta(days=90)
+#: Why a delivery is held until a card with a key to seal to arrives.
+NO_CURRENT_KEY: Final = "no current key: the peer's card is out of date"
 
 
 class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +99,20 @@ def peer_card(row: PeerRow) -> Card:
 def stored_card(statement: bytes) -> Card:
     """The card in a statement that was verified before it was stored."""
     return decode_wire(card_decoder, parse_statement(statement).body)
+
+
+def has_expired(card: Card, now: datetime) -> bool:
+    """Whether a card says nothing any more."""
+    return card.expires_at <= now
+
+
+async def release_if_current(tx: Transaction, services: Services, row: PeerRow) -> bool:
+    """Let what waited for a sealing key of a peer go on, where its card in force has one; whether anything did."""
+    try:
+        current_key(peer_card(row), services.now())
+    except NoCurrentKey:
+        return False
+    return await release_reason(tx, f"peer:{row.origin}", NO_CURRENT_KEY) > 0
 
 
 async def sign_card(tx: Transaction, services: Services) -> LogEntry:

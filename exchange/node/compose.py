@@ -7,7 +7,8 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 
@@ -19,8 +20,11 @@ from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, seal_section
 from exchange.node.errors import NoCurrentKey
 from exchange.schema.split import FormPart
-from exchange.schema.wire import VERSION, Card, Manifest, ParcelEntry, SectionEntry, encode_wire
+from exchange.schema.wire import VERSION, Card, CardSealingKey, Manifest, ParcelEntry, SectionEntry, encode_wire
 from exchange.store.messages import KeysRow, SectionRow
+
+#: A key that is this young may be in force by the clock of its node and not by ours.
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 _encode_content = msgspec.msgpack.Encoder().encode
 _decode_secrets = msgspec.msgpack.Decoder(dict[str, bytes]).decode
@@ -36,16 +40,25 @@ class Composed:
     sections: tuple[SectionRow, ...]
 
 
+def current_key(card: Card, now: datetime) -> CardSealingKey:
+    """The key to seal to: of those in force, the youngest, so that a lifetime that is made shorter holds at once.
+
+    Raises:
+        NoCurrentKey: none is in force, or the card itself is not.
+    """
+    usable = [key for key in card.sealing_keys if key.not_before - _CLOCKS_DIFFER <= now < key.not_after]
+    if not usable or now >= card.expires_at:
+        raise NoCurrentKey(f"the card of {card.origin} holds no sealing key that is in force")
+    return max(usable, key=lambda key: key.not_before)
+
+
 def current_sealing_key(card: Card, now: datetime) -> SealingPublicKey:
-    """The key to seal to: of those in force, the one that lives longest.
+    """What `current_key` gives, for sealing.
 
     Raises:
         NoCurrentKey: none is in force.
     """
-    usable = [key for key in card.sealing_keys if key.not_before <= now < key.not_after]
-    if not usable:
-        raise NoCurrentKey(f"the card of {card.origin} holds no sealing key that is in force")
-    return _public_key(max(usable, key=lambda key: key.not_after).key)
+    return _public_key(current_key(card, now).key)
 
 
 @functools.lru_cache(maxsize=256)

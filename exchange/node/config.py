@@ -61,10 +61,11 @@ class StoreTable(_Table, frozen=True):
 
 
 class KeysTable(_Table, frozen=True):
-    """How long a sealing key is in use, and how long after that it still opens what comes late."""
+    """How long a sealing key is in use, how long it still opens what comes late, and when peers' cards are fetched."""
 
     sealing_lifetime_days: Annotated[float, Meta(gt=0, le=90)] = 7
     sealing_grace_days: Annotated[float, Meta(gt=0, le=90)] = 14
+    card_refresh_hours: Annotated[float, Meta(gt=0, le=168)] = 1
 
 
 class TrustTable(_Table, frozen=True):

@@ -1,15 +1,24 @@
-"""The node's card and sealing-key epochs over time: sign a new card where something changed, and tell the peers."""
+"""The node's card and sealing-key epochs over time: sign a new card where something changed, and tell the peers.
+
+* There is always a sealing key in force, whatever the clock does.
+* A key opens for as long as any card has promised, even where the configuration has changed since.
+* A key whose time is over is destroyed: its row is overwritten and deleted, what holds older copies of the page is
+  emptied, and the keystore lets go of the key that wrapped it. What a fault interrupts, the next turn completes.
+"""
 
 import asyncio
 import contextlib
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from exchange.crypto.errors import KeystoreError
 from exchange.node.cards import card_file, own_card, sign_card, verify_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, milliseconds
 from exchange.store.errors import NotFound, StoreUnavailable
-from exchange.store.keys import add_sealing_key, all_sealing_keys, destroy_sealing_key
+from exchange.store.keys import SealingKeyRow, add_sealing_key, all_sealing_keys, destroy_sealing_key
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
 from exchange.store.transaction import LogEntry, Transaction
@@ -18,27 +27,54 @@ _DAY_MS: Final = 86_400_000
 _CHECK_EVERY_S: Final = 600
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is due: whether to make a key, and which to destroy."""
+
+    make: bool
+    destroy: tuple[SealingKeyRow, ...]
+
+
+def plan_turn(rows: Sequence[SealingKeyRow], now_ms: int, lifetime_ms: int) -> Turn:
+    """What is due at a time. A key is made when the youngest in force has passed half of its life.
+
+    A clock that went back leaves keys that are not in force yet: they do not count.
+    """
+    in_force = [row for row in rows if row.not_before_ms <= now_ms < row.not_after_ms]
+    youngest = max(in_force, key=lambda row: (row.not_before_ms, row.epoch), default=None)
+    make = (
+        youngest is None or min(youngest.not_after_ms, youngest.not_before_ms + lifetime_ms) - now_ms < lifetime_ms / 2
+    )
+    return Turn(make, tuple(row for row in rows if row.opens_until_ms <= now_ms))
+
+
 async def turn_epoch(services: Services) -> bool:
-    """Make a sealing key where the newest has passed half its life; destroy those whose grace has passed."""
+    """Make the sealing key that is due and destroy those whose time is over; whether there was any."""
     keys = services.configuration.tables.keys
     lifetime_ms = round(keys.sealing_lifetime_days * _DAY_MS)
     grace_ms = round(keys.sealing_grace_days * _DAY_MS)
-    now_ms = services.now_ms()
-    newest_ms = max((row.not_after_ms for row in services.keyring.epochs), default=0)
-    fresh = services.keyring.new_sealing_key(now_ms, lifetime_ms) if newest_ms - now_ms < lifetime_ms / 2 else None
-    dead = [row for row in services.keyring.epochs if row.not_after_ms + grace_ms <= now_ms]
-    if fresh is None and not dead:
-        return False
+    keyring, now_ms = services.keyring, services.now_ms()
+    stored = await services.store.read(all_sealing_keys)
+    turn = plan_turn(keyring.epochs, now_ms, lifetime_ms)
+    # Out of reach are those that an old copy of the store has brought back.
+    dead = [*turn.destroy, *(row for row in stored if row.epoch < keyring.chain.epoch)]
+    fresh = keyring.new_sealing_key(now_ms, lifetime_ms, grace_ms) if turn.make else None
 
     async def operation(tx: Transaction) -> None:
         if fresh is not None:
             await add_sealing_key(tx, fresh)
         for row in dead:
-            await destroy_sealing_key(tx, row.key_id)
+            await destroy_sealing_key(tx, row)
 
-    await services.store.write(operation)
-    await load_sealing_keys(services)
-    return True
+    if fresh is not None or dead:
+        await services.store.write(operation)
+        await load_sealing_keys(services)
+    oldest = min(row.epoch for row in keyring.epochs)
+    if keyring.chain.epoch < oldest:
+        await services.store.scrub()
+        await asyncio.to_thread(keyring.destroy_before, oldest)
+        services.log.info("sealing keys destroyed", key_id=[bytes(row.key_id).hex() for row in turn.destroy])
+    return fresh is not None or bool(dead)
 
 
 async def load_sealing_keys(services: Services) -> None:
@@ -94,9 +130,11 @@ async def card_is_current(services: Services) -> bool:
 
 
 async def keep_current(
-    services: Services, dispatcher: Dispatcher, stop: asyncio.Event, every_s: float = _CHECK_EVERY_S
+    services: Services, dispatcher: Dispatcher, stop: asyncio.Event, every_s: float | None = None
 ) -> None:
     """Turn epochs and renew the card until `stop`."""
+    lifetime_s = services.configuration.tables.keys.sealing_lifetime_days * _DAY_MS / 1000
+    every_s = every_s or min(_CHECK_EVERY_S, lifetime_s / 10)
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(every_s):
@@ -105,6 +143,6 @@ async def keep_current(
         try:
             if await turn_epoch(services) or not await card_is_current(services):
                 await renew_card(services, dispatcher)
-        except (StoreUnavailable, OSError) as error:
+        except (StoreUnavailable, KeystoreError, OSError) as error:
             # A full disk must not stop the node; the next turn tries again.
             services.log.error("the card was not renewed", error=type(error).__name__)

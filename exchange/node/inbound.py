@@ -24,7 +24,7 @@ from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
-from exchange.node.cards import peer_card, verify_card
+from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
@@ -250,13 +250,13 @@ class Inbound:
                 await self.take_receipt(row.origin, decode_wire(receipt_decoder, statement.body), verified, item)
                 return None
             if statement.type == CARD:
-                await self._take_card(row, item)
+                await self._take_card(row, item, lanes)
                 return None
         except SchemaError as error:
             raise ItemRefused(error.code, str(error)) from None
         raise ItemRefused("statement-type-unknown", "this node does not know statements of that type")
 
-    async def _take_card(self, row: PeerRow, item: ProvenStatement) -> None:
+    async def _take_card(self, row: PeerRow, item: ProvenStatement, lanes: set[str]) -> None:
         """Keep a newer card of the same identity."""
         try:
             verified = verify_card(item.statement, item.proof, self._services.checkpoints)
@@ -265,9 +265,15 @@ class Inbound:
         card = verified.card
         if card.origin != row.origin or verified.fingerprint != row.fingerprint or card.area != peer_card(row).area:
             raise ItemRefused("card-identity", "the card is of another identity than the registered one")
-        await self._services.store.write(
-            lambda tx: set_peer_card(tx, row.origin, card.serial, item.statement, item.proof)
-        )
+        if has_expired(card, self._services.now()):
+            raise ItemRefused("card-expired", "the card has expired")
+
+        async def operation(tx: Transaction) -> bool:
+            newer = await set_peer_card(tx, row.origin, card.serial, item.statement, item.proof)
+            return newer and await release_if_current(tx, self._services, await peer(tx, row.origin))
+
+        if await self._services.store.write(operation):
+            lanes.add(f"peer:{row.origin}")
 
     async def take_receipt(
         self,

@@ -1,15 +1,16 @@
 """The node's keys while it runs: signing keys and store key from the keystore, sealing keys from the store.
 
-Sealing keys live for an epoch: a new one is made at half of the newest one's life, an old one is destroyed when its
-grace has passed.
+A sealing key is stored under a key of its epoch, and that comes from a chain in the keystore which goes forward only:
+to open an old sealing key takes an old copy of both.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from exchange.crypto.errors import KeystoreCorrupt
+from exchange.crypto.chain import WrappingChain
+from exchange.crypto.errors import ChainError, KeystoreCorrupt
 from exchange.crypto.keystore import Argon2Parameters, lock_keystore, unlock_keystore
 from exchange.crypto.names import Origin, SealingKeyId, context
 from exchange.crypto.note import VerifierKey
@@ -23,15 +24,26 @@ from exchange.store.keys import SealingKeyRow
 _ED25519: Final = "signing/ed25519"
 _MLDSA44: Final = "signing/ml-dsa-44"
 _STORE: Final = "store"
+_CHAIN: Final = "sealing-chain"
+_MOST_IN_A_CARD: Final = 8
+
+
+def _moment(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)
 
 
 class Keyring:
     """All keys that a running node holds."""
 
-    def __init__(self, origin: Origin, signing: SigningKeys, store_key: StoreKey) -> None:
+    def __init__(
+        self, origin: Origin, signing: SigningKeys, store_key: StoreKey, chain: WrappingChain | None = None
+    ) -> None:
         self.origin = origin
         self.signing = signing
         self.store_key = store_key
+        self.chain = chain or WrappingChain.begin()
+        #: Rewrites entries of the keystore; a keyring that has no keystore keeps what it has in memory alone.
+        self.rewrite: Callable[[Mapping[str, bytes]], None] | None = None
         self.sealing: dict[SealingKeyId, SealingPrivateKey] = {}
         self.epochs: list[SealingKeyRow] = []
 
@@ -44,20 +56,25 @@ class Keyring:
         """Sign a checkpoint of the node's log."""
         return self.signing.sign_checkpoint(self.origin, size, root, timestamp_s)
 
-    def new_sealing_key(self, now_ms: int, lifetime_ms: int) -> SealingKeyRow:
+    def new_sealing_key(self, now_ms: int, lifetime_ms: int, grace_ms: int = 0) -> SealingKeyRow:
         """Make a sealing key for the epoch that begins now; the caller stores it."""
         key = SealingPrivateKey.generate()
         key_id = key.public.key_id
-        wrapped = seal_at_rest(self.store_key, context("sealing-seed", key_id), key.seed().reveal())
-        return SealingKeyRow(key_id, wrapped, now_ms, now_ms + lifetime_ms)
+        epoch = max((row.epoch for row in self.epochs), default=self.chain.epoch - 1) + 1
+        place = context("sealing-seed", key_id)
+        wrapped = seal_at_rest(self.chain.wrapping_key(epoch), place, key.seed().reveal())
+        not_after_ms = now_ms + lifetime_ms
+        return SealingKeyRow(key_id, epoch, wrapped, now_ms, not_after_ms, not_after_ms + grace_ms)
 
     def load_sealing_keys(self, rows: Iterable[SealingKeyRow]) -> None:
         """Take the stored sealing keys in hand, and let go of those that are no longer stored.
 
+        Those whose epoch the keystore has left behind are passed over: they are from an old copy of the store.
+
         Raises:
             RestError: store and keystore do not belong together.
         """
-        self.epochs = sorted(rows, key=lambda row: row.not_before_ms)
+        self.epochs = sorted((row for row in rows if row.epoch >= self.chain.epoch), key=lambda row: row.not_before_ms)
         held = self.sealing
         self.sealing = {}
         for row in self.epochs:
@@ -65,26 +82,49 @@ class Keyring:
             if key_id in held:
                 self.sealing[key_id] = held[key_id]
             else:
-                seed = open_at_rest(self.store_key, context("sealing-seed", key_id), row.wrapped_seed)
+                wrapping_key = self.chain.wrapping_key(row.epoch)
+                seed = open_at_rest(wrapping_key, context("sealing-seed", key_id), row.wrapped_seed)
                 self.sealing[key_id] = SealingPrivateKey(Secret(seed))
 
+    def destroy_before(self, epoch: int) -> None:
+        """Let go of what wrapped the sealing keys of earlier epochs: in the keystore first, then in memory.
+
+        Raises:
+            KeystoreError: the keystore could not be rewritten; nothing was changed.
+            OSError: so too.
+        """
+        chain = self.chain.advance(epoch)
+        if self.rewrite is not None:
+            self.rewrite({_CHAIN: chain.encode()})
+        self.chain = chain
+
     def card_sealing_keys(self, now_ms: int) -> tuple[CardSealingKey, ...]:
-        """The sealing keys that a card names: those whose epoch has not ended."""
+        """The sealing keys that a card names: those whose epoch has not ended, oldest first.
+
+        Where a clock has jumped there may be too many of them for a card; the youngest that are in force are in it.
+        """
+        current = [row for row in self.epochs if row.not_after_ms > now_ms]
+        current.sort(key=lambda row: (row.not_before_ms <= now_ms, row.not_before_ms))
         return tuple(
             CardSealingKey(
                 key=self.sealing[SealingKeyId(bytes(row.key_id))].public.raw,
-                not_before=datetime.fromtimestamp(row.not_before_ms / 1000, UTC),
-                not_after=datetime.fromtimestamp(row.not_after_ms / 1000, UTC),
+                not_before=_moment(row.not_before_ms),
+                not_after=_moment(row.not_after_ms),
+                opens_until=_moment(row.opens_until_ms),
             )
-            for row in self.epochs
-            if row.not_after_ms > now_ms
+            for row in sorted(current[-_MOST_IN_A_CARD:], key=lambda row: row.not_before_ms)
         )
 
 
 def new_keystore(passphrase: Secret, cost: Argon2Parameters | None = None) -> bytes:
     """A keystore file with fresh keys."""
     ed25519, mldsa44 = SigningKeys.generate().seeds()
-    entries = {_ED25519: ed25519.reveal(), _MLDSA44: mldsa44.reveal(), _STORE: os.urandom(32)}
+    entries = {
+        _ED25519: ed25519.reveal(),
+        _MLDSA44: mldsa44.reveal(),
+        _STORE: os.urandom(32),
+        _CHAIN: WrappingChain.begin().encode(),
+    }
     return lock_keystore(entries, passphrase, cost)
 
 
@@ -98,6 +138,8 @@ def open_keystore(data: bytes, passphrase: Secret, origin: Origin) -> Keyring:
     entries = unlock_keystore(data, passphrase)
     try:
         signing = SigningKeys(Secret(entries[_ED25519]), Secret(entries[_MLDSA44]))
-        return Keyring(origin, signing, StoreKey(entries[_STORE]))
+        return Keyring(origin, signing, StoreKey(entries[_STORE]), WrappingChain.parse(entries[_CHAIN]))
     except KeyError as error:
         raise KeystoreCorrupt(f"the keystore lacks the key {error.args[0]}") from None
+    except ChainError as error:
+        raise KeystoreCorrupt(f"the keystore: {error}") from None

@@ -11,7 +11,8 @@ from exchange.crypto.names import LeafHash, Origin
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.secret import Secret
 from exchange.crypto.statement import leaf_hash
-from exchange.node.cards import peer_card
+from exchange.node.card_refresh import CardRefresh
+from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Outcome, finish
@@ -51,11 +52,14 @@ _MOST_RESPONSE_BYTES: Final = 4096
 class Outbound:
     """Delivers to peers."""
 
-    def __init__(self, services: Services, continuity: Continuity, inbound: Inbound, client: PeerClient) -> None:
+    def __init__(
+        self, services: Services, continuity: Continuity, inbound: Inbound, client: PeerClient, cards: CardRefresh
+    ) -> None:
         self._services = services
         self._continuity = continuity
         self._inbound = inbound
         self._client = client
+        self._cards = cards
         #: The size of our log that each peer is believed to hold.
         self._believed: dict[str, int] = {}
 
@@ -76,7 +80,9 @@ class Outbound:
         try:
             key = current_sealing_key(card, services.now())
         except NoCurrentKey:
-            return Outcome(held=[(delivery, "no current key: the peer's card is out of date") for delivery in rows])
+            if await self._cards.has_current_key(origin):
+                return Outcome(again=rows)  # with the card that has just come
+            return Outcome(held=[(delivery, NO_CURRENT_KEY) for delivery in rows])
         reply_secret = Secret.random()
         payload, sent, left = await self._payload(origin, rows, reply_secret)
         envelope = seal_envelope(encode_wire(payload), Origin(origin), key)
@@ -84,6 +90,8 @@ class Outbound:
         if answer.status == 413 and len(sent) == 1:
             return Outcome(again=left, held=[(delivery, "the peer finds it too large") for delivery in sent])
         if answer.status != 200:
+            if answer.code == "unacceptable":
+                self._cards.soon(origin)  # it may have no such key any more
             reason = (
                 f"{origin} answered {answer.code or answer.status}; this node may not be verified there"
                 if answer.code == "unacceptable"

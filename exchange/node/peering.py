@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from exchange.crypto.names import Origin
-from exchange.node.cards import VerifiedCard, stored_card
+from exchange.node.cards import VerifiedCard, has_expired, stored_card
 from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInvalid
 from exchange.node.services import Services
 from exchange.node.trust import NotInTable, Standing, Trust
@@ -70,11 +70,14 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
     was trusted.
 
     Raises:
-        RequestInvalid: it is this node's own card, or its identity was revoked.
+        RequestInvalid: it is this node's own card, has expired, is older than the one in force, or its identity was
+            revoked.
     """
     card, now_ms = verified.card, services.now_ms()
     if card.origin == services.configuration.origin:
         raise RequestInvalid("that is this node's own card")
+    if has_expired(card, services.now()):
+        raise RequestInvalid(f"that card of {card.origin} has expired; ask for the current one")
     if verified.fingerprint in await revoked_identities(tx, card.origin):
         raise RequestInvalid(f"that identity of {card.origin} was revoked; ask for the card of its new one")
     try:
@@ -97,6 +100,8 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
     after = before.show(verified.fingerprint)
     row = replace(row, ca_file=ca_file or row.ca_file)
     if after is before:
+        if card.serial < row.serial:
+            raise RequestInvalid(f"that card of {card.origin} is older than the one in force; ask for the current one")
         if card.serial > row.serial:
             row = replace(row, serial=card.serial, card=verified.statement, proof=verified.proof)
     elif after.candidate is None:
@@ -152,6 +157,8 @@ async def confirm(tx: Transaction, services: Services, origin: str, confirmation
         if before.trust in (Trust.BLOCKED, Trust.QUARANTINED, Trust.REVOKED) or row.candidate is not None:
             # The identity was compared anew: what its log was before is no measure of what it is now.
             await forget_peer_heads(tx, origin)
+            # A node that was restored signs lower serials than it did: what it shows next counts.
+            changed = replace(changed, serial=changed.serial if row.candidate is not None else 0)
         changed = replace(changed, verified_at_ms=now_ms, verified_how=confirmation.how)
         await greet(tx, services, origin)
         await release_lane(tx, f"peer:{origin}", now_ms + RELEASED_FOR_MS)

@@ -7,7 +7,7 @@ from typing import Any
 
 from exchange.crypto.names import new_message_id
 from exchange.node.cards import peer_card
-from exchange.node.compose import compose_message, current_sealing_key
+from exchange.node.compose import compose_message, current_key, current_sealing_key
 from exchange.node.errors import PeerUnknown, PeerUntrusted
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import Finding, FormInvalid
@@ -73,6 +73,7 @@ async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, 
     row = peer_for_area(await services.store.read(all_peers), to_area)
     card = peer_card(row)
     now = services.now()
+    expires_at = now + timedelta(days=services.configuration.tables.delivery.expires_after_days)
     parts = split(form, services.catalogue)
     composed = compose_message(
         parts,
@@ -83,7 +84,8 @@ async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, 
         node_key=current_sealing_key(card, now),
         store_key=services.keyring.store_key,
         created_at=now,
-        expires_at=now + timedelta(days=services.configuration.tables.delivery.expires_after_days),
+        # The parcels are sealed once: a message must not outlive the key that opens them.
+        expires_at=min(expires_at, current_key(card, now).opens_until),
         urgent=form.referral.move_type is MoveType.URGENT,
     )
     manifest = composed.manifest

@@ -68,14 +68,20 @@ def _check_times(*moments: datetime) -> None:
 
 
 class CardSealingKey(Wire, frozen=True):
-    """An HPKE X-Wing public key of the node and the time in which senders may use it."""
+    """An HPKE X-Wing public key of the node and the time in which senders may use it.
+
+    Until `opens_until` the node opens what was sealed to it in that time; after that it has destroyed it.
+    """
 
     key: SealingKeyBytes
     not_before: Moment
     not_after: Moment
+    opens_until: Moment
 
     def __post_init__(self) -> None:
-        _check_times(self.not_before, self.not_after)
+        _check_times(self.not_before, self.not_after, self.opens_until)
+        if not self.not_before <= self.not_after <= self.opens_until:
+            raise ValueError("a sealing key begins, ends and is destroyed in this order")
 
 
 class CardAgency(Wire, frozen=True):

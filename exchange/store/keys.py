@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from exchange.store.errors import NotFound
 from exchange.store.log import ProvenEntry, proven_at
@@ -12,17 +12,25 @@ from exchange.store.transaction import LogEntry, Sql, Transaction
 
 @dataclass(frozen=True, slots=True)
 class SealingKeyRow:
-    """A sealing key whose seed is wrapped by the store key."""
+    """A sealing key whose seed is wrapped by the key of its epoch.
+
+    Cards name it until `not_after_ms`; it opens what comes late until `opens_until_ms`, and is then destroyed.
+    """
 
     key_id: bytes
+    epoch: int
     wrapped_seed: bytes
     not_before_ms: int
     not_after_ms: int
+    opens_until_ms: int
 
 
 _COLUMNS = tuple(sealing_keys.c)
 _all = Sql(select(*_COLUMNS).order_by(sealing_keys.c.not_before_ms))
 _add = Sql(insert(sealing_keys).values({column.name: bindparam(column.name) for column in _COLUMNS}))
+_blank = Sql(
+    update(sealing_keys).where(sealing_keys.c.key_id == bindparam("key")).values(wrapped_seed=bindparam("zeros"))
+)
 _destroy = Sql(delete(sealing_keys).where(sealing_keys.c.key_id == bindparam("key_id")))
 _add_card = Sql(insert(cards).values(serial=bindparam("serial"), position=bindparam("position")))
 _last_card = Sql(select(cards.c.serial, cards.c.position).order_by(cards.c.serial.desc()).limit(1))
@@ -38,9 +46,10 @@ async def add_sealing_key(tx: Transaction, row: SealingKeyRow) -> None:
     await tx.execute(_add, {column.name: getattr(row, column.name) for column in _COLUMNS})
 
 
-async def destroy_sealing_key(tx: Transaction, key_id: bytes) -> None:
-    """Delete a sealing key; the store overwrites what it deletes."""
-    await tx.execute(_destroy, {"key_id": key_id})
+async def destroy_sealing_key(tx: Transaction, row: SealingKeyRow) -> None:
+    """Overwrite a sealing key in its place, and delete the row; `Store.scrub` then sees to older copies of the page."""
+    await tx.execute(_blank, {"key": row.key_id, "zeros": bytes(len(row.wrapped_seed))})
+    await tx.execute(_destroy, {"key_id": row.key_id})
 
 
 async def keep_card(tx: Transaction, serial: int, entry: LogEntry) -> None:

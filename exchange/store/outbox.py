@@ -148,6 +148,11 @@ _release_lane = Sql(
     .where(outbox.c.lane == bindparam("key"), outbox.c.state == "held")
     .values(state="due", reason=None, attempts=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
 )
+_release_reason = Sql(
+    update(outbox)
+    .where(outbox.c.lane == bindparam("key"), outbox.c.state == "held", outbox.c.reason == bindparam("why"))
+    .values(state="due", reason=None, attempts=0, lease_until_ms=0)
+)
 _due_lanes = Sql(select(outbox.c.lane).where(outbox.c.state == "due").distinct())
 _overdue = Sql(
     select(*_DELIVERY).where(
@@ -263,6 +268,11 @@ async def release(tx: Transaction, number: int, deadline_ms: int) -> str:
 async def release_lane(tx: Transaction, lane: str, deadline_ms: int) -> int:
     """Make everything held in a lane due again; return how many."""
     return await tx.execute(_release_lane, {"key": lane, "deadline": deadline_ms})
+
+
+async def release_reason(tx: Transaction, lane: str, reason: str) -> int:
+    """Make what is held in a lane for one reason due again, its deadline as it was; return how many."""
+    return await tx.execute(_release_reason, {"key": lane, "why": reason})
 
 
 async def due_lanes(tx: Transaction) -> list[str]:

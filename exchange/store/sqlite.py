@@ -150,6 +150,10 @@ class SqliteStore:
     async def read(self, operation: Operation[T]) -> T:
         return await self._submit(self._reads, operation)
 
+    async def scrub(self) -> None:
+        """`secure_delete` has zeroed what was deleted; here the WAL, which holds older pages, is emptied."""
+        await self._submit(self._writes, _scrub)
+
     async def close(self) -> None:
         self._closed = True
         for pending, thread in ((self._writes, self._writer), (self._reads, self._reader)):
@@ -173,11 +177,16 @@ class SqliteStore:
         while not last:
             works, last = _gather(self._writes, linger_s)
             linger_s = _LINGER_S if len(works) >= _BUSY else 0.0
+            scrubs = [work for work in works if work.operation is _scrub]
+            works = [work for work in works if work.operation is not _scrub]
             if works:
                 if not self._run_batch(connection, works):
                     for work in works:
                         self._run_batch(connection, [work])
                 self._finish(works)
+            if scrubs:
+                _empty_wal(connection, scrubs)
+                self._finish(scrubs)
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
@@ -222,6 +231,21 @@ class SqliteStore:
             if works:
                 self._finish(works)
         connection.close()
+
+
+async def _scrub(_: Any) -> None:
+    """Marks the work that is done between two transactions."""
+
+
+def _empty_wal(connection: Any, scrubs: list[_Work]) -> None:
+    error: StoreUnavailable | None = None
+    try:
+        if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            error = StoreUnavailable("the WAL could not be emptied: something else is reading the store")
+    except sqlite.Error as failed:
+        error = StoreUnavailable(f"the WAL could not be emptied: {type(failed).__name__}: {failed}")
+    for scrub in scrubs:
+        scrub.error = error
 
 
 def _run_in_savepoint(tx: SqliteTransaction, work: _Work) -> None:

@@ -61,9 +61,11 @@ sealing_keys = Table(
     "sealing_keys",
     metadata,
     Column("key_id", LargeBinary, primary_key=True),
+    Column("epoch", BigInteger, nullable=False, unique=True),
     Column("wrapped_seed", LargeBinary, nullable=False),
     Column("not_before_ms", BigInteger, nullable=False),
     Column("not_after_ms", BigInteger, nullable=False),
+    Column("opens_until_ms", BigInteger, nullable=False),
 )
 
 cards = Table(

@@ -100,5 +100,12 @@ class Store(Protocol):
     async def read(self, operation: Operation[T]) -> T:
         """Run a query that changes nothing, beside the writer."""
 
+    async def scrub(self) -> None:
+        """Leave no copy of what was deleted before in the files of the database, as far as the database can tell.
+
+        Raises:
+            StoreUnavailable: not now; what was deleted may still be there.
+        """
+
     async def close(self) -> None:
         """Finish what is queued, then close."""

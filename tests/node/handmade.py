@@ -150,6 +150,7 @@ class Borough:
                     key=self.sealing.public.raw,
                     not_before=self.now - timedelta(days=1),
                     not_after=self.now + timedelta(days=30),
+                    opens_until=self.now + timedelta(days=60),
                 ),
             ),
             agencies=(CardAgency(kind="housing"),),

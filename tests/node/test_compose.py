@@ -135,6 +135,7 @@ def key(start: int, end: int) -> CardSealingKey:
         key=SealingPrivateKey.generate().public.raw,
         not_before=NOW + timedelta(hours=start),
         not_after=NOW + timedelta(hours=end),
+        opens_until=NOW + timedelta(hours=end + 9),
     )
 
 
@@ -145,11 +146,12 @@ def key(start: int, end: int) -> CardSealingKey:
         ([(0, 1)], 0),
         ([(-2, 1), (-1, 2)], 1),
         ([(-1, 2), (-2, 1)], 0),
+        ([(-2, 9), (-1, 1)], 1),
         ([(-1, 1), (1, 9)], 0),
         ([(-9, 0), (-1, 1)], 1),
     ],
 )
-def test_of_the_keys_in_force_the_one_that_lives_longest_is_used(epochs: list[tuple[int, int]], chosen: int) -> None:
+def test_of_the_keys_in_force_the_youngest_is_used(epochs: list[tuple[int, int]], chosen: int) -> None:
     keys = tuple(key(*epoch) for epoch in epochs)
     card = msgspec.structs.replace(CARD, sealing_keys=keys)
     assert current_sealing_key(card, NOW).raw == keys[chosen].key
@@ -160,6 +162,19 @@ def test_a_key_that_is_not_in_force_is_never_used(epochs: list[tuple[int, int]])
     card = msgspec.structs.replace(CARD, sealing_keys=tuple(key(*epoch) for epoch in epochs))
     with pytest.raises(NoCurrentKey, match=r"exchange\.camden\.example"):
         current_sealing_key(card, NOW)
+
+
+def test_a_key_that_is_in_force_by_a_clock_five_minutes_ahead_is_used() -> None:
+    soon = msgspec.structs.replace(key(0, 1), not_before=NOW + timedelta(minutes=5))
+    later = msgspec.structs.replace(key(0, 1), not_before=NOW + timedelta(minutes=5, microseconds=1))
+    assert current_sealing_key(msgspec.structs.replace(CARD, sealing_keys=(soon, later)), NOW).raw == soon.key
+
+
+def test_a_card_that_has_expired_gives_no_key() -> None:
+    card = msgspec.structs.replace(CARD, sealing_keys=(key(-1, 1),), expires_at=NOW)
+    with pytest.raises(NoCurrentKey):
+        current_sealing_key(card, NOW)
+    assert current_sealing_key(card, NOW - timedelta(seconds=1))
 
 
 # Secrets at rest.

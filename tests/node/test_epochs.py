@@ -4,24 +4,28 @@ import asyncio
 import dataclasses
 import io
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from pysqlite3 import dbapi2 as sqlite
 
 from exchange.crypto.statement import parse_statement
 from exchange.node.app import prepare
 from exchange.node.cards import own_card
+from exchange.node.compose import current_key
 from exchange.node.config import NodeTable
 from exchange.node.delivery import Dispatcher
-from exchange.node.epochs import card_is_current, keep_current, turn_epoch
-from exchange.node.services import Services
+from exchange.node.epochs import card_is_current, keep_current, load_sealing_keys, plan_turn, turn_epoch
+from exchange.node.services import Services, milliseconds
 from exchange.schema.wire import Card, card_decoder, decode_wire
-from exchange.store.keys import all_sealing_keys
+from exchange.store.keys import SealingKeyRow, add_sealing_key, all_sealing_keys
 from tests.node.handmade import Borough
-from tests.node.pair import Clock, Node, opened, until
+from tests.node.pair import NOW_MS, Clock, Node, opened, until
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -66,14 +70,74 @@ async def test_a_key_opens_what_comes_late_until_its_grace_has_passed(services: 
     assert first not in await stored(services)
 
 
-async def test_a_destroyed_key_is_not_in_the_store_any_more(services: Services, clock: Clock) -> None:
+async def test_a_destroyed_key_is_at_once_in_no_file_of_the_running_store(services: Services, clock: Clock) -> None:
     await turn_epoch(services)
-    ((wrapped,),) = [(row.wrapped_seed,) for row in await services.store.read(all_sealing_keys)]
+    (row,) = await services.store.read(all_sealing_keys)
+    path = services.configuration.store_path
+    assert any(row.wrapped_seed in file.read_bytes() for file in path.parent.iterdir())
     clock.now_ms += LIFETIME_MS + GRACE_MS
     await turn_epoch(services)
-    path = services.configuration.store_path
-    await services.store.close()
-    assert wrapped not in path.read_bytes()
+    assert path.with_name(path.name + "-wal").exists()
+    assert not any(row.wrapped_seed in file.read_bytes() for file in path.parent.iterdir())
+    assert services.keyring.chain.epoch == 1
+
+
+async def test_what_could_not_be_destroyed_for_good_is_tried_at_the_next_turn(services: Services, clock: Clock) -> None:
+    kept: list[bytes] = []
+
+    def rewrite(entries: Mapping[str, bytes]) -> None:
+        if not kept:
+            kept.append(b"")
+            raise OSError("no space left")
+        kept.append(entries["sealing-chain"])
+
+    services.keyring.rewrite = rewrite
+    await turn_epoch(services)
+    (first,) = await stored(services)
+    clock.now_ms += LIFETIME_MS + GRACE_MS
+    with pytest.raises(OSError, match="no space left"):
+        await turn_epoch(services)
+    assert first not in await stored(services)
+    assert services.keyring.chain.epoch == 0
+    assert not await turn_epoch(services)
+    assert kept[1:] == [services.keyring.chain.encode()]
+    assert services.keyring.chain.epoch == 1
+    await turn_epoch(services)
+    assert len(kept) == 2
+
+
+async def test_while_something_else_reads_the_store_the_keystore_is_not_believed_to_be_done(
+    services: Services, clock: Clock
+) -> None:
+    await turn_epoch(services)
+    reader = sqlite.connect(str(services.configuration.store_path), isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM sealing_keys").fetchall()
+    clock.now_ms += LIFETIME_MS + GRACE_MS
+    turning = asyncio.create_task(turn_epoch(services))
+
+    async def deleted() -> bool:
+        return len(await stored(services)) == 1 and services.keyring.epochs[0].epoch == 1
+
+    await until("the row is deleted", deleted)
+    assert services.keyring.chain.epoch == 0
+    reader.close()
+    await turning
+    assert services.keyring.chain.epoch == 1
+
+
+async def test_keys_that_an_old_copy_of_the_store_brings_back_are_deleted_and_not_used(
+    services: Services, clock: Clock
+) -> None:
+    await turn_epoch(services)
+    (old,) = await services.store.read(all_sealing_keys)
+    clock.now_ms += LIFETIME_MS + GRACE_MS
+    await turn_epoch(services)
+    await services.store.write(lambda tx: add_sealing_key(tx, old))
+    await load_sealing_keys(services)
+    assert old.key_id not in services.keyring.sealing
+    await turn_epoch(services)
+    assert old.key_id not in await stored(services)
 
 
 _numbers = itertools.count()
@@ -94,10 +158,96 @@ def test_whenever_the_node_looks_there_is_a_key_in_force_and_none_outlives_its_g
                 in_force = [1 for start, end in keys.values() if start <= clock.now_ms < end]
                 assert 1 <= len(in_force) <= 8
                 assert all(end + GRACE_MS > clock.now_ms for _, end in keys.values())
+                assert services.keyring.chain.epoch == min(row.epoch for row in services.keyring.epochs)
                 assert set(services.keyring.sealing) == set(keys)
                 assert max(end for _, end in keys.values()) - clock.now_ms >= LIFETIME_MS / 2
 
     asyncio.run(scenario(tmp_path_factory.getbasetemp() / f"epochs-{next(_numbers)}"))
+
+
+class Schedule(RuleBasedStateMachine):
+    """The schedule by itself: a clock that goes anywhere, and a configuration that changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[SealingKeyRow] = []
+        self.now_ms = NOW_MS
+        self.lifetime_ms, self.grace_ms = LIFETIME_MS, GRACE_MS
+        self.promised: dict[bytes, int] = {}
+        self.made = 0
+        self.turn()
+
+    @rule(hours=st.integers(0, 40 * 24))
+    def time_passes(self, hours: int) -> None:
+        self.now_ms += hours * HOUR_MS
+        self.turn()
+
+    @rule(hours=st.integers(1, 40 * 24))
+    def the_clock_goes_back(self, hours: int) -> None:
+        self.now_ms -= hours * HOUR_MS
+        self.turn()
+
+    @rule(lifetime_days=st.floats(0.01, 90), grace_days=st.floats(0.01, 90))
+    def the_configuration_changes(self, lifetime_days: float, grace_days: float) -> None:
+        self.lifetime_ms, self.grace_ms = round(lifetime_days * DAY_MS), round(grace_days * DAY_MS)
+        self.turn()
+
+    def turn(self) -> None:
+        due = plan_turn(self.rows, self.now_ms, self.lifetime_ms)
+        for row in due.destroy:
+            # What any card has said of it, and not what the configuration says now.
+            assert self.promised.get(row.key_id, 0) <= self.now_ms
+        self.rows = [row for row in self.rows if row not in due.destroy]
+        if due.make:
+            self.made += 1
+            end_ms = self.now_ms + self.lifetime_ms
+            self.rows.append(
+                SealingKeyRow(
+                    self.made.to_bytes(16, "big"), self.made, b"", self.now_ms, end_ms, end_ms + self.grace_ms
+                )
+            )
+        # The card that is signed now.
+        self.promised |= {row.key_id: row.opens_until_ms for row in self.rows if row.not_after_ms > self.now_ms}
+        again = plan_turn(self.rows, self.now_ms, self.lifetime_ms)
+        assert (again.make, again.destroy) == (False, ())
+
+    @invariant()
+    def a_key_is_in_force(self) -> None:
+        assert any(row.not_before_ms <= self.now_ms < row.not_after_ms for row in self.rows)
+
+    @invariant()
+    def the_key_that_senders_use_has_at_most_a_lifetime_and_at_least_half_of_one_before_it(self) -> None:
+        in_force = [row for row in self.rows if row.not_before_ms <= self.now_ms < row.not_after_ms]
+        youngest = max(in_force, key=lambda row: (row.not_before_ms, row.epoch))
+        assert youngest.not_after_ms - self.now_ms >= self.lifetime_ms / 2
+        assert self.now_ms - youngest.not_before_ms <= self.lifetime_ms / 2
+
+    @invariant()
+    def nothing_is_kept_for_longer_than_promised(self) -> None:
+        assert all(row.opens_until_ms > self.now_ms for row in self.rows)
+
+
+TestSchedule = Schedule.TestCase
+
+
+async def test_a_lifetime_that_is_made_shorter_holds_at_once_and_keeps_what_was_promised(
+    services: Services, clock: Clock
+) -> None:
+    await prepare(services)
+    (promised,) = (await card(services)).sealing_keys
+    keys = msgspec.structs.replace(services.configuration.tables.keys, sealing_lifetime_days=1, sealing_grace_days=1)
+    tables = msgspec.structs.replace(services.configuration.tables, keys=keys)
+    changed = dataclasses.replace(services, configuration=dataclasses.replace(services.configuration, tables=tables))
+    clock.now_ms += DAY_MS
+    await prepare(changed)
+    now_used = current_key(await card(services), services.now())
+    assert (now_used.not_after - services.now()).days == 1
+    clock.now_ms = milliseconds(promised.opens_until) - 1
+    await prepare(changed)
+    assert promised.key in {key.public.raw for key in services.keyring.sealing.values()}
+    clock.now_ms += 1
+    await prepare(changed)
+    assert promised.key not in {key.public.raw for key in services.keyring.sealing.values()}
 
 
 async def test_a_new_node_has_a_card_and_looking_again_signs_no_other(services: Services) -> None:

@@ -1,6 +1,6 @@
 """The keyring: from the keystore and the store into memory, and out of it again when an epoch has ended."""
 
-import os
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -15,12 +15,12 @@ from exchange.crypto.sealing import open_sealed, seal
 from exchange.crypto.secret import Secret
 from exchange.crypto.signing import SigningKeys
 from exchange.node.keyring import Keyring, new_keystore, open_keystore
-from exchange.store.keys import SealingKeyRow
 
 ORIGIN = Origin("exchange.hackney.example")
 CHEAP = Argon2Parameters(opslimit=1, memlimit_bytes=8192)
 WORDS = Secret(b"correct horse battery staple")
 HOUR_MS = 3_600_000
+NAMES = ("signing/ed25519", "signing/ml-dsa-44", "store", "sealing-chain")
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def test_a_new_keystore_opens_with_its_passphrase_to_the_same_keys_each_time() -
 
 def test_no_two_keystores_have_a_key_in_common() -> None:
     first, second = (unlock_keystore(new_keystore(WORDS, CHEAP), WORDS) for _ in range(2))
-    assert set(first) == set(second) == {"signing/ed25519", "signing/ml-dsa-44", "store"}
+    assert set(first) == set(second) == {*NAMES}
     assert not {*first.values()} & {*second.values()}
-    assert len({*first.values()}) == 3
+    assert len({*first.values()}) == len(NAMES)
 
 
 def test_another_passphrase_opens_nothing() -> None:
@@ -48,10 +48,18 @@ def test_another_passphrase_opens_nothing() -> None:
         open_keystore(new_keystore(WORDS, CHEAP), Secret(b"wrong"), ORIGIN)
 
 
-@pytest.mark.parametrize("missing", ["signing/ed25519", "signing/ml-dsa-44", "store"])
+@pytest.mark.parametrize("missing", NAMES)
 def test_a_key_that_is_missing_is_named(missing: str) -> None:
-    entries = {name: os.urandom(32) for name in ("signing/ed25519", "signing/ml-dsa-44", "store") if name != missing}
+    entries = unlock_keystore(new_keystore(WORDS, CHEAP), WORDS)
+    del entries[missing]
     with pytest.raises(KeystoreCorrupt, match=f"lacks the key {missing}$"):
+        open_keystore(lock_keystore(entries, WORDS, CHEAP), WORDS, ORIGIN)
+
+
+@pytest.mark.parametrize("chain", [b"", bytes(39), bytes(41)])
+def test_a_chain_that_is_none_is_told(chain: bytes) -> None:
+    entries = unlock_keystore(new_keystore(WORDS, CHEAP), WORDS) | {"sealing-chain": chain}
+    with pytest.raises(KeystoreCorrupt, match="chain"):
         open_keystore(lock_keystore(entries, WORDS, CHEAP), WORDS, ORIGIN)
 
 
@@ -73,7 +81,7 @@ def test_a_sealing_key_is_stored_sealed_and_comes_back(keyring: Keyring) -> None
     key = keyring.sealing[row.key_id]
     assert open_sealed(key, b"info", seal(key.public, b"info", b"text")) == b"text"
     assert key.seed().reveal() not in row.wrapped_seed
-    other = Keyring(ORIGIN, SigningKeys.generate(), keyring.store_key)
+    other = Keyring(ORIGIN, SigningKeys.generate(), StoreKey.random(), keyring.chain)
     other.load_sealing_keys([row])
     assert other.sealing[row.key_id].public.raw == key.public.raw
 
@@ -86,7 +94,7 @@ def test_a_sealing_key_of_another_keystore_is_refused(keyring: Keyring) -> None:
 
 def test_a_sealing_key_under_the_id_of_another_is_refused(keyring: Keyring) -> None:
     first, second = keyring.new_sealing_key(0, HOUR_MS), keyring.new_sealing_key(0, HOUR_MS)
-    swapped = SealingKeyRow(first.key_id, second.wrapped_seed, 0, HOUR_MS)
+    swapped = dataclasses.replace(first, wrapped_seed=second.wrapped_seed)
     with pytest.raises(RestError):
         keyring.load_sealing_keys([swapped])
 
@@ -98,6 +106,42 @@ def test_a_key_that_is_no_longer_stored_is_let_go_of(keyring: Keyring) -> None:
     keyring.load_sealing_keys([second])
     assert keyring.sealing == {second.key_id: held}
     assert keyring.epochs == [second]
+
+
+def test_a_chain_that_has_gone_on_opens_no_earlier_key(keyring: Keyring) -> None:
+    rows = []
+    for hour in range(3):
+        rows.append(keyring.new_sealing_key(hour * HOUR_MS, HOUR_MS))
+        keyring.load_sealing_keys(rows)
+    assert [row.epoch for row in rows] == [0, 1, 2]
+    keyring.destroy_before(1)
+    keyring.load_sealing_keys(rows)
+    assert keyring.epochs == rows[1:]
+    stolen = Keyring(ORIGIN, keyring.signing, keyring.store_key, keyring.chain)
+    stolen.load_sealing_keys([dataclasses.replace(rows[1])])
+    with pytest.raises(RestError):
+        stolen.load_sealing_keys([dataclasses.replace(rows[0], epoch=1)])
+
+
+def test_what_the_keystore_does_not_keep_is_not_destroyed_in_memory(keyring: Keyring) -> None:
+    def fail(_: object) -> None:
+        raise OSError("no space left")
+
+    keyring.rewrite = fail
+    with pytest.raises(OSError, match="no space"):
+        keyring.destroy_before(1)
+    assert keyring.chain.epoch == 0
+
+
+@given(st.lists(st.integers(0, 30), min_size=9, max_size=20), st.integers(0, 30))
+def test_of_more_keys_than_a_card_holds_it_names_the_youngest_in_force(starts: list[int], hour: int) -> None:
+    keyring = Keyring(ORIGIN, SigningKeys.generate(), StoreKey.random())
+    keyring.load_sealing_keys([keyring.new_sealing_key(start * HOUR_MS, 40 * HOUR_MS) for start in starts])
+    named = [round(key.not_before.timestamp() / 3600) for key in keyring.card_sealing_keys(hour * HOUR_MS)]
+    assert len(named) == 8
+    assert named == sorted(named)
+    in_force = sorted(start for start in starts if start <= hour)
+    assert [start for start in named if start <= hour] == in_force[-8:]
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(1, 100)), min_size=1, max_size=4), st.integers(0, 250))

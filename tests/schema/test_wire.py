@@ -50,7 +50,7 @@ CARD = Card(
     issued_at=NOW,
     expires_at=NOW,
     signing_keys=("ed25519", "mldsa44"),
-    sealing_keys=(CardSealingKey(key=bytes(1216), not_before=NOW, not_after=NOW),),
+    sealing_keys=(CardSealingKey(key=bytes(1216), not_before=NOW, not_after=NOW, opens_until=NOW),),
     agencies=(CardAgency(kind="police"), CardAgency(kind="dwp", key=bytes(1216))),
     tls_spki_sha256=(bytes(32),),
 )

@@ -1,4 +1,4 @@
-"""Candidates, verifications, rotations, revocations and invitations."""
+"""Candidates, verifications, rotations, revocations and invitations; sealing keys under keys of their epochs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,6 +16,19 @@ def upgrade() -> None:
     op.add_column("peers", sa.Column("candidate_card", sa.LargeBinary()))
     op.add_column("peers", sa.Column("candidate_proof", sa.Text()))
     op.add_column("peers", sa.Column("first_by", sa.Text()))
+    # What is in it is under another key; the node makes a new one at its start.
+    op.drop_table("sealing_keys")
+    op.create_table(
+        "sealing_keys",
+        sa.Column("key_id", sa.LargeBinary(), nullable=False),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("wrapped_seed", sa.LargeBinary(), nullable=False),
+        sa.Column("not_before_ms", sa.BigInteger(), nullable=False),
+        sa.Column("not_after_ms", sa.BigInteger(), nullable=False),
+        sa.Column("opens_until_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("key_id"),
+        sa.UniqueConstraint("epoch"),
+    )
     op.create_table(
         "verifications",
         sa.Column("number", _SERIAL, autoincrement=True, nullable=False),
