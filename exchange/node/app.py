@@ -32,6 +32,7 @@ from exchange.node.epochs import (
 from exchange.node.errors import CannotListen, ConfigurationInvalid
 from exchange.node.inbound import Inbound
 from exchange.node.keyring import Keyring, open_keystore
+from exchange.node.listener import MOST_CONNECTIONS, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
 from exchange.node.peer_api import PeerApi
@@ -148,6 +149,12 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
         StoreError: the store cannot be opened.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Strangers who take all of the listener's connections must leave enough for the rest of the node.
+    files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files != resource.RLIM_INFINITY:
+        wanted = 8 * MOST_CONNECTIONS
+        wanted = wanted if most_files == resource.RLIM_INFINITY else min(wanted, most_files)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, wanted), most_files))
     os.umask(0o077)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -185,7 +192,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             for lane in lanes:
                 dispatcher.wake(lane)
 
-        local = LocalApi(services, dispatcher, continuity, agencies)
+        local = LocalApi(services, dispatcher, continuity, agencies, cards)
         sites = await _listen(stack, configuration, PeerApi(services, inbound, accepted), local)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -205,7 +212,7 @@ async def _listen(
     tables = configuration.tables
     public = await _runner(stack, peers.application())
     host, port = split_address(tables.listen.address)
-    sites: list[web.BaseSite] = [web.TCPSite(public, host, port, ssl_context=_server_tls(configuration))]
+    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, _server_tls(configuration))]
     path = configuration.socket_path
     with suppress(FileNotFoundError):
         path.unlink()

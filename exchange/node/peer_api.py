@@ -1,7 +1,7 @@
 """The public listener: what peers may ask. It says nothing to an unproven sender but `unacceptable`."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -10,11 +10,16 @@ from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
 from exchange.node.cards import CardFile, own_card
 from exchange.node.errors import NotNow, Unacceptable
 from exchange.node.inbound import Inbound
+from exchange.node.listener import Bodies, Connections, nameless
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.problems import json_response, problem
 from exchange.node.services import Services
 from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.log import consistency_between, latest_head
+
+#: What a form takes; larger bodies may take longer, and there are fewer of them at a time.
+_USUAL_BYTES: Final = 256 * 1024
+_USUAL_PATIENCE_S: Final = 10.0
 
 
 class PeerApi:
@@ -28,7 +33,9 @@ class PeerApi:
         body_timeout_s: float = 60.0,
     ) -> None:
         self._services = services
-        self._body_timeout_s = body_timeout_s
+        self.connections = Connections()
+        self._usual = Bodies(256, min(body_timeout_s, _USUAL_PATIENCE_S))
+        self._large = Bodies(16, body_timeout_s)
         self._inbound = inbound
         self._accepted = accepted
 
@@ -44,12 +51,14 @@ class PeerApi:
                 web.get("/v1/health", self._health),
             ]
         )
+        application.on_response_prepare.append(_without_name)
         return application
 
     @web.middleware
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
+        self.connections.begins(request.protocol)
         try:
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
@@ -71,6 +80,8 @@ class PeerApi:
         except Exception as error:  # noqa: BLE001 - the root of a request: what went wrong is not for the sender
             self._services.log.error("request failed", error=type(error).__name__)
             return problem(500, "internal", "internal error")
+        finally:
+            self.connections.ends(request.protocol)
 
     async def _envelopes(self, request: web.Request) -> web.Response:
         if request.content_type != ENVELOPE_TYPE or "content-encoding" in request.headers:
@@ -78,9 +89,9 @@ class PeerApi:
             return problem(415, "unsupported-media-type", f"send {ENVELOPE_TYPE}, not compressed")
         if (request.content_length or 0) > MAX_ENVELOPE_BYTES:
             return problem(413, "too-large", "an envelope is 16 MiB at most")
-        async with asyncio.timeout(self._body_timeout_s):
-            envelope = await request.read()
-        answer = await self._inbound.accept(envelope)
+        announced = request.content_length
+        bodies = self._usual if announced is not None and announced <= _USUAL_BYTES else self._large
+        answer = await self._inbound.accept(await bodies.read(request))
         self._accepted(answer.origin, answer.lanes)
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
 
@@ -105,3 +116,7 @@ class PeerApi:
 
     async def _health(self, _: web.Request) -> web.Response:
         return json_response({"status": "ok"})
+
+
+async def _without_name(_: web.Request, response: web.StreamResponse) -> None:
+    nameless(response)
