@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.node.cards import CardFile, VerifiedCard, has_expired, peer_card, release_if_current
+from exchange.node.cards import CardFile, VerifiedCard, has_expired, peer_card
 from exchange.node.compose import current_key
 from exchange.node.continuity import Continuity
 from exchange.node.errors import ForkDetected, NoCurrentKey, NotNow, RequestInvalid
@@ -201,9 +201,7 @@ class CardRefresh:
             # What it was verified for may have changed while it was asked.
             if (await peer(tx, row.origin)).state != "verified":
                 return row
-            after = await show_card(tx, services, shown)
-            await release_if_current(tx, services, after)
-            return after
+            return await show_card(tx, services, shown)
 
         after = await services.store.write(operation)
         if after.state != row.state:

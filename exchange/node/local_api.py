@@ -22,6 +22,7 @@ from exchange.crypto.rest import seal_at_rest
 from exchange.errors import ExchangeError
 from exchange.handover.rungs import LADDER, all_reached
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import CardFile, describe_card, own_card, verify_card
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -77,12 +78,18 @@ class LocalApi:
     """The handlers of the local API."""
 
     def __init__(
-        self, services: Services, dispatcher: Dispatcher, continuity: Continuity, deliveries: AgencyDeliveries
+        self,
+        services: Services,
+        dispatcher: Dispatcher,
+        continuity: Continuity,
+        deliveries: AgencyDeliveries,
+        cards: CardRefresh,
     ) -> None:
         self._services = services
         self._dispatcher = dispatcher
         self._peers = PeersApi(services, dispatcher, continuity)
         self._deliveries = deliveries
+        self._cards = cards
 
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
@@ -232,7 +239,8 @@ class LocalApi:
         return json_response(describe_findings(findings_of(self._services, await request.read())))
 
     async def _send(self, request: web.Request) -> web.Response:
-        sent = await send_form(self._services, await request.read(), request.match_info["area"])
+        area = request.match_info["area"]
+        sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key)
         self._dispatcher.wake(f"peer:{sent['peer']}")
         return json_response(sent, 201)
 

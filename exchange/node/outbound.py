@@ -19,6 +19,7 @@ from exchange.node.delivery import Outcome, finish
 from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow
 from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
+from exchange.node.sending import sign_waiting
 from exchange.node.services import Services, card_keys
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
@@ -40,7 +41,7 @@ from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import (
     sections_of,
 )
-from exchange.store.outbox import MANIFEST, Delivery
+from exchange.store.outbox import FORM, MANIFEST, Delivery
 from exchange.store.peers import PeerRow, peer
 from exchange.store.transaction import Operation, Transaction
 
@@ -83,6 +84,10 @@ class Outbound:
             if await self._cards.has_current_key(origin):
                 return Outcome(again=rows)  # with the card that has just come
             return Outcome(held=[(delivery, NO_CURRENT_KEY) for delivery in rows])
+        forms = [delivery for delivery in rows if delivery.kind == FORM]
+        if forms:
+            await sign_waiting(services, row, forms)
+            return Outcome(again=[delivery for delivery in rows if delivery.kind != FORM])
         reply_secret = Secret.random()
         payload, sent, left = await self._payload(origin, rows, reply_secret)
         envelope = seal_envelope(encode_wire(payload), Origin(origin), key)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from exchange.crypto.names import Origin
-from exchange.node.cards import VerifiedCard, has_expired, stored_card
+from exchange.node.cards import VerifiedCard, has_expired, release_if_current, stored_card
 from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInvalid
 from exchange.node.services import Services
 from exchange.node.trust import NotInTable, Standing, Trust
@@ -129,6 +129,7 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
             detail = f"{row.origin} shows another identity and no proof that it is the same borough; it is blocked"
             await add_alarm(tx, "identity-changed", row.origin, detail, now_ms)
     await keep_peer(tx, row)
+    await release_if_current(tx, services, row)
     return row
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from exchange.crypto.names import Origin
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
@@ -9,6 +11,7 @@ from exchange.node.cards import CardFile, own_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, moment
 from exchange.schema.wire import decode_wire, manifest_decoder
+from exchange.store.errors import NotFound
 from exchange.store.log import proven_at
 from exchange.store.messages import (
     OUTBOUND,
@@ -25,13 +28,21 @@ from exchange.store.messages import (
 from exchange.store.outbox import Waiting, waiting_of
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
+from exchange.store.waiting import WaitingForm, all_waiting_forms, waiting_form
+
+_decode_sections = msgspec.msgpack.Decoder(list[tuple[str, list[str]]]).decode
 
 
 async def describe_message(services: Services, dispatcher: Dispatcher, message_id: str) -> dict[str, Any]:
     """A message's status: a rung for each section at each agency, what is held, and when the next attempt is."""
 
-    async def collect(tx: Transaction) -> tuple[MessageRow, list[PlacementRow], list[Waiting], int | None]:
-        message = await message_by_id(tx, message_id)
+    async def collect(
+        tx: Transaction,
+    ) -> WaitingForm | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None]:
+        try:
+            message = await message_by_id(tx, message_id)
+        except NotFound:
+            return await waiting_form(tx, message_id)
         number = message.number
         return (
             message,
@@ -40,7 +51,10 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             await received_at_ms(tx, number),
         )
 
-    message, placements, waiting, received_ms = await services.store.read(collect)
+    found = await services.store.read(collect)
+    if isinstance(found, WaitingForm):
+        return _describe_waiting(found)
+    message, placements, waiting, received_ms = found
     manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
     climbed = {(row.section, row.agency): row for row in placements}
     held = {item.agency: item.reason for item in waiting if item.state == "held"}
@@ -64,6 +78,24 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
     }
 
 
+def _describe_waiting(form: WaitingForm) -> dict[str, Any]:
+    return {
+        "id": form.message_id,
+        "direction": OUTBOUND,
+        "peer": form.peer,
+        "urgent": bool(form.urgent),
+        "created_at": moment(form.created_at_ms),
+        "sections": [
+            _describe_section(section, kind, None, None, {})
+            for section, kinds in _decode_sections(form.sections)
+            for kind in kinds
+        ],
+        "held": form.reason,
+        "next_attempt_at": None,
+        "last_error": None,
+    }
+
+
 def _describe_section(
     section: str, kind: str, row: PlacementRow | None, received_ms: int | None, held: dict[str | None, str | None]
 ) -> dict[str, Any]:
@@ -82,6 +114,8 @@ def _describe_section(
 async def list_direction(services: Services, direction: str) -> dict[str, Any]:
     """The latest thousand messages of a direction."""
     rows = await services.store.read(lambda tx: list_messages(tx, direction, 1000))
+    forms = await services.store.read(all_waiting_forms) if direction == OUTBOUND else []
+    listed: list[MessageRow | WaitingForm] = [*forms, *rows]
     return {
         "items": [
             {
@@ -89,14 +123,15 @@ async def list_direction(services: Services, direction: str) -> dict[str, Any]:
                 "peer": row.peer,
                 "urgent": bool(row.urgent),
                 "created_at": moment(row.created_at_ms),
-                "stored_at": moment(row.stored_at_ms),
+                "stored_at": moment(row.created_at_ms if isinstance(row, WaitingForm) else row.stored_at_ms),
             }
-            for row in rows
+            for row in listed
         ]
     }
 
 
 _SENTENCES = {
+    "waited": "The form was taken in, and waited for a current sealing key of {detail}.",
     "signed": "This node signed and sealed the message {detail}.",
     "received": "{detail} received the message and signed for it.",
     "routed": "On its way to {agency}: {detail}.",
@@ -116,11 +151,19 @@ def _sentence(message: MessageRow, event: EventRow) -> str:
 async def timeline_document(services: Services, message_id: str) -> dict[str, Any]:
     """A message's timeline."""
 
-    async def collect(tx: Transaction) -> tuple[MessageRow, list[EventRow]]:
-        message = await message_by_id(tx, message_id)
+    async def collect(tx: Transaction) -> WaitingForm | tuple[MessageRow, list[EventRow]]:
+        try:
+            message = await message_by_id(tx, message_id)
+        except NotFound:
+            return await waiting_form(tx, message_id)
         return message, await events_of(tx, message.number)
 
-    message, events = await services.store.read(collect)
+    found = await services.store.read(collect)
+    if isinstance(found, WaitingForm):
+        text = f"The form is not signed and sealed yet: {found.reason or 'that is about to happen'}."
+        event = {"at": moment(found.created_at_ms), "event": "held", "agency": None, "sections": [], "text": text}
+        return {"id": message_id, "direction": OUTBOUND, "events": [event]}
+    message, events = found
     return {
         "id": message.message_id,
         "direction": message.direction,

@@ -1,19 +1,22 @@
 """Send a form: check it, split it, seal it to the receiving node, and store it with its place in the outbox."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
-from exchange.crypto.names import new_message_id
-from exchange.node.cards import peer_card
+import msgspec
+
+from exchange.crypto.names import MessageId, context, new_message_id, parse_message_id
+from exchange.crypto.rest import MessageKey, open_at_rest, seal_at_rest, unwrap_message_key, wrap_message_key
+from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
-from exchange.node.errors import PeerUnknown, PeerUntrusted
+from exchange.node.errors import NoCurrentKey, PeerUnknown, PeerUntrusted
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import decode_form
 from exchange.schema.quality import check_form
-from exchange.schema.split import split
+from exchange.schema.split import FormPart, split
 from exchange.schema.vocabulary import MoveType
 from exchange.schema.wire import MANIFEST as MANIFEST_TYPE
 from exchange.store.messages import (
@@ -22,9 +25,12 @@ from exchange.store.messages import (
     add_event,
     add_message,
 )
-from exchange.store.outbox import MANIFEST, enqueue, new_delivery
+from exchange.store.outbox import FORM, MANIFEST, Delivery, done, enqueue, enqueue_one, new_delivery
 from exchange.store.peers import PeerRow, all_peers
-from exchange.store.transaction import Transaction
+from exchange.store.transaction import Operation, Transaction
+from exchange.store.waiting import WaitingForm, add_waiting_form, form_of_delivery
+
+DAY_MS: Final = 86_400_000
 
 
 def peer_for_area(rows: Iterable[PeerRow], area: str) -> PeerRow:
@@ -52,14 +58,18 @@ def findings_of(services: Services, data: bytes) -> list[Finding]:
     return check_form(form, services.catalogue, services.now().date())
 
 
-async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, Any]:
+async def send_form(
+    services: Services, data: bytes, to_area: str, has_current_key: Callable[[str], Awaitable[bool]]
+) -> dict[str, Any]:
     """Store a form message for the borough that serves `to_area`; returns its id and where each section is to go.
+
+    Where the peer has no key to seal to and cannot be asked for one, the form itself waits, sealed at rest, and
+    becomes a message under the same id when a card with a key arrives.
 
     Raises:
         FormInvalid: nothing was stored.
         PeerUnknown: no peer serves the area.
         PeerUntrusted: it is not verified, or is suspended or quarantined.
-        NoCurrentKey: its card is out of date.
     """
     form = decode_form(data)
     errors = [item for item in check_form(form, services.catalogue, services.now().date()) if item.severity == "error"]
@@ -71,22 +81,112 @@ async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, 
     if errors:
         raise FormInvalid(tuple(errors))
     row = peer_for_area(await services.store.read(all_peers), to_area)
+    split_form = SplitForm(
+        new_message_id(), split(form, services.catalogue), form.referral.move_type is MoveType.URGENT
+    )
+    held: str | None = None
+    try:
+        operation = sign_form(services, split_form, row)
+    except NoCurrentKey:
+        if await has_current_key(row.origin):
+            row = peer_for_area(await services.store.read(all_peers), to_area)
+            operation = sign_form(services, split_form, row)
+        else:
+            held = NO_CURRENT_KEY
+            operation = keep_form(services, split_form, data, row)
+    await services.store.write(operation)
+    services.counters.add("messages_signed" if held is None else "forms_waiting")
+    return {
+        "id": split_form.message_id,
+        "to": to_area,
+        "peer": row.origin,
+        "urgent": split_form.urgent,
+        "sections": [
+            {"section": part.name, "agency": kind, "rung": None} for part in split_form.parts for kind in part.readers
+        ],
+        "held": held,
+    }
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SplitForm:
+    """A form in its parts, with the id that its message has or will have."""
+
+    message_id: MessageId
+    parts: tuple[FormPart, ...]
+    urgent: bool
+
+
+def keep_form(services: Services, form: SplitForm, data: bytes, row: PeerRow) -> Operation[None]:
+    """Keep a form until there is a key to seal it to."""
+    store_key, now_ms = services.keyring.store_key, services.now_ms()
+    key, name = MessageKey.random(), context("waiting-form", form.message_id.encode())
+    sections = [(part.name, part.readers) for part in form.parts]
+    deadline_ms = now_ms + round(services.configuration.tables.delivery.expires_after_days * DAY_MS)
+    delivery = new_delivery(
+        f"peer:{row.origin}", FORM, now_ms=now_ms, deadline_ms=deadline_ms, urgent=form.urgent, held=NO_CURRENT_KEY
+    )
+    kept = WaitingForm(
+        delivery=0,
+        message_id=form.message_id,
+        peer=row.origin,
+        urgent=int(form.urgent),
+        created_at_ms=now_ms,
+        sections=msgspec.msgpack.encode(sections),
+        wrapped=wrap_message_key(store_key, key, name),
+        sealed=seal_at_rest(key, name, data),
+        state="held",
+        reason=NO_CURRENT_KEY,
+    )
+
+    async def operation(tx: Transaction) -> None:
+        await add_waiting_form(tx, replace(kept, delivery=await enqueue_one(tx, delivery)))
+
+    return operation
+
+
+async def sign_waiting(services: Services, row: PeerRow, deliveries: Sequence[Delivery]) -> None:
+    """Make messages of forms that waited, now that there is a key to seal them to.
+
+    Raises:
+        NoCurrentKey: there is none after all.
+    """
+    for delivery in deliveries:
+        number = delivery.number
+        kept = await services.store.read(lambda tx, number=number: form_of_delivery(tx, number))  # type: ignore[misc]
+        if kept is None:
+            continue
+        name = context("waiting-form", kept.message_id.encode())
+        key = unwrap_message_key(services.keyring.store_key, kept.wrapped, name)
+        form = decode_form(open_at_rest(key, name, kept.sealed))
+        parts = split(form, services.catalogue)
+        split_form = SplitForm(parse_message_id(kept.message_id), parts, bool(kept.urgent))
+        await services.store.write(sign_form(services, split_form, row, kept))
+        services.counters.add("messages_signed")
+    services.changes.notify()
+
+
+def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingForm | None = None) -> Operation[None]:
+    """Seal a form to a peer; what is returned signs and stores it, in place of what was kept of it.
+
+    Raises:
+        NoCurrentKey: the peer's card has no key to seal to.
+    """
     card = peer_card(row)
     now = services.now()
     expires_at = now + timedelta(days=services.configuration.tables.delivery.expires_after_days)
-    parts = split(form, services.catalogue)
     composed = compose_message(
-        parts,
-        message_id=new_message_id(),
+        form.parts,
+        message_id=form.message_id,
         sender=services.configuration.origin,
-        from_area=own_area,
+        from_area=services.configuration.tables.node.area,
         card=card,
         node_key=current_sealing_key(card, now),
         store_key=services.keyring.store_key,
         created_at=now,
         # The parcels are sealed once: a message must not outlive the key that opens them.
         expires_at=min(expires_at, current_key(card, now).opens_until),
-        urgent=form.referral.move_type is MoveType.URGENT,
+        urgent=form.urgent,
     )
     manifest = composed.manifest
 
@@ -114,6 +214,9 @@ async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, 
             composed.keys,
             composed.sections,
         )
+        if kept is not None:
+            await add_event(tx, number, "waited", kept.created_at_ms, detail=row.origin)
+            await done(tx, [kept.delivery])
         await add_event(tx, number, "signed", now_ms, detail=f"to {row.origin}")
         delivery = new_delivery(
             f"peer:{row.origin}",
@@ -126,19 +229,7 @@ async def send_form(services: Services, data: bytes, to_area: str) -> dict[str, 
         )
         await enqueue(tx, [delivery])
 
-    await services.store.write(operation)
-    services.counters.add("messages_signed")
-    return {
-        "id": manifest.message_id,
-        "to": to_area,
-        "peer": row.origin,
-        "urgent": manifest.urgent,
-        "sections": [
-            {"section": section.name, "agency": kind, "rung": None}
-            for section in manifest.sections
-            for kind in section.readers
-        ],
-    }
+    return operation
 
 
 def describe_findings(findings: Iterable[Finding]) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from exchange.store.errors import NotFound
-from exchange.store.tables import lanes, messages, outbox
+from exchange.store.tables import lanes, messages, outbox, waiting_forms
 from exchange.store.transaction import Sql, Transaction
 
 MANIFEST: Final = "manifest"
 STATEMENT: Final = "statement"
 WEBHOOK: Final = "webhook"
 CARD: Final = "card"
+FORM: Final = "form"
 
 URGENT_RANK: Final = 0
 USUAL_RANK: Final = 1
@@ -93,6 +94,7 @@ _ADDED = (
     "reason",
 )
 _add = Sql(insert(outbox).values({name: bindparam(name) for name in _ADDED}))
+_add_one = Sql(insert(outbox).values({name: bindparam(name) for name in _ADDED}).returning(outbox.c.number))
 _claim = Sql(
     select(*_DELIVERY)
     .where(outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.lease_until_ms <= bindparam("now_ms"))
@@ -125,14 +127,18 @@ _held_columns = (
     outbox.c.number,
     outbox.c.lane,
     outbox.c.kind,
-    messages.c.message_id,
+    func.coalesce(messages.c.message_id, waiting_forms.c.message_id),
     outbox.c.agency,
     outbox.c.created_at_ms,
     outbox.c.reason,
 )
 _held = Sql(
     select(*_held_columns)
-    .select_from(outbox.outerjoin(messages, outbox.c.message == messages.c.number))
+    .select_from(
+        outbox.outerjoin(messages, outbox.c.message == messages.c.number).outerjoin(
+            waiting_forms, outbox.c.number == waiting_forms.c.delivery
+        )
+    )
     .where(outbox.c.state == "held")
     .order_by(outbox.c.number)
     .limit(bindparam("most"))
@@ -215,6 +221,11 @@ def new_delivery(
 async def enqueue(tx: Transaction, rows: Sequence[dict[str, object]]) -> None:
     """Write deliveries made by `new_delivery`."""
     await tx.execute_many(_add, rows)
+
+
+async def enqueue_one(tx: Transaction, row: dict[str, object]) -> int:
+    """Write a delivery made by `new_delivery`; return its number."""
+    return await tx.insert(_add_one, row)
 
 
 async def claim(

@@ -5,7 +5,7 @@ Every query is by primary key, but the list of all peers, which is short.
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from exchange.store.errors import AlreadyThere, NotFound
 from exchange.store.tables import outbox, peer_heads, peers
@@ -75,7 +75,11 @@ _set_card = Sql(
 )
 _remove = Sql(delete(peers).where(peers.c.origin == bindparam("origin")))
 _remove_head = Sql(delete(peer_heads).where(peer_heads.c.origin == bindparam("origin")))
-_pending = Sql(select(outbox.c.number).where(outbox.c.lane == bindparam("lane"), outbox.c.kind == "manifest").limit(1))
+_pending = Sql(
+    select(outbox.c.number)
+    .where(outbox.c.lane == bindparam("lane"), or_(outbox.c.kind == "manifest", outbox.c.kind == "form"))
+    .limit(1)
+)
 _heads = Sql(
     select(peer_heads.c.size, peer_heads.c.root, peer_heads.c.checkpoint)
     .where(peer_heads.c.origin == bindparam("origin"))

@@ -249,6 +249,26 @@ outbox = Table(
 )
 
 lanes = Table(
+#: Forms for a peer whose card has no current key: they are sealed, signed and become messages when it has one.
+waiting_forms = Table(
+    "waiting_forms",
+    metadata,
+    Column(
+        "delivery",
+        BigInteger,
+        ForeignKey("outbox.number", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("message_id", Text, nullable=False, unique=True),
+    Column("peer", Text, nullable=False),
+    Column("urgent", Integer, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("sections", LargeBinary, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
     "lanes",
     metadata,
     Column("lane", Text, primary_key=True),

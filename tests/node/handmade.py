@@ -80,6 +80,9 @@ class Borough:
         self.origin = Origin(origin)
         self.area = area
         self.url = NOBODY_LISTENS
+        #: The card that is served to whoever asks for it, and how often that was.
+        self.served: ProvenStatement | None = None
+        self.card_was_asked_for = 0
         self.signing = SigningKeys.generate()
         self.sealing = SealingPrivateKey.generate()
         self.statements: list[bytes] = []
@@ -273,7 +276,15 @@ class Borough:
             path = [base64.b64encode(part).decode() for part in self.consistency(first, second).path]
             return web.json_response({"first": first, "second": second, "path": path})
 
+        async def card(_: web.Request) -> web.StreamResponse:
+            self.card_was_asked_for += 1
+            if self.served is None:
+                return web.Response(status=503)
+            statement = base64.b64encode(self.served.statement).decode()
+            return web.json_response({"statement": statement, "proof": self.served.proof})
+
         application = web.Application(client_max_size=2**24)
+        application.router.add_get("/v1/card", card)
         application.router.add_post("/v1/envelopes", envelopes)
         application.router.add_get("/v1/log/consistency", prove)
         runner = web.AppRunner(application, access_log=None)

@@ -62,6 +62,20 @@ def upgrade() -> None:
     )
     op.create_index("revocations_by_origin", "revocations", ["origin"])
     op.create_table(
+    op.create_table(
+        "waiting_forms",
+        sa.Column("delivery", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("message_id", sa.Text(), nullable=False),
+        sa.Column("peer", sa.Text(), nullable=False),
+        sa.Column("urgent", sa.Integer(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("sections", sa.LargeBinary(), nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(["delivery"], ["outbox.number"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("delivery"),
+        sa.UniqueConstraint("message_id"),
+    )
         "invitations",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("wrapped_secret", sa.LargeBinary(), nullable=False),
