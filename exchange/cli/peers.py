@@ -55,15 +55,19 @@ def _show(document: dict[str, Any], as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--fingerprint", help="The fingerprint that the other admin told you; verifies the peer if it matches.")
 @click.option("--ca-file", help="Trust only this CA for the peer's TLS certificate.")
+@click.option("--allow-network", "networks", multiple=True, help="A network that its URL's address may lie in.")
 @config_option
 @json_option
-def peer_add(file: Path, fingerprint: str | None, ca_file: str | None, config: Path, as_json: bool) -> None:
+def peer_add(
+    file: Path, fingerprint: str | None, ca_file: str | None, networks: tuple[str, ...], config: Path, as_json: bool
+) -> None:
     """Register the peer whose card is in FILE."""
     try:
         card = json.loads(file.read_bytes())
     except ValueError:
         raise CommandFailed(f"{file} is not a card file", INVALID) from None
-    body = {"card": card, "fingerprint": fingerprint, "ca_file": str(Path(ca_file).absolute()) if ca_file else None}
+    ca_path = str(Path(ca_file).absolute()) if ca_file else None
+    body = {"card": card, "fingerprint": fingerprint, "ca_file": ca_path, "networks": networks}
     _show(Node(config).request("POST", "/v1/peers", body), as_json)
 
 

@@ -10,7 +10,6 @@ import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-import aiohttp
 import structlog
 from aiohttp import web
 
@@ -31,7 +30,7 @@ from exchange.node.epochs import (
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid
 from exchange.node.inbound import Inbound
-from exchange.node.keyring import Keyring, open_keystore
+from exchange.node.keyring import Keyring, open_keystore_file
 from exchange.node.listener import MOST_CONNECTIONS, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
@@ -84,29 +83,21 @@ def unlock(configuration: Configuration) -> Keyring:
     passphrase = read_passphrase(configuration.resolve(table.passphrase_file))
     path = configuration.resolve(table.file)
     try:
-        data = path.read_bytes()
+        return open_keystore_file(path, passphrase, configuration.origin)
     except OSError as error:
         raise ConfigurationInvalid(f"cannot read the keystore {path}: {error.strerror}") from None
-    return open_keystore(data, passphrase, configuration.origin)
 
 
 async def open_services(stack: AsyncExitStack, configuration: Configuration, keyring: Keyring) -> Services:
     """Open the store and what else a node needs; the stack closes it."""
     store = await open_sqlite(configuration.store_path, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
-    connector = aiohttp.TCPConnector(limit=100, limit_per_host=8)
-    http = await stack.enter_async_context(
-        aiohttp.ClientSession(
-            connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
-        )
-    )
     services = Services(
         configuration=configuration,
         now_ms=wall_clock_ms,
         store=store,
         keyring=keyring,
         catalogue=default_catalogue(),
-        http=http,
         log=structlog.get_logger(),
         checkpoints=CheckpointCache(),
         changes=Changes(),
@@ -179,6 +170,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
     configuration = services.configuration
     async with AsyncExitStack() as stack:
         client = PeerClient(services)
+        stack.push_async_callback(client.close)
         continuity = Continuity(services.store, services.now_ms)
         inbound = Inbound(services, continuity, client.fetch_consistency)
         cards = CardRefresh(services, continuity, inbound, client, lambda lane: dispatcher.wake(lane))

@@ -166,7 +166,7 @@ class CardRefresh:
             row = await services.store.read(lambda tx: peer(tx, origin))
             if row.state != "verified":
                 return
-            shown = await self._client.fetch_card(peer_card(row).url, row.ca_file)
+            shown = await self._client.fetch_card(peer_card(row).url, row.ca_file, row.networks)
             code = why_refused(row, shown, services)
             if code is not None:
                 services.counters.add("cards_refused")

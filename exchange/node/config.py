@@ -152,7 +152,7 @@ def load_configuration(path: Path) -> Configuration:
 def _check(tables: FileTables) -> None:
     """Check what no field can see by itself."""
     listen, local = tables.listen, tables.local
-    if not _is_url(tables.node.url):
+    if not is_node_url(tables.node.url):
         raise ConfigurationInvalid("node.url: must be https://HOST (or http:// on loopback), without user or query")
     if not re.fullmatch(r"sqlite:///.+", tables.store.url):
         raise ConfigurationInvalid("store.url: must be sqlite:///FILE")
@@ -165,7 +165,8 @@ def _check(tables: FileTables) -> None:
         raise ConfigurationInvalid("local.address: must be on loopback; put a TLS proxy in front of it")
 
 
-def _is_url(text: str) -> bool:
+def is_node_url(text: str) -> bool:
+    """Whether a node can be at that URL: https, or http on loopback, without user, query or fragment."""
     try:
         url = urlsplit(text)
         host, _ = url.hostname or "", url.port

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import aiohttp
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+LOOPBACK: Final[tuple[Network, ...]] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
 
 #: All of IPv6 that is routed globally: what is outside is local, translated (NAT64, mapped) or not assigned.
 _UNICAST: Final = ipaddress.ip_network("2000::/3")
@@ -50,7 +52,7 @@ def why_unreachable(error: Exception) -> str:
     return os.strerror(number).lower() if number is not None and number in errno.errorcode else type(error).__name__
 
 
-def is_allowed(address: str, networks: Iterable[_Network], *, elsewhere: bool = True) -> bool:
+def is_allowed(address: str, networks: Iterable[Network], *, elsewhere: bool = True) -> bool:
     """Whether a connection to `address` may be made: in `networks`, and `elsewhere` where it is globally routable."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if any(ip.version == network.version and ip in network for network in networks):
@@ -60,7 +62,7 @@ def is_allowed(address: str, networks: Iterable[_Network], *, elsewhere: bool = 
     return ip.is_global and not ip.is_multicast and (ip.version == 4 or ip in _UNICAST)
 
 
-def parse_networks(texts: Iterable[str]) -> tuple[_Network, ...]:
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     """CIDR texts as networks.
 
     Raises:
@@ -69,7 +71,7 @@ def parse_networks(texts: Iterable[str]) -> tuple[_Network, ...]:
     return tuple(ipaddress.ip_network(text.strip()) for text in texts if text.strip())
 
 
-def guarded_connector(networks: Iterable[_Network], *, elsewhere: bool = True, **options: Any) -> aiohttp.TCPConnector:
+def guarded_connector(networks: Iterable[Network], *, elsewhere: bool = True, **options: Any) -> aiohttp.TCPConnector:
     """A connector that makes no socket for an address that is not allowed."""
     allowed = tuple(networks)
 

@@ -26,14 +26,14 @@ from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import CardFile, describe_card, own_card, verify_card
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
-from exchange.node.egress import parse_networks, why_unreachable
+from exchange.node.egress import why_unreachable
 from exchange.node.epochs import renew_card
 from exchange.node.errors import RequestInvalid
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
 from exchange.node.problems import json_response, problem, problem_of
 from exchange.node.reading import describe_message, list_direction, receipts_document, timeline_document
-from exchange.node.requests import WHO, Request, body_of, check_file
+from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
 from exchange.node.webhook import new_secret
@@ -190,10 +190,7 @@ class LocalApi:
             raise RequestInvalid("the URL must be http:// or https://, with a host and without a user or fragment")
         if url.scheme == "http" and not wanted.networks:
             raise RequestInvalid("http:// is only for networks that you name with --allow-network; use https://")
-        try:
-            parse_networks(wanted.networks)
-        except ValueError:
-            raise RequestInvalid("--allow-network takes networks such as 10.1.0.0/16") from None
+        check_networks(wanted.networks)
         check_file(wanted.ca_file)
         agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret()
         row = AgencyRow(

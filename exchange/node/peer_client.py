@@ -1,9 +1,18 @@
-"""The client's side of the peer API. TLS is always verified; there is no option to skip it."""
+"""The client's side of the peer API. TLS is always verified; there is no option to skip it.
+
+A peer names its own URL, and may name another at any time. So it cannot be believed to be harmless:
+
+* Connections are made to globally routable addresses, and to networks that the admin named for that peer.
+* A node whose own URL is on loopback is on trial, and reaches peers on loopback.
+* Without TLS, loopback alone.
+"""
 
 import io
+import json
 import ssl
 from dataclasses import dataclass
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -11,7 +20,8 @@ from msgspec import Meta
 
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
 from exchange.node.cards import VerifiedCard, parse_card_file, peer_card
-from exchange.node.egress import why_unreachable
+from exchange.node.config import is_loopback, is_node_url
+from exchange.node.egress import LOOPBACK, Network, guarded_connector, parse_networks, why_unreachable
 from exchange.node.errors import NotNow
 from exchange.node.services import Services
 from exchange.schema.wire import Card, HashBytes
@@ -43,12 +53,29 @@ class PeerAnswer:
     retry_after_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node says it is, and what the admin allows for it: a CA file, and networks as a JSON list."""
+
+    url: str
+    ca_file: str | None
+    networks: str = "[]"
+
+
 class PeerClient:
     """Talks to the public listeners of peers."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._sessions: dict[tuple[bool, tuple[Network, ...]], aiohttp.ClientSession] = {}
+        own_host = urlsplit(services.configuration.tables.node.url).hostname or ""
+        self._always: tuple[Network, ...] = LOOPBACK if is_loopback(own_host) else ()
+
+    async def close(self) -> None:
+        """Close the connections to peers."""
+        for session in self._sessions.values():
+            await session.close()
 
     def tls(self, ca_file: str | None) -> ssl.SSLContext:
         """A context that trusts the system's roots, or only the CA in a file."""
@@ -65,7 +92,8 @@ class PeerClient:
         Raises:
             NotNow: the peer cannot be reached.
         """
-        return await self._request(row.origin, card.url, row.ca_file, "POST", "/v1/envelopes", envelope)
+        place = Place(card.url, row.ca_file, row.networks)
+        return await self._request(row.origin, place, "POST", "/v1/envelopes", envelope)
 
     async def fetch_consistency(self, row: PeerRow, first: int, second: int) -> list[bytes]:
         """Ask a peer for the consistency proof between two sizes of its log.
@@ -74,7 +102,8 @@ class PeerClient:
             NotNow: the peer cannot be reached, or does not answer that.
         """
         path = f"/v1/log/consistency?first={first}&second={second}"
-        answer = await self._request(row.origin, peer_card(row).url, row.ca_file, "GET", path)
+        place = Place(peer_card(row).url, row.ca_file, row.networks)
+        answer = await self._request(row.origin, place, "GET", path)
         if answer.status == 404 and answer.code == "not-found":
             # A log that never had that size cannot extend what was seen of it: an empty proof shows so.
             return []
@@ -85,14 +114,14 @@ class PeerClient:
         except (msgspec.DecodeError, ValueError):
             raise NotNow(f"{row.origin} gave a consistency proof that cannot be read") from None
 
-    async def fetch_card(self, url: str, ca_file: str | None) -> VerifiedCard:
+    async def fetch_card(self, url: str, ca_file: str | None, networks: str = "[]") -> VerifiedCard:
         """The card that a node serves: it proves itself, and nothing says yet whose it is.
 
         Raises:
             NotNow: the node cannot be reached.
             RequestInvalid: what it serves is no card.
         """
-        answer = await self._request(url, url, ca_file, "GET", "/v1/card")
+        answer = await self._request(url, Place(url, ca_file, networks), "GET", "/v1/card")
         if answer.status != 200:
             raise NotNow(f"{url} answered {answer.status} when asked for its card")
         return parse_card_file(answer.body)
@@ -103,29 +132,30 @@ class PeerClient:
         Raises:
             NotNow: it cannot be reached.
         """
-        return await self._request(url, url, ca_file, "POST", path, body, content_type)
+        return await self._request(url, Place(url, ca_file), "POST", path, body, content_type)
 
     async def _request(
         self,
         name: str,
-        url: str,
-        ca_file: str | None,
+        place: Place,
         method: str,
         path: str,
         body: bytes | None = None,
         content_type: str = ENVELOPE_TYPE,
     ) -> PeerAnswer:
         services = self._services
+        if not is_node_url(place.url):
+            raise NotNow(f"{name} cannot be reached: its URL is not https://HOST")
         timeout = aiohttp.ClientTimeout(total=services.configuration.tables.delivery.peer_timeout_s)
         headers = {"content-type": content_type} if body is not None else {}
         try:
-            async with services.http.request(
+            async with self._session(place).request(
                 method,
-                url.rstrip("/") + path,
+                place.url.rstrip("/") + path,
                 # All at once, a large body would hold up the loop.
                 data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body,
                 headers=headers,
-                ssl=self.tls(ca_file),
+                ssl=self.tls(place.ca_file),
                 allow_redirects=False,
                 timeout=timeout,
             ) as answer:
@@ -140,6 +170,22 @@ class PeerClient:
             raise NotNow(f"{name} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             raise NotNow(f"{name} cannot be reached: {why_unreachable(error)}") from None
+
+    def _session(self, place: Place) -> aiohttp.ClientSession:
+        """The connections to those who may be in the same networks; one to another peer is no way around the guard."""
+        has_tls = urlsplit(place.url).scheme == "https"
+        allowed = (*self._always, *parse_networks(json.loads(place.networks)))
+        if not has_tls:
+            allowed = tuple(network for network in allowed if network.is_loopback)
+        session = self._sessions.get((has_tls, allowed))
+        if session is None:
+            # Each lane makes few attempts at once: a limit on all would let some who do not answer stop the others.
+            connector = guarded_connector(allowed, elsewhere=has_tls, limit=0, limit_per_host=8)
+            session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
+            )
+            self._sessions[has_tls, allowed] = session
+        return session
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:

@@ -1,14 +1,17 @@
 """The local API's half for peers: register, verify, suspend, remove."""
 
 import asyncio
+import json
 import pwd
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from exchange.crypto.number import compare_number, parse_number
 from exchange.crypto.signing import fingerprint as fingerprint_of
@@ -19,10 +22,10 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
 from exchange.node.peering import Confirmation, confirm, move, show_card
 from exchange.node.problems import json_response
-from exchange.node.requests import WHO, Request, body_of, check_file
+from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
-from exchange.store.peers import PeerRow, all_peers, peer, remove_peer
+from exchange.store.peers import PeerRow, all_peers, keep_peer, peer, remove_peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import verifications_of
 
@@ -33,6 +36,7 @@ class AddPeer(Request, frozen=True):
     card: CardFile
     fingerprint: str | None = None
     ca_file: str | None = None
+    networks: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
 
 
 class VerifyPeer(Request, frozen=True):
@@ -106,6 +110,7 @@ class PeersApi:
         return {
             **card,
             "trust": row.state,
+            "networks": json.loads(row.networks),
             "candidate": row.candidate,
             "confirmed_first_by": row.first_by,
             "added_at": moment(row.added_at_ms),
@@ -124,10 +129,14 @@ class PeersApi:
         if given is not None and given != verified.fingerprint:
             raise FingerprintMismatch(f"the fingerprint is not that of the card of {origin}; nothing was kept")
         check_file(wanted.ca_file)
+        check_networks(wanted.networks)
         by = who_asks(request)
 
         async def operation(tx: Transaction) -> PeerRow:
             row = await show_card(tx, services, verified, wanted.ca_file)
+            if wanted.networks:
+                row = replace(row, networks=json.dumps(wanted.networks))
+                await keep_peer(tx, row)
             if given is None or (row.state == Trust.VERIFIED and row.fingerprint == given):
                 return row
             return await confirm(tx, services, origin, Confirmation(given, "fingerprint", by))

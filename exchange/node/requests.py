@@ -1,11 +1,13 @@
 """Request bodies of the local API: strict structs, refused with a path."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from exchange.node.egress import parse_networks
 from exchange.node.errors import RequestInvalid
 
 T = TypeVar("T")
@@ -40,3 +42,15 @@ def check_file(path: str | None) -> None:
     """
     if path is not None and not Path(path).is_file():
         raise RequestInvalid("the CA file does not exist on the node's machine")
+
+
+def check_networks(texts: Iterable[str]) -> None:
+    """Check that all are networks, as CIDR texts.
+
+    Raises:
+        RequestInvalid: one is not.
+    """
+    try:
+        parse_networks(texts)
+    except ValueError:
+        raise RequestInvalid("--allow-network takes networks such as 10.1.0.0/16") from None

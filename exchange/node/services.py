@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import aiohttp
 import structlog
 
 from exchange.crypto.checkpoint import CheckpointCache
@@ -54,7 +53,6 @@ class Services:
     store: Store
     keyring: Keyring
     catalogue: Catalogue
-    http: aiohttp.ClientSession
     log: structlog.typing.FilteringBoundLogger
     checkpoints: CheckpointCache
     changes: Changes

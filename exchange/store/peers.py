@@ -17,6 +17,7 @@ class PeerRow:
     """A registered peer; `card` and `proof` are the bytes as received.
 
     The candidate is an identity that it has shown and that nobody has verified; `first_by` who confirmed first.
+    `networks` is a JSON list of the networks in which its address may lie.
     """
 
     origin: str
@@ -33,6 +34,7 @@ class PeerRow:
     candidate_card: bytes | None = None
     candidate_proof: str | None = None
     first_by: str | None = None
+    networks: str = "[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ _COLUMNS = (
     peers.c.candidate_card,
     peers.c.candidate_proof,
     peers.c.first_by,
+    peers.c.networks,
 )
 _all = Sql(select(*_COLUMNS).order_by(peers.c.origin))
 _one = Sql(select(*_COLUMNS).where(peers.c.origin == bindparam("origin")))

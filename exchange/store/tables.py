@@ -92,6 +92,7 @@ peers = Table(
     Column("candidate_card", LargeBinary),
     Column("candidate_proof", Text),
     Column("first_by", Text),
+    Column("networks", Text, nullable=False, server_default="[]"),
 )
 
 #: Who compared which identity with whom, and how: kept when the peer is removed.

@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.add_column("peers", sa.Column("candidate_card", sa.LargeBinary()))
     op.add_column("peers", sa.Column("candidate_proof", sa.Text()))
     op.add_column("peers", sa.Column("first_by", sa.Text()))
+    op.add_column("peers", sa.Column("networks", sa.Text(), nullable=False, server_default="[]"))
     # What is in it is under another key; the node makes a new one at its start.
     op.drop_table("sealing_keys")
     op.create_table(
