@@ -5,6 +5,7 @@
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -50,8 +51,30 @@ def _header(salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
     return context("keystore", opslimit.to_bytes(8, "big"), memlimit_bytes.to_bytes(8, "big"), salt)
 
 
-def lock_keystore(entries: dict[str, bytes], passphrase: Secret, parameters: Argon2Parameters | None = None) -> bytes:
-    """The keystore file that holds `entries`.
+@dataclass(frozen=True, slots=True)
+class KeystoreKey:
+    """What opens a keystore file and locks it anew, without the passphrase: the key that Argon2id gave for it."""
+
+    salt: bytes
+    cost: Argon2Parameters
+    key: Secret
+
+    def fits(self, data: bytes) -> bool:
+        """Whether a file is locked with this key, as far as can be seen without trying.
+
+        Raises:
+            KeystoreCorrupt: not a keystore file.
+        """
+        file = _parse(data)
+        return (file.salt, file.opslimit, file.memlimit_bytes) == (
+            self.salt,
+            self.cost.opslimit,
+            self.cost.memlimit_bytes,
+        )
+
+
+def new_keystore_key(passphrase: Secret, parameters: Argon2Parameters | None = None) -> KeystoreKey:
+    """The key of a new keystore file.
 
     Raises:
         KeystoreError: the parameters are such as `unlock_keystore` would refuse: nobody could open the file again.
@@ -59,12 +82,54 @@ def lock_keystore(entries: dict[str, bytes], passphrase: Secret, parameters: Arg
     cost = parameters or Argon2Parameters()
     if not (1 <= cost.opslimit <= _MAX_OPSLIMIT and _MIN_MEMLIMIT_BYTES <= cost.memlimit_bytes <= _MAX_MEMLIMIT_BYTES):
         raise KeystoreError("Argon2id takes 1 to 20 passes and 8 KiB to 1 GiB here")
-    salt, nonce = os.urandom(16), os.urandom(24)
-    key = _key(passphrase, salt, cost.opslimit, cost.memlimit_bytes)
-    header = _header(salt, cost.opslimit, cost.memlimit_bytes)
-    ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(msgspec.msgpack.encode(entries), header, nonce, key)
-    file = _File(FORMAT, "argon2id", cost.opslimit, cost.memlimit_bytes, salt, nonce, ciphertext)
+    salt = os.urandom(16)
+    return KeystoreKey(salt, cost, Secret(_key(passphrase, salt, cost.opslimit, cost.memlimit_bytes)))
+
+
+def keystore_key(data: bytes, passphrase: Secret) -> KeystoreKey:
+    """The key of a keystore file; whether the passphrase is the right one shows when the file is opened with it.
+
+    Raises:
+        KeystoreCorrupt: not a keystore file.
+    """
+    file = _parse(data)
+    key = Secret(_key(passphrase, file.salt, file.opslimit, file.memlimit_bytes))
+    return KeystoreKey(file.salt, Argon2Parameters(file.opslimit, file.memlimit_bytes), key)
+
+
+def lock_with(entries: Mapping[str, bytes], key: KeystoreKey) -> bytes:
+    """The keystore file that holds `entries`."""
+    nonce, cost = os.urandom(24), key.cost
+    header = _header(key.salt, cost.opslimit, cost.memlimit_bytes)
+    plaintext = msgspec.msgpack.encode(dict(entries))
+    ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, header, nonce, key.key.reveal())
+    file = _File(FORMAT, "argon2id", cost.opslimit, cost.memlimit_bytes, key.salt, nonce, ciphertext)
     return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+
+
+def open_with(data: bytes, key: KeystoreKey) -> dict[str, bytes]:
+    """The entries of a keystore file.
+
+    Raises:
+        KeystoreCorrupt: not a keystore file.
+        WrongPassphrase: it does not open.
+    """
+    file = _parse(data)
+    header = _header(file.salt, file.opslimit, file.memlimit_bytes)
+    try:
+        plaintext = crypto_aead_xchacha20poly1305_ietf_decrypt(file.ciphertext, header, file.nonce, key.key.reveal())
+    except (NaclError, ValueError):
+        raise WrongPassphrase("the passphrase does not open the keystore") from None
+    return msgspec.msgpack.decode(plaintext, type=dict[str, bytes])
+
+
+def lock_keystore(entries: dict[str, bytes], passphrase: Secret, parameters: Argon2Parameters | None = None) -> bytes:
+    """The keystore file that holds `entries`.
+
+    Raises:
+        KeystoreError: the parameters are such as `unlock_keystore` would refuse: nobody could open the file again.
+    """
+    return lock_with(entries, new_keystore_key(passphrase, parameters))
 
 
 def unlock_keystore(data: bytes, passphrase: Secret) -> dict[str, bytes]:
@@ -74,16 +139,14 @@ def unlock_keystore(data: bytes, passphrase: Secret) -> dict[str, bytes]:
         KeystoreCorrupt: not a keystore file.
         WrongPassphrase: it does not open.
     """
+    return open_with(data, keystore_key(data, passphrase))
+
+
+def _parse(data: bytes) -> _File:
     try:
         file = msgspec.json.decode(data, type=_File)
     except (msgspec.DecodeError, ValueError):
         raise KeystoreCorrupt("the keystore file is not well formed") from None
     if file.format != FORMAT or file.kdf != "argon2id":
         raise KeystoreCorrupt("the keystore file is of another format")
-    key = _key(passphrase, file.salt, file.opslimit, file.memlimit_bytes)
-    header = _header(file.salt, file.opslimit, file.memlimit_bytes)
-    try:
-        plaintext = crypto_aead_xchacha20poly1305_ietf_decrypt(file.ciphertext, header, file.nonce, key)
-    except (NaclError, ValueError):
-        raise WrongPassphrase("the passphrase does not open the keystore") from None
-    return msgspec.msgpack.decode(plaintext, type=dict[str, bytes])
+    return file

@@ -7,17 +7,19 @@ to open an old sealing key takes an old copy of both.
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from exchange.crypto.chain import WrappingChain
 from exchange.crypto.errors import ChainError, KeystoreCorrupt
-from exchange.crypto.keystore import Argon2Parameters, lock_keystore, unlock_keystore
+from exchange.crypto.keystore import Argon2Parameters, keystore_key, lock_keystore, open_with, unlock_keystore
 from exchange.crypto.names import Origin, SealingKeyId, context
 from exchange.crypto.note import VerifierKey
 from exchange.crypto.rest import StoreKey, open_at_rest, seal_at_rest
 from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Secret
 from exchange.crypto.signing import SigningKeys
+from exchange.node.keystore_file import KeystoreFile
 from exchange.schema.wire import CardSealingKey
 from exchange.store.keys import SealingKeyRow
 
@@ -128,14 +130,32 @@ def new_keystore(passphrase: Secret, cost: Argon2Parameters | None = None) -> by
     return lock_keystore(entries, passphrase, cost)
 
 
+def open_keystore_file(path: Path, passphrase: Secret, origin: Origin) -> Keyring:
+    """Unlock the keystore file of a node, to be rewritten when keys change.
+
+    Raises:
+        OSError: it cannot be read.
+        KeystoreCorrupt: not a keystore file, or a key is missing.
+        WrongPassphrase: it does not open.
+    """
+    data = path.read_bytes()
+    key = keystore_key(data, passphrase)
+    keyring = _keyring_of(open_with(data, key), origin)
+    keyring.rewrite = KeystoreFile(path, key).rewrite
+    return keyring
+
+
 def open_keystore(data: bytes, passphrase: Secret, origin: Origin) -> Keyring:
-    """Unlock a keystore file.
+    """Unlock the bytes of a keystore file.
 
     Raises:
         KeystoreCorrupt: not a keystore file, or a key is missing.
         WrongPassphrase: it does not open.
     """
-    entries = unlock_keystore(data, passphrase)
+    return _keyring_of(unlock_keystore(data, passphrase), origin)
+
+
+def _keyring_of(entries: Mapping[str, bytes], origin: Origin) -> Keyring:
     try:
         signing = SigningKeys(Secret(entries[_ED25519]), Secret(entries[_MLDSA44]))
         return Keyring(origin, signing, StoreKey(entries[_STORE]), WrappingChain.parse(entries[_CHAIN]))

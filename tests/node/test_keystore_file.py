@@ -1,0 +1,90 @@
+"""The keystore file is rewritten whole or not at all, and what the old one held is wiped."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from exchange.crypto.errors import KeystoreError
+from exchange.crypto.keystore import Argon2Parameters, keystore_key, lock_keystore, unlock_keystore
+from exchange.crypto.names import Origin
+from exchange.crypto.secret import Secret
+from exchange.node.keyring import new_keystore, open_keystore_file
+from exchange.node.keystore_file import KeystoreFile
+
+ORIGIN = Origin("exchange.hackney.example")
+CHEAP = Argon2Parameters(opslimit=1, memlimit_bytes=8192)
+WORDS, OTHER_WORDS = Secret(b"correct horse battery staple"), Secret(b"tr0ub4dor&3")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "keystore.json"
+    path.write_bytes(lock_keystore({"a": b"1" * 32, "b": b"2" * 32}, WORDS, CHEAP))
+    path.chmod(0o600)
+    return path
+
+
+def opened(path: Path) -> KeystoreFile:
+    return KeystoreFile(path, keystore_key(path.read_bytes(), WORDS))
+
+
+def test_an_entry_is_changed_and_the_others_are_those_of_the_file(path: Path) -> None:
+    file, another = opened(path), opened(path)
+    file.rewrite({"a": b"3" * 32})
+    another.rewrite({"c": b"4" * 32})
+    assert unlock_keystore(path.read_bytes(), WORDS) == {"a": b"3" * 32, "b": b"2" * 32, "c": b"4" * 32}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def test_the_bytes_of_the_old_file_are_overwritten(path: Path) -> None:
+    with path.open("rb") as old:
+        size = len(path.read_bytes())
+        opened(path).rewrite({"a": b"3" * 32})
+        assert old.read() == bytes(size)
+
+
+def test_a_copy_that_an_admin_linked_is_not_touched(path: Path) -> None:
+    copy = path.with_name("copy.json")
+    os.link(path, copy)
+    before = copy.read_bytes()
+    opened(path).rewrite({"a": b"3" * 32})
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [WORDS, OTHER_WORDS])
+def test_a_keystore_that_was_locked_anew_since_is_left_alone(path: Path, words: Secret) -> None:
+    file = opened(path)
+    path.write_bytes(lock_keystore({"a": b"5" * 32}, words, CHEAP))
+    before = path.read_bytes()
+    with pytest.raises(KeystoreError, match="restart the node"):
+        file.rewrite({"a": b"3" * 32})
+    assert path.read_bytes() == before
+
+
+def test_what_cannot_be_written_leaves_the_old_keystore(path: Path) -> None:
+    file, before = opened(path), path.read_bytes()
+    path.with_name("keystore.json.new").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        file.rewrite({"a": b"3" * 32})
+    assert path.read_bytes() == before
+
+
+def test_what_a_crash_left_beside_it_does_no_harm(path: Path) -> None:
+    path.with_name("keystore.json.new").write_bytes(b"half of a keyst" * 500)
+    opened(path).rewrite({"a": b"3" * 32})
+    assert unlock_keystore(path.read_bytes(), WORDS)["a"] == b"3" * 32
+
+
+def test_a_chain_that_has_gone_on_is_what_the_next_start_finds(tmp_path: Path) -> None:
+    path = tmp_path / "keystore.json"
+    path.write_bytes(new_keystore(WORDS, CHEAP))
+    keyring = open_keystore_file(path, WORDS, ORIGIN)
+    before = keyring.chain
+    keyring.destroy_before(3)
+    again = open_keystore_file(path, WORDS, ORIGIN)
+    assert again.chain.encode() == before.advance(3).encode()
+    assert again.verifiers == keyring.verifiers
+    assert again.store_key == keyring.store_key
