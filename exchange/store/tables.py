@@ -249,7 +249,6 @@ outbox = Table(
     Index("outbox_by_message", "message"),
 )
 
-lanes = Table(
 #: Forms for a peer whose card has no current key: they are sealed, signed and become messages when it has one.
 waiting_forms = Table(
     "waiting_forms",
@@ -270,6 +269,7 @@ waiting_forms = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+lanes = Table(
     "lanes",
     metadata,
     Column("lane", Text, primary_key=True),

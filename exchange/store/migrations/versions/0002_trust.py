@@ -63,7 +63,6 @@ def upgrade() -> None:
     )
     op.create_index("revocations_by_origin", "revocations", ["origin"])
     op.create_table(
-    op.create_table(
         "waiting_forms",
         sa.Column("delivery", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("message_id", sa.Text(), nullable=False),
@@ -77,6 +76,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("delivery"),
         sa.UniqueConstraint("message_id"),
     )
+    op.create_table(
         "invitations",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("wrapped_secret", sa.LargeBinary(), nullable=False),
