@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from exchange.node.peer_client import PeerClient
 from exchange.node.peering import show_card
 from exchange.node.services import Services, moment
 from exchange.schema.wire import Consistency
-from exchange.store.errors import NotFound, StoreError, StoreUnavailable
+from exchange.store.errors import NotFound, StoreError
 from exchange.store.peers import PeerRow, all_peers, peer
 from exchange.store.transaction import Transaction
 
@@ -96,16 +95,19 @@ class CardRefresh:
         return round(self._services.configuration.tables.keys.card_refresh_hours * _HOUR_MS)
 
     async def run(self, stop: asyncio.Event, every_s: float | None = None) -> None:
-        """Fetch what is due until `stop`."""
-        every_s = every_s or min(_LOOK_EVERY_S, self.interval_ms / 10_000)
-        while not stop.is_set():
+        """Fetch what is due until `stop`; a peer that does not answer then is not waited for."""
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._look_again(every_s or min(_LOOK_EVERY_S, self.interval_ms / 10_000)))
+            await stop.wait()
+            looking.cancel()
+
+    async def _look_again(self, every_s: float) -> None:
+        while True:
             try:
                 await self.look()
-            except StoreUnavailable as error:
+            except StoreError as error:
                 self._services.log.error("store unavailable", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await stop.wait()
+            await asyncio.sleep(every_s)
 
     async def look(self) -> None:
         """Fetch the cards that are due now."""
@@ -178,6 +180,8 @@ class CardRefresh:
             services.log.info("card not fetched", peer=origin, reason=str(error))
         except StoreError as error:
             services.log.error("store unavailable", peer=origin, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the root of a fetch: no card or URL of a peer may stop the node
+            services.log.error("card not fetched", peer=origin, error=type(error).__name__)
 
     async def _take(self, row: PeerRow, shown: VerifiedCard) -> None:
         services = self._services
