@@ -18,6 +18,12 @@ class ConfigurationInvalid(NodeError):
     hint = "Mend the line that is named; `config/exchange.example.toml` explains every key."
 
 
+class CertificateUnusable(NodeError):
+    """A TLS certificate or its key cannot be used."""
+
+    code = "certificate-unusable"
+
+
 class CannotListen(NodeError):
     """An address is in use or not allowed."""
 

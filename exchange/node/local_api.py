@@ -36,6 +36,7 @@ from exchange.node.reading import describe_message, list_direction, receipts_doc
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
+from exchange.node.wall import Wall
 from exchange.node.webhook import new_secret
 from exchange.schema.form import MAX_FORM_BYTES
 from exchange.schema.wire import KindText
@@ -84,12 +85,14 @@ class LocalApi:
         continuity: Continuity,
         deliveries: AgencyDeliveries,
         cards: CardRefresh,
+        wall: Wall,
     ) -> None:
         self._services = services
         self._dispatcher = dispatcher
         self._peers = PeersApi(services, dispatcher, continuity)
         self._deliveries = deliveries
         self._cards = cards
+        self._wall = wall
 
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
@@ -150,6 +153,7 @@ class LocalApi:
                 "origin": services.configuration.origin,
                 "lanes": lanes,
                 "counters": services.counters.values,
+                "tls": self._wall.describe(),
             }
         )
 

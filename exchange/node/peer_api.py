@@ -34,23 +34,25 @@ class PeerApi:
     ) -> None:
         self._services = services
         self.connections = Connections()
+        #: Those of the listener for strangers: however many they are, they close none of the peers' connections.
+        self.open_connections = Connections()
         self._usual = Bodies(256, min(body_timeout_s, _USUAL_PATIENCE_S))
         self._large = Bodies(16, body_timeout_s)
         self._inbound = inbound
         self._accepted = accepted
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
+    def application(self, *, for_strangers: bool = False) -> web.Application:
+        """The aiohttp application; the one for strangers has what is needed to register, and no more."""
         application = web.Application(client_max_size=MAX_ENVELOPE_BYTES, middlewares=[self._guard])
-        application.add_routes(
-            [
-                web.post("/v1/envelopes", self._envelopes),
-                web.get("/v1/card", self._card),
-                web.get("/v1/log/checkpoint", self._checkpoint),
-                web.get("/v1/log/consistency", self._consistency),
-                web.get("/v1/health", self._health),
-            ]
-        )
+        application.add_routes([web.get("/v1/card", self._card), web.get("/v1/health", self._health)])
+        if not for_strangers:
+            application.add_routes(
+                [
+                    web.post("/v1/envelopes", self._envelopes),
+                    web.get("/v1/log/checkpoint", self._checkpoint),
+                    web.get("/v1/log/consistency", self._consistency),
+                ]
+            )
         application.on_response_prepare.append(_without_name)
         return application
 
@@ -58,7 +60,8 @@ class PeerApi:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        self.connections.begins(request.protocol)
+        for connections in (self.connections, self.open_connections):
+            connections.begins(request.protocol)
         try:
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
@@ -81,7 +84,8 @@ class PeerApi:
             self._services.log.error("request failed", error=type(error).__name__)
             return problem(500, "internal", "internal error")
         finally:
-            self.connections.ends(request.protocol)
+            for connections in (self.connections, self.open_connections):
+                connections.ends(request.protocol)
 
     async def _envelopes(self, request: web.Request) -> web.Response:
         if request.content_type != ENVELOPE_TYPE or "content-encoding" in request.headers:
