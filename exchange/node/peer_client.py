@@ -181,7 +181,8 @@ class PeerClient:
             raise NotNow(f"{name} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
             reason = why_unreachable(error)
-            if place.pins and isinstance(error, aiohttp.ServerDisconnectedError | ConnectionError):
+            # In TLS 1.3 a client learns only after its handshake that the other side does not admit it.
+            if place.pins and not isinstance(error, aiohttp.ClientConnectorError):
                 reason += "; this node may not be verified there"
             raise NotNow(f"{name} cannot be reached: {reason}") from None
 
