@@ -175,18 +175,24 @@ class Wall:
         services, certificates = self._services, self._services.certificates
         serving = certificates.serving
         if serving is None or found.pem.reveal() == serving.pem.reveal():
-            certificates.following = None
+            await self._take_back()
             return
         if found.not_after <= services.now():
             raise CertificateUnusable("the new certificate has expired")
         if found.pin == serving.pin or not self._mutual:
-            certificates.serving, certificates.following = found, None
+            certificates.serving = found
             self._change_context()
             services.log.info("certificate renewed")
+            await self._take_back()
             return
         certificates.following, self._followed_since_ms = found, services.now_ms()
         services.log.info("certificate announced")
         await renew_card(services, self._dispatcher)
+
+    async def _take_back(self) -> None:
+        if self._services.certificates.following is not None:
+            self._services.certificates.following = None
+            await renew_card(self._services, self._dispatcher)
 
     async def _may_follow(self) -> bool:
         """Whether the peers know the next certificate's key, or have had the time to ask for the card that names it."""
