@@ -457,3 +457,12 @@ def test_a_command_to_a_node_that_does_not_run_says_how_to_start_it(made: Boroug
     assert result.code == 75
     assert result.document["code"] == "node-not-running"
     assert f"exchange run --config {made.config}" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"not JSON", b"\xff\xfe", b"[" * 300_000])
+def test_what_is_no_card_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "hackney.card"
+    file.write_bytes(content)
+    refused = exchange("peer", "add", file, "--config", tmp_path / "exchange.toml")
+    assert refused.code == 5
+    assert "is not a card file" in refused.one_line_error()
