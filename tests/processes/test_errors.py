@@ -99,7 +99,7 @@ def test_only_a_verified_peer_can_be_sent_to(strangers: tuple[Borough, Path, str
 @pytest.mark.parametrize(
     ("path", "change"),
     [
-        ("subject", lambda form: form["subject"].pop("name")),
+        ("subject.name", lambda form: form["subject"].pop("name")),
         ("subject.name", lambda form: form["subject"].update(name="")),
         ("subject.date_of_birth", lambda form: form["subject"].update(date_of_birth="2003-02-30")),
         ("subject", lambda form: form["subject"].update(shoe_size=44)),
