@@ -20,10 +20,18 @@ import msgspec
 from exchange.node.cards import CardFile, VerifiedCard, has_expired, peer_card
 from exchange.node.compose import current_key
 from exchange.node.continuity import Continuity
-from exchange.node.errors import ForkDetected, NoCurrentKey, NotNow, RequestInvalid
+from exchange.node.errors import (
+    ForkDetected,
+    IdentityRevoked,
+    NoCurrentKey,
+    NotNow,
+    RequestInvalid,
+    Unacceptable,
+)
 from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
-from exchange.node.peering import show_card
+from exchange.node.peering import show_card, succession
+from exchange.node.revocation import take_revocation
 from exchange.node.services import Services, moment
 from exchange.schema.wire import Consistency
 from exchange.store.errors import NotFound, StoreError, StoreUnavailable
@@ -89,6 +97,7 @@ class CardRefresh:
         self._attempts: dict[str, Attempt] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._woken = asyncio.Event()
 
     @property
     def interval_ms(self) -> int:
@@ -103,9 +112,11 @@ class CardRefresh:
                 await self.look()
             except StoreUnavailable as error:
                 self._services.log.error("store unavailable", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await stop.wait()
+            self._woken.clear()
+            waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._woken)]
+            await asyncio.wait(waits, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
 
     async def look(self) -> None:
         """Fetch the cards that are due now."""
@@ -128,8 +139,12 @@ class CardRefresh:
             await self.refresh(origin)
 
     def soon(self, origin: str) -> None:
-        """The peer does not take what is sealed to the card at hand: ask for its card at the next look."""
-        self._attempts[origin] = Attempt(self._services.now_ms(), 0)
+        """The peer's card at hand does not fit what it does: ask for its card, unless that was just done."""
+        last = self._attempts.get(origin)
+        now_ms = self._services.now_ms()
+        if last is None or last.share == 0 or not 0 <= now_ms - last.at_ms < _NOT_AGAIN_MS:
+            self._attempts[origin] = Attempt(now_ms, 0)
+            self._woken.set()
 
     async def has_current_key(self, origin: str) -> bool:
         """Whether a peer has a key to seal to, once its card was asked for if need be.
@@ -174,6 +189,9 @@ class CardRefresh:
                 return
             services.counters.add("cards_fetched")
             await self._take(row, shown)
+        except IdentityRevoked as error:
+            with contextlib.suppress(Unacceptable):
+                await take_revocation(services, error.file)
         except (NotNow, RequestInvalid) as error:
             services.log.info("card not fetched", peer=origin, reason=str(error))
         except StoreError as error:
@@ -183,7 +201,7 @@ class CardRefresh:
         services = self._services
         if shown.statement == row.card:
             return
-        if shown.fingerprint == row.fingerprint:
+        if shown.fingerprint == row.fingerprint or succession(row, shown, services.checkpoints):
             try:
                 heads = await self._continuity.follow(
                     shown.checkpoint,

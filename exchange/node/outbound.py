@@ -203,6 +203,7 @@ class Outbound:
             await self._inbound.quarantine(row.origin, str(error), data)
             return Outcome(held=[(waiting, "the peer is quarantined") for waiting in sent])
         except (CryptoError, SchemaError, ItemRefused) as error:
+            self._cards.soon(row.origin)  # it may have rotated its keys
             raise NotNow(f"the receipt of {row.origin} does not hold: {error}") from None
         services.changes.notify()
         return outcome
