@@ -6,11 +6,12 @@
 """
 
 import asyncio
+import gc
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -32,6 +33,7 @@ from exchange.node.peering import move
 from exchange.node.services import Services, card_keys, milliseconds
 from exchange.node.trust import Standing
 from exchange.schema.errors import SchemaError
+from exchange.schema.form import MAX_FORM_BYTES
 from exchange.schema.wire import (
     CARD,
     MANIFEST,
@@ -75,8 +77,14 @@ from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_deliver
 from exchange.store.peers import PeerRow, peer, peer_head, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
 
+T = TypeVar("T")
+
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
+#: No sender makes more of a form, which is itself no larger. A byte of it can become eighty in memory.
+_MOST_CONTENT_BYTES: Final = MAX_FORM_BYTES
+#: What takes so long to check that others must have their turn before the next.
+_LONG_BYTES: Final = 64 * 1024
 _content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -124,7 +132,7 @@ class Inbound:
         ciphertexts = {hashlib.sha256(data).digest(): data for data in payload.ciphertexts}
         # All at once, so that they share the writer's next batch and its checkpoint.
         _, outcomes = await asyncio.gather(
-            asyncio.gather(*(services.store.write(head) for head in heads)),
+            asyncio.gather(*(services.store.write(_while_heard(row.origin, head)) for head in heads)),
             asyncio.gather(*(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)),
         )
         services.counters.add("envelopes_accepted")
@@ -194,8 +202,12 @@ class Inbound:
                 raise
         except (CryptoError, SchemaError, NotFound) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
+        checkpoints = {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values()
+        if len({checkpoint.size for checkpoint in checkpoints}) != 1:
+            # Else one envelope could have the node ask its sender for as many proofs as it has items.
+            raise Unacceptable("the items are proven against checkpoints of several sizes")
         heads: list[Operation[None]] = []
-        for checkpoint in {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values():
+        for checkpoint in checkpoints:
             try:
                 heads += await self._continuity.follow(
                     checkpoint, payload.consistency, lambda first, second: self._fetch_proof(row, first, second)
@@ -275,6 +287,7 @@ class Inbound:
             raise ItemRefused("card-expired", "the card has expired")
 
         async def operation(tx: Transaction) -> bool:
+            await _still_heard(tx, row.origin)
             newer = await set_peer_card(tx, row.origin, card.serial, item.statement, item.proof)
             return newer and await release_if_current(tx, self._services, await peer(tx, row.origin))
 
@@ -295,12 +308,14 @@ class Inbound:
 
         Raises:
             ItemRefused: it is not of that peer, or not for a message that this node sent to it.
+            Unacceptable: the peer is not verified any more.
         """
         services = self._services
         if receipt.origin != origin or receipt.recipient != services.configuration.origin:
             raise ItemRefused("receipt-origin", "the receipt is of or for another node")
 
         async def operation(tx: Transaction) -> None:
+            await _still_heard(tx, origin)
             await done(tx, answered)
             message = await find_message(tx, services.configuration.origin, receipt.message_id)
             if message is None or message.direction != OUTBOUND or message.peer != origin:
@@ -336,12 +351,13 @@ class Inbound:
         lanes: set[str],
     ) -> LogEntry | ProvenStatement:
         self._check_manifest(row, manifest, ciphertexts)
-        secrets = self._open(manifest, ciphertexts)
+        secrets = await self._open(manifest, ciphertexts)
         services = self._services
         keys = keep_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, secrets)
         sections = [SectionRow(entry.name, ciphertexts[entry.sha256]) for entry in manifest.sections]
 
         async def operation(tx: Transaction) -> LogEntry | int:
+            await _still_heard(tx, row.origin)
             present = await find_message(tx, manifest.sender, manifest.message_id)
             if present is not None:
                 if present.leaf_hash != leaf or present.received_position is None:
@@ -379,7 +395,7 @@ class Inbound:
             if entry.sha256 not in ciphertexts:
                 raise ItemRefused("section-missing", f"the ciphertext of section {entry.name} is missing")
 
-    def _open(self, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> dict[SectionName, Secret]:
+    async def _open(self, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> dict[SectionName, Secret]:
         """The secrets of the sections that this node opens for its agencies, each checked to open."""
         services = self._services
         message_id, sender = MessageId(manifest.message_id), Origin(manifest.sender)
@@ -396,7 +412,8 @@ class Inbound:
                     raise ItemRefused("parcel-missing", f"no parcel of this node opens section {name}")
                 bound_to = SectionContext(message_id, sender, recipient, name)
                 plaintext = open_section(ciphertexts[entry.sha256], secrets[name], bound_to, entry.commitment)
-                _check_content(plaintext)
+                if _check_content(plaintext) > _LONG_BYTES:
+                    await asyncio.sleep(0)
         except CryptoError as error:
             raise ItemRefused(error.code, str(error)) from None
         return secrets
@@ -521,22 +538,55 @@ class Inbound:
         await enqueue(tx, [delivery])
 
 
-def _check_content(plaintext: Plaintext) -> None:
+async def _still_heard(tx: Transaction, origin: str) -> None:
+    """Check again, in the transaction that stores what a peer sent, that the peer was not stopped in the meantime.
+
+    Raises:
+        Unacceptable: it was.
+    """
+    try:
+        state = (await peer(tx, origin)).state
+    except NotFound:
+        state = "not registered"
+    if state != "verified":
+        raise Unacceptable(f"the peer is {state}")
+
+
+def _while_heard(origin: str, operation: Operation[T]) -> Operation[T]:
+    async def checked(tx: Transaction) -> T:
+        await _still_heard(tx, origin)
+        return await operation(tx)
+
+    return checked
+
+
+def _check_content(plaintext: Plaintext) -> int:
     """Check that a section is a map that JSON holds as it is: one that no webhook could carry would block its lane.
 
     One encoding alone: of a key that stands twice, two readers could take two texts out of one commitment.
+    Returns its length.
 
     Raises:
-        ItemRefused: it is not.
+        ItemRefused: it is not, or it is larger than a form can be.
     """
+    data = plaintext.reveal()
+    if len(data) > _MOST_CONTENT_BYTES:
+        raise ItemRefused("section-wrong", "a section's content is larger than a form")
+    # There are no cycles in it, and of a million empty lists the collector would look at each again and again.
+    collects = gc.isenabled()
+    gc.disable()
     try:
-        content = _content_decoder.decode(plaintext.reveal())
+        content = _content_decoder.decode(data)
         sound = bool(msgspec.json.decode(msgspec.json.encode(content)) == content)
-        sound = sound and msgspec.msgpack.encode(content) == plaintext.reveal()
+        sound = sound and msgspec.msgpack.encode(content) == data
     except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
         sound = False
+    finally:
+        if collects:
+            gc.enable()
     if not sound:
         raise ItemRefused("section-wrong", "a section's content is not well formed")
+    return len(data)
 
 
 def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | None) -> Result:

@@ -16,7 +16,7 @@ from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Outcome, finish
-from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow
+from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow, Unacceptable
 from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
 from exchange.node.sending import sign_waiting
@@ -202,6 +202,9 @@ class Outbound:
         except ForkDetected as error:
             await self._inbound.quarantine(row.origin, str(error), data)
             return Outcome(held=[(waiting, "the peer is quarantined") for waiting in sent])
+        except Unacceptable as error:
+            # It was stopped while it answered. Verified again, it gives the same receipt again.
+            return Outcome(held=[(waiting, str(error)) for waiting in sent])
         except (CryptoError, SchemaError, ItemRefused) as error:
             self._cards.soon(row.origin)  # it may have rotated its keys
             raise NotNow(f"the receipt of {row.origin} does not hold: {error}") from None

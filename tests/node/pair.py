@@ -243,13 +243,14 @@ async def running(directory: Path, area: str, origin: str, clock: Clock) -> Asyn
     """Run a node in a directory of its own."""
     with reserved_port() as port, reserved_port() as local_port:
         configuration = configure(directory, area, origin, (port, local_port))
-        async with _serving(configuration, clock) as node:
+        async with serving(configuration, clock) as node:
             yield node
 
 
 @asynccontextmanager
-async def _serving(configuration: Configuration, clock: Clock) -> AsyncIterator[Node]:
-    keyring = Keyring(configuration.origin, SigningKeys.generate(), StoreKey.random())
+async def serving(configuration: Configuration, clock: Clock, keyring: Keyring | None = None) -> AsyncIterator[Node]:
+    """Run a node of a configuration; its keys are made up where none are given."""
+    keyring = keyring or Keyring(configuration.origin, SigningKeys.generate(), StoreKey.random())
     async with AsyncExitStack() as stack:
         services = dataclasses.replace(await open_services(stack, configuration, keyring), now_ms=clock)
         await prepare(services)

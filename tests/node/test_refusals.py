@@ -226,6 +226,17 @@ async def test_a_body_that_is_no_statement_is_refused_even_where_its_proof_holds
     assert reason.startswith("statement-malformed")
 
 
+async def test_items_that_are_proven_against_several_sizes_of_the_log_are_refused(
+    enfield: Node, camden: Borough, lines: io.StringIO
+) -> None:
+    await enfield.know(camden)
+    items = [camden.card(), camden.card()]
+    reason = await refused_unproven(enfield, camden.envelope(await enfield.card(), items), lines)
+    assert "several sizes" in reason
+    camden.shown = 1
+    assert (await enfield.post(camden.envelope(await enfield.card(), camden.latest(*items))))[0] == 200
+
+
 async def test_one_bad_item_refuses_the_whole_envelope(enfield: Node, camden: Borough, lines: io.StringIO) -> None:
     await enfield.know(camden)
     card = await enfield.card()
