@@ -38,7 +38,7 @@ from exchange.node.outbound import Outbound
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
 from exchange.node.rotation import settle_rotation
-from exchange.node.services import Changes, Counters, Services
+from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.schema.catalogue import default_catalogue
 from exchange.store.keys import last_card
 from exchange.store.outbox import enqueue_card
@@ -104,6 +104,7 @@ async def open_services(stack: AsyncExitStack, configuration: Configuration, key
         checkpoints=CheckpointCache(),
         changes=Changes(),
         counters=Counters(),
+        revoked=Revoked(configuration.revocation_path),
     )
     await load_sealing_keys(services)
     return services

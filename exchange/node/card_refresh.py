@@ -97,6 +97,7 @@ class CardRefresh:
         self._attempts: dict[str, Attempt] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._hurried: dict[str, int] = {}
         self._woken = asyncio.Event()
 
     @property
@@ -140,9 +141,9 @@ class CardRefresh:
 
     def soon(self, origin: str) -> None:
         """The peer's card at hand does not fit what it does: ask for its card, unless that was just done."""
-        last = self._attempts.get(origin)
-        now_ms = self._services.now_ms()
-        if last is None or last.share == 0 or not 0 <= now_ms - last.at_ms < _NOT_AGAIN_MS:
+        last_ms, now_ms = self._hurried.get(origin), self._services.now_ms()
+        if last_ms is None or not 0 <= now_ms - last_ms < _NOT_AGAIN_MS:
+            self._hurried[origin] = now_ms
             self._attempts[origin] = Attempt(now_ms, 0)
             self._woken.set()
 

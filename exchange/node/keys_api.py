@@ -13,7 +13,7 @@ from exchange.node.errors import NotNow, RequestInvalid
 from exchange.node.peer_client import PeerClient, Place
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of
-from exchange.node.revocation import OwnRevocation, RevocationFile, prepare_revocation
+from exchange.node.revocation import RevocationFile, prepare_revocation, publish_revocation
 from exchange.node.rotation import rotate_keys
 from exchange.node.services import Services
 from exchange.store.peers import PeerRow, all_peers
@@ -32,7 +32,6 @@ class KeysApi:
         self._services = services
         self._dispatcher = dispatcher
         self._client = client
-        self._revocation = OwnRevocation(services.configuration.revocation_path)
 
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
@@ -44,7 +43,7 @@ class KeysApi:
 
     async def _rotate(self, _: web.Request) -> web.Response:
         services, origin = self._services, self._services.configuration.origin
-        if await asyncio.to_thread(self._revocation.read) is not None:
+        if services.revoked.file is not None:
             raise RequestInvalid("this node's identity is revoked; make a new node")
         old = fingerprint(origin, services.keyring.verifiers)
         await rotate_keys(services, self._dispatcher)
@@ -67,7 +66,7 @@ class KeysApi:
         """Show the revocation from now on, and push it to every peer at once."""
         wanted = await body_of(request, Revoke)
         data = msgspec.json.encode(wanted.revocation)
-        await self._revocation.publish(self._services, data)
+        await publish_revocation(self._services, data)
         rows = await self._services.store.read(all_peers)
         told = await asyncio.gather(*(self._tell(row, data) for row in rows))
         return json_response({"origin": self._services.configuration.origin, "peers": told})

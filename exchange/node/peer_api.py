@@ -1,6 +1,5 @@
 """The public listener: what peers may ask. It says nothing to an unproven sender but `unacceptable`."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -14,7 +13,7 @@ from exchange.node.inbound import Inbound
 from exchange.node.listener import Bodies, Connections, nameless
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.problems import json_response, problem
-from exchange.node.revocation import MOST_BYTES, OwnRevocation, take_revocation
+from exchange.node.revocation import MOST_BYTES, take_revocation
 from exchange.node.services import Services
 from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.log import consistency_between, latest_head
@@ -39,7 +38,6 @@ class PeerApi:
         self._usual = Bodies(256, min(body_timeout_s, _USUAL_PATIENCE_S))
         self._large = Bodies(16, body_timeout_s)
         self._inbound = inbound
-        self._revocation = OwnRevocation(services.configuration.revocation_path)
         self._accepted = accepted
 
     def application(self) -> web.Application:
@@ -100,9 +98,8 @@ class PeerApi:
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
 
     async def _card(self, _: web.Request) -> web.Response:
-        revoked = await asyncio.to_thread(self._revocation.read)
-        if revoked is not None:
-            return web.Response(body=revoked, content_type="application/json")
+        if self._services.revoked.file is not None:
+            return web.Response(body=self._services.revoked.file, content_type="application/json")
         return json_response(await own_card_file(self._services))
 
     async def _revocations(self, request: web.Request) -> web.Response:

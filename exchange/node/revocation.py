@@ -8,7 +8,6 @@
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
@@ -143,27 +142,14 @@ async def _keep(tx: Transaction, file: RevocationFile, identity: str, origin: Or
     await add_revocation(tx, RevocationRow(identity, origin, file.statement, file.proof, now_ms))
 
 
-class OwnRevocation:
-    """What the node shows in place of its card once its own identity is revoked."""
+async def publish_revocation(services: Services, data: bytes) -> None:
+    """Keep the revocation of this node's identity, to be shown in place of its card from now on.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def read(self) -> bytes | None:
-        """The revocation, if there is one."""
-        try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            return None
-
-    async def publish(self, services: Services, data: bytes) -> None:
-        """Keep the revocation of this node's identity, to be shown from now on.
-
-        Raises:
-            RequestInvalid: it is not of this node.
-        """
-        _, body, _ = parse_revocation(data)
-        if body.origin != services.configuration.origin:
-            raise RequestInvalid(f"that is the revocation of {body.origin}, and this node is another")
-        await asyncio.to_thread(self._path.write_bytes, data)
-        services.log.error("this node's identity is revoked", origin=body.origin)
+    Raises:
+        RequestInvalid: it is not of this node, or does not hold.
+    """
+    _, body, _ = parse_revocation(data)
+    if body.origin != services.configuration.origin:
+        raise RequestInvalid(f"that is the revocation of {body.origin}, and this node is another")
+    await asyncio.to_thread(services.revoked.keep, data)
+    services.log.error("this node's identity is revoked", origin=body.origin)

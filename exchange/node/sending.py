@@ -11,7 +11,7 @@ from exchange.crypto.names import MessageId, context, new_message_id, parse_mess
 from exchange.crypto.rest import MessageKey, open_at_rest, seal_at_rest, unwrap_message_key, wrap_message_key
 from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
-from exchange.node.errors import NoCurrentKey, PeerUnknown, PeerUntrusted
+from exchange.node.errors import IdentityRevoked, NoCurrentKey, PeerUnknown, PeerUntrusted
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import decode_form
@@ -67,10 +67,13 @@ async def send_form(
     becomes a message under the same id when a card with a key arrives.
 
     Raises:
+        IdentityRevoked: this node's identity is revoked.
         FormInvalid: nothing was stored.
         PeerUnknown: no peer serves the area.
         PeerUntrusted: it is not verified, or is suspended or quarantined.
     """
+    if services.revoked.file is not None:
+        raise IdentityRevoked("this node's identity is revoked; nothing was sent")
     form = decode_form(data)
     errors = [item for item in check_form(form, services.catalogue, services.now().date()) if item.severity == "error"]
     own_area = services.configuration.tables.node.area

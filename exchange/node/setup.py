@@ -13,6 +13,7 @@ from exchange.node.app import open_services, prepare, read_passphrase, unlock
 from exchange.node.config import load_configuration
 from exchange.node.errors import ConfigurationInvalid
 from exchange.node.keyring import new_keystore
+from exchange.node.revocation import prepare_revocation
 
 _TEMPLATE = """\
 # The configuration of one borough's node. Paths are relative to this file.
@@ -55,7 +56,7 @@ class NewNode:
 
 
 async def make_node(new: NewNode) -> Path:
-    """Make the directory of a new node; returns the path of its configuration.
+    """Make the directory of a new node, with a revocation of its keys; returns the path of its configuration.
 
     Raises:
         ConfigurationInvalid: the directory has a node already, or what was said cannot be.
@@ -97,7 +98,9 @@ async def make_node(new: NewNode) -> Path:
         draft.unlink(missing_ok=True)
     configuration = load_configuration(path)
     async with AsyncExitStack() as stack:
-        await prepare(await open_services(stack, configuration, unlock(configuration)))
+        services = await open_services(stack, configuration, unlock(configuration))
+        await prepare(services)
+        _write(directory / "revocation.json", await prepare_revocation(services))
     return path
 
 
