@@ -2,6 +2,8 @@
 
 * A section that the agency has accepted is not sent again; one whose 2xx was not recorded is, under the same id.
 * A section that cannot be opened is held by itself; the others go on.
+* What no later attempt can change is held, not tried again: a section too large for the agency (413), and all that
+  waits where the agency wants no more (410, as Standard Webhooks has it).
 """
 
 import asyncio
@@ -57,6 +59,15 @@ class _Parcel:
     sections: list[tuple[SectionEntry, SectionRow]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why an event was not accepted, by which HTTP status if any, and what Retry-After asked for."""
+
+    reason: str
+    status: int = 0
+    asked_s: float = 0.0
+
+
 class AgencyDeliveries:
     """Delivers sections to agencies."""
 
@@ -87,6 +98,9 @@ class AgencyDeliveries:
             await self._deliver(agency, delivery, parcel, outcome)
             if outcome.error is not None:
                 outcome.again += rows[number + 1 :]
+                break
+            if outcome.held and outcome.held[-1][1] == _gone(kind):
+                outcome.held += [(waiting, _gone(kind)) for waiting in rows[number + 1 :]]
                 break
         return outcome
 
@@ -119,6 +133,7 @@ class AgencyDeliveries:
         """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails."""
         accepted: list[str] = []
         unreadable: list[str] = []
+        lasting: str | None = None
         for start in range(0, len(parcel.sections), _AT_ONCE):
             events: list[tuple[str, bytes]] = []
             for entry, row in parcel.sections[start : start + _AT_ONCE]:
@@ -132,16 +147,24 @@ class AgencyDeliveries:
             )
             accepted += [name for (name, _), failure in zip(events, failures, strict=True) if failure is None]
             for failure in failures:
-                if failure is not None:
-                    outcome.error, asked_s = failure
-                    outcome.asked_s = max(outcome.asked_s, asked_s)
-            if outcome.error is not None:
+                if failure is None:
+                    continue
+                if failure.status == 410:
+                    lasting = _gone(agency.kind)
+                elif failure.status == 413:
+                    lasting = lasting or f"agency {agency.kind} finds it too large"
+                else:
+                    outcome.error = failure.reason
+                    outcome.asked_s = max(outcome.asked_s, failure.asked_s)
+            if outcome.error is not None or lasting == _gone(agency.kind):
                 break
+        if lasting is None and unreadable:
+            lasting = f"cannot be opened here: {', '.join(unreadable)}"
         if outcome.error is not None:
             outcome.again.append(delivery)
-        elif unreadable:
-            outcome.held.append((delivery, f"cannot be opened here: {', '.join(unreadable)}"))
-        await self._record(agency, delivery, parcel, accepted, finished=outcome.error is None and not unreadable)
+        elif lasting is not None:
+            outcome.held.append((delivery, lasting))
+        await self._record(agency, delivery, parcel, accepted, finished=outcome.error is None and lasting is None)
         if accepted:
             outcome.wake.add(f"peer:{parcel.message.peer}")
 
@@ -208,13 +231,13 @@ class AgencyDeliveries:
         )
         return status
 
-    async def _post(self, row: AgencyRow, event_id: str, body: bytes) -> tuple[str, float] | None:
-        """POST one event; None where it was accepted, or why not, and what Retry-After asked for, in seconds."""
+    async def _post(self, row: AgencyRow, event_id: str, body: bytes) -> _Failure | None:
+        """POST one event; None where it was accepted, or why not."""
         try:
             status, asked_s = await self._request(row, event_id, body)
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
-            return f"agency {row.kind} cannot be reached: {why_unreachable(error)}", 0.0
-        return None if 200 <= status < 300 else (f"agency {row.kind} answered {status}", asked_s)
+            return _Failure(f"agency {row.kind} cannot be reached: {why_unreachable(error)}")
+        return None if 200 <= status < 300 else _Failure(f"agency {row.kind} answered {status}", status, asked_s)
 
     async def _request(self, row: AgencyRow, event_id: str, body: bytes) -> tuple[int, float]:
         services = self._services
@@ -242,6 +265,10 @@ class AgencyDeliveries:
             )
             self._sessions[row.id, row.url] = session
         return session
+
+
+def _gone(kind: str) -> str:
+    return f"agency {kind} answered 410: it wants no more"
 
 
 def _retry_after_s(value: str | None) -> float:

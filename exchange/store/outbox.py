@@ -102,11 +102,12 @@ _claim = Sql(
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
-#: Where a lane fails: one that is refused again and again must not stand before all the others. Few rows are read so.
+#: Where a lane fails: one that is refused again and again must not stand before all the others, urgent or not: it may
+#: be made so that it is refused. Few rows are read so.
 _claim_least_tried = Sql(
     select(*_DELIVERY)
     .where(outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.lease_until_ms <= bindparam("now_ms"))
-    .order_by(outbox.c.rank, outbox.c.attempts, outbox.c.number)
+    .order_by(outbox.c.attempts, outbox.c.rank, outbox.c.number)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
@@ -231,7 +232,7 @@ async def enqueue_one(tx: Transaction, row: dict[str, object]) -> int:
 async def claim(
     tx: Transaction, lane: str, most: int, now_ms: int, lease_ms: int, *, least_tried: bool = False
 ) -> list[Delivery]:
-    """Lease up to `most` due rows of a lane: urgent first, then those tried least if asked for, otherwise in order."""
+    """Lease up to `most` due rows of a lane: urgent first, and before that those tried least if asked for."""
     statement = _claim_least_tried if least_tried else _claim
     rows = await tx.fetch_all(statement, {"lane": lane, "now_ms": now_ms, "most": most})
     deliveries = [Delivery(*row) for row in rows]

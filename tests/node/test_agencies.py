@@ -114,7 +114,7 @@ async def test_the_sender_is_told_by_receipt_what_was_delivered(
     assert by_rung == {"routed": pairs, "delivered": pairs}
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 410, 429, 500, 503])
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 async def test_what_an_agency_does_not_accept_is_sent_again_under_the_same_id(
     enfield: Node, desk: Desk, agencies: dict[str, Agency], lines: io.StringIO, status: int
 ) -> None:
@@ -135,6 +135,62 @@ async def test_what_an_agency_does_not_accept_is_sent_again_under_the_same_id(
     assert sections(housing.accepted) == ["housing", "subject"]
     assert len({event["id"] for event in housing.events}) == 2
     assert "said" not in {line.get("reason") for line in map(json.loads, lines.getvalue().splitlines())}
+
+
+async def held(enfield: Node, *messages: str) -> list[str]:
+    """Wait until messages are held; the reasons."""
+
+    async def all_held() -> list[str] | None:
+        items = (await enfield.local("GET", "/v1/held"))[1]["items"]
+        reasons = [item["reason"] for item in items if item["agency"] == "housing"]
+        return reasons if {item["id"] for item in items if item["agency"] == "housing"} == set(messages) else None
+
+    return await until("the messages are held", all_held)
+
+
+async def test_an_agency_that_is_gone_is_not_asked_again_until_a_person_says_so(
+    enfield: Node, desk: Desk, agencies: dict[str, Agency]
+) -> None:
+    housing = agencies["housing"]
+    await enfield.know(desk.borough)
+    messages = [await send(enfield, desk.borough) for _ in range(3)]
+    housing.status = 410
+    await housing.register(enfield)
+    reasons = await held(enfield, *messages)
+    assert set(reasons) == {"agency housing answered 410: it wants no more"}
+    asked = len(housing.events)
+    assert asked <= 2 * 2  # at most two attempts are under way at once, of two sections each
+    assert (await enfield.local("GET", "/v1/agencies"))[1]["items"][0]["failures"] == 0
+    housing.status = 204
+    for item in (await enfield.local("GET", "/v1/held"))[1]["items"]:
+        if item["agency"] == "housing":
+            await enfield.local("POST", f"/v1/held/{item['number']}/release")
+    for message in messages:
+        await delivered(enfield, message, "housing")
+
+
+async def test_what_an_agency_finds_too_large_is_held_and_the_rest_is_delivered(
+    enfield: Node, desk: Desk, agencies: dict[str, Agency]
+) -> None:
+    housing = agencies["housing"]
+    original, too_large = housing._answer, ""
+
+    async def all_but_one(request: web.Request) -> web.Response:
+        data = json.loads(await request.read())["data"]
+        housing.status = 413 if (data["message_id"], data["section"]) == (too_large, "subject") else 204
+        return await original(request)
+
+    housing._answer = all_but_one  # type: ignore[method-assign]
+    await enfield.know(desk.borough)
+    too_large, other = [await send(enfield, desk.borough) for _ in range(2)]
+    async with housing.listening():
+        await housing.register(enfield)
+        assert await held(enfield, too_large) == ["agency housing finds it too large"]
+        await delivered(enfield, other, "housing")
+    found = (await enfield.status(too_large))["sections"]
+    by_name = {item["section"]: item["rung"] for item in found if item["agency"] == "housing"}
+    assert by_name == {"housing": "delivered", "subject": "received"}
+    assert sections(housing.events).count("subject") == 2
 
 
 async def test_a_section_that_was_accepted_is_not_sent_again_for_the_sake_of_another(

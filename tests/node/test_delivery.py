@@ -121,7 +121,10 @@ async def test_what_failed_is_tried_again_with_one_until_it_goes(services: Servi
     assert [len(rows) for _, rows in post.attempts[:4]] == [3, 1, 1, 1]
 
 
-async def test_a_delivery_that_is_always_refused_does_not_stand_before_the_others(services: Services) -> None:
+@pytest.mark.parametrize("urgent", [False, True])
+async def test_a_delivery_that_is_always_refused_does_not_stand_before_the_others(
+    services: Services, *, urgent: bool
+) -> None:
     post = Post(services)
 
     async def refuse_the_first(name: str, rows: list[Delivery]) -> Outcome | None:
@@ -130,7 +133,8 @@ async def test_a_delivery_that_is_always_refused_does_not_stand_before_the_other
         return None
 
     post.act = refuse_the_first
-    await put(services, "box:a", 5)
+    await put(services, "box:a", urgent=urgent)
+    await put(services, "box:a", 4)
     async with working(services, post):
 
         async def others_are_done() -> bool:
