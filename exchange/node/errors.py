@@ -63,7 +63,6 @@ class IdentityRevoked(NodeError):
     """An identity was revoked; `file` is the revocation, where a peer shows one in place of its card."""
 
     code = "identity-revoked"
-    status = 409
     hint = "Telephone the borough's admin: it comes back as a new node, which you verify anew."
 
     def __init__(self, message: str, file: bytes = b"") -> None:

@@ -13,6 +13,7 @@ from exchange.crypto.names import Origin
 from exchange.crypto.note import VerifierKey, parse_vkey
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.signing import fingerprint
+from exchange.crypto.statement import parse_statement
 from exchange.schema.errors import SchemaError
 from exchange.schema.identity import ROTATION, rotation_decoder
 from exchange.schema.wire import ProvenStatement, decode_wire
@@ -67,3 +68,43 @@ def steps_from(
             steps.append(step)
             keys = step.new
     return steps
+
+
+def all_keys(keys: KeyPair, origin: Origin, items: Iterable[ProvenStatement]) -> list[KeyPair]:
+    """The keys of an identity, `keys` first, then those that rotations show to have come before or after them."""
+    steps = [step for item in items for step in [_step_of(origin, item)] if step is not None]
+    found = [keys]
+    for here in found:
+        for step in steps:
+            found += [
+                there
+                for one, there in ((step.old, step.new), (step.new, step.old))
+                if one == here and there not in found
+            ]
+    return found
+
+
+def _step_of(origin: Origin, item: ProvenStatement) -> Step | None:
+    """The step that a rotation takes from the keys that it names itself."""
+    try:
+        # The keys are inside: the body is read to find them, and believed only once the proof has verified.
+        rotation = decode_wire(rotation_decoder, parse_statement(item.statement).body)
+        first, second = (parse_vkey(text) for text in rotation.old)
+    except (CryptoError, SchemaError):
+        return None
+    return step_from((first, second), origin, item)
+
+
+def verify_by_any(item: ProvenStatement, origin: Origin, pairs: Iterable[KeyPair]) -> VerifiedStatement:
+    """Check a statement under the first of several pairs of keys of one identity under which it holds.
+
+    Raises:
+        CryptoError: it holds under none; the error is that of the first.
+    """
+    first_error: CryptoError | None = None
+    for keys in pairs:
+        try:
+            return verify_statement(item.statement, item.proof, origin, keys)
+        except CryptoError as error:
+            first_error = first_error or error
+    raise first_error or SignatureError("there is no key to check with")

@@ -113,7 +113,7 @@ async def test_a_node_whose_keys_are_revoked_shows_that_in_place_of_its_card_and
             prepared, type=RevocationFile
         )
     status, refused = await pair.hackney.local("POST", f"/v1/messages/to/{ENFIELD}", data=form(ENFIELD))
-    assert (status, refused["code"]) == (409, "identity-revoked")
+    assert (status, refused["code"]) == (403, "identity-revoked")
     assert (await pair.hackney.local("POST", "/v1/keys/rotate", {}))[0] == 400
 
 

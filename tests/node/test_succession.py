@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
+from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import Origin
 from exchange.crypto.note import VerifierKey
 from exchange.crypto.proof import format_proof
 from exchange.crypto.signing import SigningKeys, fingerprint, sign_checkpoint
 from exchange.crypto.statement import encode_statement, leaf_hash
-from exchange.node.succession import step_from, steps_from
+from exchange.node.succession import all_keys, step_from, steps_from, verify_by_any
 from exchange.schema.identity import ROTATION, Rotation
 from exchange.schema.wire import CARD, VERSION, ProvenStatement, encode_wire
 
@@ -91,3 +92,27 @@ def test_a_rotation_without_one_of_its_four_signatures_is_refused() -> None:
     for mark in marks:
         altered = [line for number, line in enumerate(lines) if number != mark]
         assert step_from(pair(FIRST), HACKNEY, msgspec.structs.replace(item, proof="\n".join(altered))) is None
+
+
+def test_keys_before_and_after_those_of_a_card_are_of_the_same_identity() -> None:
+    items = [signed(rotation(), FIRST, SECOND), signed(rotation(SECOND, THIRD), SECOND, THIRD)]
+
+    for keys in (FIRST, SECOND, THIRD):
+        found = all_keys(pair(keys), HACKNEY, items)
+        assert found[0] == pair(keys)
+        assert set(found) == {pair(FIRST), pair(SECOND), pair(THIRD)}
+    assert all_keys(pair(THIRD), HACKNEY, items[:1]) == [pair(THIRD)]
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name != "of other keys than those in force"])
+def test_what_does_not_hold_joins_no_keys(name: str) -> None:
+    assert all_keys(pair(FIRST), HACKNEY, [REFUSED[name]]) == [pair(FIRST)]
+    assert all_keys(pair(SECOND), HACKNEY, [REFUSED[name]]) == [pair(SECOND)]
+
+
+def test_a_statement_holds_under_any_keys_of_the_identity_and_under_no_others() -> None:
+    item = signed(rotation(), SECOND)
+
+    assert verify_by_any(item, HACKNEY, [pair(FIRST), pair(SECOND)]).checkpoint.origin == HACKNEY
+    with pytest.raises(CryptoError):
+        verify_by_any(item, HACKNEY, [pair(FIRST), pair(THIRD)])

@@ -258,7 +258,10 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
     at_enfield = enfield.ask("status", message_id)
     assert {row["held"] for row in at_enfield["sections"] if row["agency"] == "probation"} == {items[0]["reason"]}
     assert {row["held"] for row in at_enfield["sections"] if row["agency"] != "probation"} == {None}
-    assert any("no agency is registered for probation" in event["text"] for event in enfield.ask("explain", message_id)["events"])
+    assert any(
+        "no agency is registered for probation" in event["text"]
+        for event in enfield.ask("explain", message_id)["events"]
+    )
     enfield.ask("held", "release", items[0]["number"])
     until("it is held again", lambda: enfield.ask("held", "list")["items"])
 
