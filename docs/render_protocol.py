@@ -31,7 +31,14 @@ STRUCTS: Final = (
     identity.Rotation,
     identity.Revocation,
 )
-_PATTERNS: Final = {"EWSN": "area", "{3}-": "message id", "0,39": "agency kind", "0,79": "section name"}
+_PATTERNS: Final = {
+    "EWSN": "area",
+    "{3}-": "message id",
+    "0,39": "agency kind",
+    "0,79": "section name",
+    "2066": "line",
+    "!-~": "URL",
+}
 
 
 def fields_of(struct: type[wire.Wire]) -> list[tuple[str, str]]:

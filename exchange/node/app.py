@@ -1,6 +1,7 @@
 """Put a node together, run it, and take it apart again."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import resource
@@ -47,6 +48,7 @@ from exchange.store.sqlite import open_sqlite
 from exchange.store.transaction import Transaction
 
 _DAY_MS = 86_400_000
+_PR_SET_DUMPABLE = 4
 
 
 def wall_clock_ms() -> int:
@@ -71,6 +73,14 @@ def read_passphrase(path: Path) -> Secret:
     return Secret(passphrase)
 
 
+def forbid_dumps() -> None:
+    """Leave no core dump, which would hold keys and content in clear, and let no other program of this user look in."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Where the kernel pipes core dumps to a program it does not ask for the limit; it asks for this.
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        structlog.get_logger().warning("core dumps may be made", error=os.strerror(ctypes.get_errno()))
+
+
 def unlock(configuration: Configuration) -> Keyring:
     """Open the node's keystore with the passphrase that the configuration points at.
 
@@ -79,6 +89,7 @@ def unlock(configuration: Configuration) -> Keyring:
         WrongPassphrase: the passphrase does not open it.
         KeystoreCorrupt: it is not a keystore.
     """
+    forbid_dumps()
     table = configuration.tables.keystore
     if not table.passphrase_file:
         raise ConfigurationInvalid("keystore.passphrase_file is not set: the keystore stays locked")
@@ -143,7 +154,6 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
         CannotListen: an address is in use.
         StoreError: the store cannot be opened.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Strangers who take all of the listener's connections must leave enough for the rest of the node.
     files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY:

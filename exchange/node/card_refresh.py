@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from exchange.node.peering import show_card, succession
 from exchange.node.revocation import take_revocation
 from exchange.node.services import Services, moment
 from exchange.schema.wire import Consistency
-from exchange.store.errors import NotFound, StoreError, StoreUnavailable
+from exchange.store.errors import NotFound, StoreError
 from exchange.store.peers import PeerRow, all_peers, peer
 from exchange.store.transaction import Transaction
 
@@ -106,18 +105,22 @@ class CardRefresh:
         return round(self._services.configuration.tables.keys.card_refresh_hours * _HOUR_MS)
 
     async def run(self, stop: asyncio.Event, every_s: float | None = None) -> None:
-        """Fetch what is due until `stop`."""
-        every_s = every_s or min(_LOOK_EVERY_S, self.interval_ms / 10_000)
-        while not stop.is_set():
+        """Fetch what is due until `stop`; a peer that does not answer then is not waited for."""
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._look_again(every_s or min(_LOOK_EVERY_S, self.interval_ms / 10_000)))
+            await stop.wait()
+            looking.cancel()
+
+    async def _look_again(self, every_s: float) -> None:
+        while True:
             try:
                 await self.look()
-            except StoreUnavailable as error:
+            except StoreError as error:
                 self._services.log.error("store unavailable", error=str(error))
             self._woken.clear()
-            waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._woken)]
-            await asyncio.wait(waits, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self._woken.wait()
 
     async def look(self) -> None:
         """Fetch the cards that are due now."""
@@ -197,6 +200,8 @@ class CardRefresh:
             services.log.info("card not fetched", peer=origin, reason=str(error))
         except StoreError as error:
             services.log.error("store unavailable", peer=origin, error=str(error))
+        except Exception as error:  # noqa: BLE001 - the root of a fetch: no card or URL of a peer may stop the node
+            services.log.error("card not fetched", peer=origin, error=type(error).__name__)
 
     async def _take(self, row: PeerRow, shown: VerifiedCard) -> None:
         services = self._services

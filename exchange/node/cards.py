@@ -193,7 +193,10 @@ def describe_card(verified: VerifiedCard) -> dict[str, object]:
         "serial": card.serial,
         "fingerprint": verified.fingerprint,
         "signing_keys": list(card.signing_keys),
-        "sealing_keys": [{"not_before": key.not_before, "not_after": key.not_after} for key in card.sealing_keys],
+        "sealing_keys": [
+            {"not_before": key.not_before, "not_after": key.not_after, "opens_until": key.opens_until}
+            for key in card.sealing_keys
+        ],
         "agencies": [agency.kind for agency in card.agencies],
         "issued_at": card.issued_at,
         "expires_at": card.expires_at,

@@ -69,12 +69,23 @@ async def turn_epoch(services: Services) -> bool:
     if fresh is not None or dead:
         await services.store.write(operation)
         await load_sealing_keys(services)
+    await _destroy_for_good(services)
+    return fresh is not None or bool(dead)
+
+
+async def _destroy_for_good(services: Services) -> None:
+    """Leave nothing that opens a key whose row is gone. A fault must not stop the node: the next turn tries again."""
+    keyring = services.keyring
     oldest = min(row.epoch for row in keyring.epochs)
-    if keyring.chain.epoch < oldest:
+    if keyring.chain.epoch == oldest:
+        return
+    try:
         await services.store.scrub()
         await asyncio.to_thread(keyring.destroy_before, oldest)
-        services.log.info("sealing keys destroyed", key_id=[bytes(row.key_id).hex() for row in turn.destroy])
-    return fresh is not None or bool(dead)
+    except (StoreUnavailable, KeystoreError, OSError) as error:
+        services.log.error("sealing keys are not destroyed yet", error=type(error).__name__, reason=str(error))
+    else:
+        services.log.info("sealing keys destroyed")
 
 
 async def load_sealing_keys(services: Services) -> None:
@@ -144,6 +155,6 @@ async def keep_current(
         try:
             if await turn_epoch(services) or not await card_is_current(services):
                 await renew_card(services, dispatcher)
-        except (StoreUnavailable, KeystoreError, OSError) as error:
+        except (StoreUnavailable, OSError) as error:
             # A full disk must not stop the node; the next turn tries again.
             services.log.error("the card was not renewed", error=type(error).__name__)

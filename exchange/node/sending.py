@@ -38,7 +38,7 @@ def peer_for_area(rows: Iterable[PeerRow], area: str) -> PeerRow:
 
     Raises:
         PeerUnknown: no peer serves it.
-        PeerUntrusted: one does, and it is not verified.
+        PeerUntrusted: one does, and it is not verified; or several are.
     """
     serving = [row for row in rows if peer_card(row).area == area]
     if not serving:
@@ -46,6 +46,10 @@ def peer_for_area(rows: Iterable[PeerRow], area: str) -> PeerRow:
     verified = [row for row in serving if row.state == "verified"]
     if not verified:
         raise PeerUntrusted(f"the peer {serving[0].origin} is {serving[0].state}; nothing was sent")
+    if len(verified) > 1:
+        # A card says itself for which area it is: a second one must not be able to take another's forms.
+        names = " and ".join(row.origin for row in verified)
+        raise PeerUntrusted(f"{names} both say that they serve {area}; nothing was sent: suspend the wrong one")
     return verified[0]
 
 

@@ -29,7 +29,9 @@ RECEIPT: Final = "receipt"
 
 OriginText = Annotated[str, Meta(min_length=1, max_length=200)]
 AreaText = Annotated[str, Meta(pattern=r"^[EWSN][0-9]{8}\Z")]
-NameText = Annotated[str, Meta(min_length=1, max_length=200)]
+#: What is shown to an admin must not be able to move the cursor, or read otherwise than it is written.
+NameText = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,200}\Z")]
+UrlText = Annotated[str, Meta(pattern=r"^[!-~]{1,500}\Z")]
 KindText = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}\Z")]
 SectionText = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}\Z")]
 MessageText = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
@@ -99,7 +101,7 @@ class Card(Wire, frozen=True):
     origin: OriginText
     area: AreaText
     name: NameText
-    url: Annotated[str, Meta(min_length=1, max_length=500)]
+    url: UrlText
     serial: Count
     issued_at: Moment
     expires_at: Moment

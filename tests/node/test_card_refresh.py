@@ -144,6 +144,31 @@ async def test_while_the_node_runs_cards_are_fetched_until_it_stops(
     await keeping
 
 
+async def test_a_peer_that_does_not_answer_does_not_hold_up_the_end(
+    enfield: Node, camden: Borough, clock: Clock, lines: io.StringIO
+) -> None:
+    asked, stop = asyncio.Event(), asyncio.Event()
+
+    async def never(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        asked.set()
+        await stop.wait()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    camden.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await enfield.know(camden)
+    refresh = refresh_of(enfield)
+    await refresh.look()
+    clock.now_ms += HOUR_MS
+    ended = asyncio.Event()
+    keeping = asyncio.create_task(refresh.run(ended, every_s=0.01))
+    await asked.wait()
+    ended.set()
+    await keeping
+    assert events(lines, "card not fetched") == [], "it was given up, not waited for until it timed out"
+    stop.set()
+    server.close()
+
+
 async def test_one_peer_that_does_not_answer_holds_up_no_other(
     enfield: Node, desk: Desk, clock: Clock, lines: io.StringIO
 ) -> None:
@@ -207,6 +232,15 @@ async def test_what_is_no_card_changes_nothing(enfield: Node, desk: Desk, lines:
         await refresh_of(enfield).refresh(camden.origin)
     assert await known(enfield, camden) == before
     assert len(events(lines, "card not fetched")) == 3
+
+
+@pytest.mark.parametrize("url", ["http://[", "ftp://exchange.camden.example", "http://a..b/", "x", "//"])
+async def test_no_url_of_a_peer_stops_the_node(enfield: Node, camden: Borough, lines: io.StringIO, url: str) -> None:
+    camden.url = url
+    await enfield.know(camden)
+    await refresh_of(enfield).refresh(camden.origin)
+    assert len(events(lines, "card not fetched")) == 1
+    assert await enfield.trust(camden.origin) == "verified"
 
 
 async def test_another_identity_at_the_peers_url_blocks_the_peer(

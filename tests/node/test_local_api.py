@@ -296,6 +296,22 @@ async def test_nothing_is_sent_to_a_peer_that_is_not_verified(enfield: Node, cam
     assert enfield.kept() == before
 
 
+async def test_nothing_is_sent_where_two_peers_say_that_they_serve_the_area(
+    enfield: Node, camden: Borough, clock: Clock
+) -> None:
+    other = Borough("aaa.example", camden.area, clock)
+    await enfield.know(camden)
+    await enfield.know(other)
+    before = enfield.kept()
+    status, document = await enfield.local("POST", "/v1/messages/to/E09000007", data=form("E09000007", "E09000010"))
+    assert (status, document["code"]) == (403, "peer-untrusted")
+    assert "aaa.example and exchange.camden.example" in document["message"]
+    assert enfield.kept() == before
+    await enfield.local("POST", f"/v1/peers/suspend/{other.origin}")
+    status, document = await enfield.local("POST", "/v1/messages/to/E09000007", data=form("E09000007", "E09000010"))
+    assert (status, document["peer"]) == (201, camden.origin)
+
+
 async def test_a_peer_whose_keys_have_all_ended_is_sent_nothing(enfield: Node, camden: Borough, clock: Clock) -> None:
     await enfield.know(camden)
     clock.now_ms += 31 * DAY_MS

@@ -121,7 +121,6 @@ async def test_a_peer_cannot_send_the_node_to_an_address_inside(
         "//exchange.camden.example",
         "exchange.camden.example",
         "https://exchange.camden.example:99999",
-        "https://exchange.camden.example/\r\nfictitious: header",
     ],
 )
 async def test_a_url_that_no_node_has_is_not_followed(
