@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -113,11 +114,11 @@ class CardRefresh:
 
     async def _look_again(self, every_s: float) -> None:
         while True:
+            self._woken.clear()
             try:
                 await self.look()
             except StoreError as error:
                 self._services.log.error("store unavailable", error=str(error))
-            self._woken.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(every_s):
                     await self._woken.wait()
