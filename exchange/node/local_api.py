@@ -17,7 +17,8 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
-from exchange.crypto.names import context
+from exchange.crypto.errors import NameInvalid
+from exchange.crypto.names import context, parse_message_id
 from exchange.crypto.rest import seal_at_rest
 from exchange.errors import ExchangeError
 from exchange.handover.rungs import LADDER, all_reached
@@ -240,9 +241,14 @@ class LocalApi:
 
     async def _send(self, request: web.Request) -> web.Response:
         area = request.match_info["area"]
-        sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key)
+        key = request.headers.get("idempotency-key")
+        try:
+            message_id = parse_message_id(key) if key is not None else None
+        except NameInvalid:
+            raise RequestInvalid("Idempotency-Key becomes the message's id: a UUID, in lower case") from None
+        sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key, message_id)
         self._dispatcher.wake(f"peer:{sent['peer']}")
-        return json_response(sent, 201)
+        return json_response(sent, 200 if sent["repeated"] else 201)
 
     async def _status(self, request: web.Request) -> web.Response:
         wanted = request.query.get("wait")

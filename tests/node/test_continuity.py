@@ -123,6 +123,26 @@ async def test_a_peer_that_cannot_be_asked_changes_nothing(services: Services) -
     await follow(services, continuity, TRUE.checkpoint(9), NOTHING, TRUE.fetch)
 
 
+async def test_few_wait_for_a_peer_that_does_not_answer(services: Services) -> None:
+    answer, asked = asyncio.Event(), asyncio.Event()
+
+    async def late(first: int, second: int) -> Sequence[bytes]:
+        asked.set()
+        await answer.wait()
+        return TRUE.path(first, second)
+
+    continuity = await known(services)
+    await follow(services, continuity, TRUE.checkpoint(4), NOTHING, refuse)
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(continuity.follow(TRUE.checkpoint(9 + n), NOTHING, late)) for n in range(8)]
+        await asked.wait()
+        with pytest.raises(NotNow, match="too many"):
+            await continuity.follow(TRUE.checkpoint(20), NOTHING, late)
+        answer.set()
+    assert all(len(task.result()) == 1 for task in waiting)
+    assert len(await continuity.follow(TRUE.checkpoint(20), NOTHING, late)) == 1
+
+
 async def test_a_fork_changes_nothing_of_what_is_held(services: Services) -> None:
     continuity = await known(services)
     await follow(services, continuity, TRUE.checkpoint(4), NOTHING, refuse)

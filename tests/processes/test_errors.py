@@ -237,7 +237,7 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
     enfield.add_agencies(receiver, [kind for kind in KINDS if kind not in ("probation", "victim-support")])
     enfield.add_agency("victim-support", away)
     away.stop()
-    receiver.answers |= {"dwp": 500, "housing": 410, "health": HANG}
+    receiver.answers |= {"dwp": 500, "housing": 404, "health": HANG}
     message_id = hackney.send(FORM, ENFIELD)
 
     # The rest goes on.
@@ -271,7 +271,7 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
 
     until("all four have failed", lambda: reasons().keys() == troubled - {"probation"})
     assert "500" in reasons()["dwp"]
-    assert "410" in reasons()["housing"]
+    assert "404" in reasons()["housing"]
     assert reasons()["victim-support"] == "agency victim-support cannot be reached: connection refused"
     assert reasons()["health"] == "agency health cannot be reached: no answer in time"
     assert enfield.ask("status", message_id)["last_error"]
