@@ -43,6 +43,8 @@ _LOOK_EVERY_S: Final = 30.0
 _AT_ONCE: Final = 4
 #: While a peer without a current key is away, what is sent to it must not each time wait for it not to answer.
 _NOT_AGAIN_MS: Final = 30_000
+#: Whoever sends what does not verify must not make this node ask all the time.
+_NOT_AT_ONCE_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +146,11 @@ class CardRefresh:
             await self.refresh(origin)
 
     def soon(self, origin: str) -> None:
-        """The peer's card at hand does not fit what it does: ask for its card, unless that was just done."""
+        """The peer's card at hand does not fit what it does: ask for another now, or if that was just done, soon."""
         last_ms, now_ms = self._hurried.get(origin), self._services.now_ms()
-        if last_ms is None or not 0 <= now_ms - last_ms < _NOT_AGAIN_MS:
+        self._attempts[origin] = Attempt(now_ms, 0)
+        if last_ms is None or not 0 <= now_ms - last_ms < _NOT_AT_ONCE_MS:
             self._hurried[origin] = now_ms
-            self._attempts[origin] = Attempt(now_ms, 0)
             self._woken.set()
 
     async def has_current_key(self, origin: str) -> bool:
