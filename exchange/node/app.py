@@ -16,8 +16,10 @@ from aiohttp import web
 
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.secret import Secret
+from exchange.crypto.statement import parse_statement
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
+from exchange.node.cards import own_card
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -41,6 +43,8 @@ from exchange.node.peer_client import PeerClient
 from exchange.node.rotation import settle_rotation
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.schema.catalogue import default_catalogue
+from exchange.schema.wire import card_decoder, decode_wire
+from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
@@ -62,14 +66,15 @@ def read_passphrase(path: Path) -> Secret:
     Raises:
         ConfigurationInvalid: it cannot be read, or is empty.
     """
+    hint = "Put the passphrase back from the copy that you keep elsewhere."
     try:
         if path.stat().st_mode & 0o077:
             structlog.get_logger().warning("others may read the passphrase file; run: chmod 600 on it")
         passphrase = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise ConfigurationInvalid(f"cannot read the passphrase file {path}: {error.strerror}") from None
+        raise ConfigurationInvalid(f"cannot read the passphrase file {path}: {error.strerror}", hint=hint) from None
     if not passphrase:
-        raise ConfigurationInvalid(f"the passphrase file {path} is empty")
+        raise ConfigurationInvalid(f"the passphrase file {path} is empty", hint=hint)
     return Secret(passphrase)
 
 
@@ -98,7 +103,10 @@ def unlock(configuration: Configuration) -> Keyring:
     try:
         return open_keystore_file(path, passphrase, configuration.origin)
     except OSError as error:
-        raise ConfigurationInvalid(f"cannot read the keystore {path}: {error.strerror}") from None
+        raise ConfigurationInvalid(
+            f"cannot read the keystore {path}: {error.strerror}",
+            hint="Correct keystore.file, or restore the keystore from its backup.",
+        ) from None
 
 
 async def open_services(stack: AsyncExitStack, configuration: Configuration, keyring: Keyring) -> Services:
@@ -122,12 +130,32 @@ async def open_services(stack: AsyncExitStack, configuration: Configuration, key
 
 
 async def prepare(services: Services) -> None:
-    """Give a node a sealing key and a card where it has none in force, once its signing keys are settled."""
+    """Give a node a sealing key and a card where it has none in force, once its signing keys are settled.
+
+    Raises:
+        ConfigurationInvalid: the store belongs to another node.
+    """
+    await _refuse_another_store(services)
     await settle_rotation(services)
     if await turn_epoch(services) or not await card_is_current(services):
         await renew_card(services, None)
     else:
         await write_card_file(services)
+
+
+async def _refuse_another_store(services: Services) -> None:
+    """A log has one origin and one area; to sign on under others is a fork in the eyes of every peer."""
+    try:
+        entry = await own_card(services)
+    except NotFound:
+        return
+    card = decode_wire(card_decoder, parse_statement(entry.statement).body)
+    node = services.configuration.tables.node
+    if (card.origin, card.area) != (node.origin, node.area):
+        raise ConfigurationInvalid(
+            f"the store is that of {card.origin}, {card.area}; the configuration names {node.origin}, {node.area}",
+            hint="Put node.origin and node.area back as they were: they never change. Nothing was changed.",
+        )
 
 
 async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
@@ -152,8 +180,15 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
 
     Raises:
         CannotListen: an address is in use.
+        ConfigurationInvalid: there is no store, or it is another node's.
         StoreError: the store cannot be opened.
     """
+    if not configuration.store_path.exists():
+        # An empty store in its place would begin the log anew: a fork in the eyes of every peer.
+        raise ConfigurationInvalid(
+            f"there is no store at {configuration.store_path}",
+            hint="Correct store.url, or restore the store from its backup.",
+        )
     # Strangers who take all of the listener's connections must leave enough for the rest of the node.
     files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY:
@@ -234,7 +269,10 @@ async def _listen(
         try:
             await site.start()
         except OSError as error:
-            raise CannotListen(f"cannot listen on {site.name}: {error.strerror or error}") from None
+            # asyncio puts the address before the system's own words, and aiohttp names the site as a URL.
+            reason = str(error.strerror or error).rpartition(": ")[2]
+            place = site.name.removeprefix("http://unix:").rstrip(":") if "unix:" in site.name else site.name
+            raise CannotListen(f"cannot listen on {place}: {reason}") from None
     return sites
 
 
@@ -254,7 +292,10 @@ def _server_tls(configuration: Configuration) -> ssl.SSLContext | None:
     try:
         tls.load_cert_chain(configuration.resolve(table.certificate), configuration.resolve(table.key))
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationInvalid(f"listen: the certificate or key cannot be used: {error}") from None
+        raise ConfigurationInvalid(
+            f"the certificate {table.certificate} or its key {table.key} cannot be used: {error.strerror or error}",
+            hint="Correct listen.certificate and listen.key, and see that the node's account may read both files.",
+        ) from None
     return tls
 
 

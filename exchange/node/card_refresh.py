@@ -143,7 +143,10 @@ class CardRefresh:
 
     async def _fetch_in_turn(self, origin: str) -> None:
         async with self._at_once:
-            await self.refresh(origin)
+            try:
+                await self.refresh(origin)
+            except Exception as error:  # noqa: BLE001 - the root of a task: nothing that one peer answers may stop the node
+                self._services.log.error("card not fetched", peer=origin, error=type(error).__name__)
 
     def soon(self, origin: str) -> None:
         """The peer's card at hand does not fit what it does: ask for another now, or if that was just done, soon."""

@@ -74,7 +74,7 @@ from exchange.store.messages import (
     raise_rung,
 )
 from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
-from exchange.store.peers import PeerRow, peer, peer_head, set_peer_card
+from exchange.store.peers import PeerRow, peer, peer_head, peer_state, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
 
 T = TypeVar("T")
@@ -544,12 +544,9 @@ async def _still_heard(tx: Transaction, origin: str) -> None:
     Raises:
         Unacceptable: it was.
     """
-    try:
-        state = (await peer(tx, origin)).state
-    except NotFound:
-        state = "not registered"
+    state = await peer_state(tx, origin)
     if state != "verified":
-        raise Unacceptable(f"the peer is {state}")
+        raise Unacceptable(f"the peer is {state or 'not registered any more'}")
 
 
 def _while_heard(origin: str, operation: Operation[T]) -> Operation[T]:

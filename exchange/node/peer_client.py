@@ -112,7 +112,7 @@ class PeerClient:
             raise NotNow(f"{row.origin} answered {answer.status} when asked for a consistency proof")
         try:
             return list(msgspec.json.decode(answer.body, type=ConsistencyAnswer).path)
-        except (msgspec.DecodeError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             raise NotNow(f"{row.origin} gave a consistency proof that cannot be read") from None
 
     async def fetch_card(self, url: str, ca_file: str | None, networks: str = "[]") -> VerifiedCard:
@@ -204,5 +204,5 @@ async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
 def _problem_code(data: bytes) -> str:
     try:
         return msgspec.json.decode(data, type=_Problem).code
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return ""
