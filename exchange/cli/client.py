@@ -18,7 +18,7 @@ TRUST_REFUSED: Final = 4
 INVALID: Final = 5
 TRY_LATER: Final = 75
 
-_TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable", "fork"}
+_TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable", "fork", "identity-revoked"}
 
 
 class CommandFailed(click.ClickException):

@@ -34,12 +34,14 @@ from exchange.node.epochs import (
 from exchange.node.errors import CannotListen, ConfigurationInvalid
 from exchange.node.inbound import Inbound
 from exchange.node.keyring import Keyring, open_keystore_file
+from exchange.node.keys_api import KeysApi
 from exchange.node.listener import MOST_CONNECTIONS, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
-from exchange.node.services import Changes, Counters, Services
+from exchange.node.rotation import settle_rotation
+from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.schema.catalogue import default_catalogue
 from exchange.schema.wire import card_decoder, decode_wire
 from exchange.store.errors import NotFound
@@ -121,18 +123,20 @@ async def open_services(stack: AsyncExitStack, configuration: Configuration, key
         checkpoints=CheckpointCache(),
         changes=Changes(),
         counters=Counters(),
+        revoked=Revoked(configuration.revocation_path),
     )
     await load_sealing_keys(services)
     return services
 
 
 async def prepare(services: Services) -> None:
-    """Give a node a sealing key and a card where it has none in force.
+    """Give a node a sealing key and a card where it has none in force, once its signing keys are settled.
 
     Raises:
         ConfigurationInvalid: the store belongs to another node.
     """
     await _refuse_another_store(services)
+    await settle_rotation(services)
     if await turn_epoch(services) or not await card_is_current(services):
         await renew_card(services, None)
     else:
@@ -219,6 +223,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         continuity = Continuity(services.store, services.now_ms)
         inbound = Inbound(services, continuity, client.fetch_consistency)
         cards = CardRefresh(services, continuity, inbound, client, lambda lane: dispatcher.wake(lane))
+        inbound.unproven = cards.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
         agencies = AgencyDeliveries(services, inbound, client)
         stack.push_async_callback(agencies.close)
@@ -229,7 +234,9 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             for lane in lanes:
                 dispatcher.wake(lane)
 
-        local = LocalApi(services, dispatcher, continuity, agencies, cards)
+        local = LocalApi(
+            services, dispatcher, continuity, agencies, cards, KeysApi(services, dispatcher, client).routes()
+        )
         sites = await _listen(stack, configuration, PeerApi(services, inbound, accepted), local)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))

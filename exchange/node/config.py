@@ -125,6 +125,11 @@ class Configuration:
         """Where the node keeps a copy of its latest card, for a peer's admin."""
         return self.path.parent.absolute() / "card.json"
 
+    @property
+    def revocation_path(self) -> Path:
+        """Where the node keeps the revocation of its identity, once that is published."""
+        return self.path.parent.absolute() / "revoked.json"
+
 
 def load_configuration(path: Path) -> Configuration:
     """Read and check a configuration file.

@@ -116,6 +116,8 @@ class Inbound:
         self._services = services
         self._continuity = continuity
         self._fetch_proof = fetch_proof
+        #: Told of a verified peer in whose name something came that does not verify.
+        self.unproven: Callable[[str], None] = lambda origin: None
 
     async def accept(self, data: bytes) -> Answer:
         """Take an envelope.
@@ -190,10 +192,14 @@ class Inbound:
                 raise Unacceptable(f"the peer is {row.state}")
             keys = card_keys(peer_card(row))
             origin = Origin(row.origin)
-            verified = [
-                (verify_statement(item.statement, item.proof, origin, keys, services.checkpoints), item)
-                for item in payload.items
-            ]
+            try:
+                verified = [
+                    (verify_statement(item.statement, item.proof, origin, keys, services.checkpoints), item)
+                    for item in payload.items
+                ]
+            except CryptoError:
+                self.unproven(row.origin)  # it may have rotated its keys
+                raise
         except (CryptoError, SchemaError, NotFound) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
         checkpoints = {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values()

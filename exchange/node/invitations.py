@@ -23,7 +23,7 @@ from exchange.crypto.signing import fingerprint
 from exchange.node.cards import own_card, verify_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.errors import FingerprintMismatch, NodeError, NotNow, RequestInvalid, Unacceptable
-from exchange.node.peer_client import PeerClient
+from exchange.node.peer_client import PeerClient, Place
 from exchange.node.peering import Confirmation, confirm, show_card
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import SchemaError
@@ -118,7 +118,7 @@ class Invitations:
         )
         key = current_sealing_key(shown.card, services.now())
         envelope = seal_envelope(encode_wire(registration), Origin(given.origin), key)
-        answer = await self._client.post(given.url, ca_file, "/v1/registrations", REGISTRATION_TYPE, envelope)
+        answer = await self._client.post(Place(given.url, ca_file), "/v1/registrations", REGISTRATION_TYPE, envelope)
         if answer.status != 200:
             raise Unacceptable(f"{given.origin} does not honour the invitation: it was used, or has expired")
         try:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from exchange.errors import ExchangeError
 from exchange.handover.rungs import LADDER, all_reached
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
-from exchange.node.cards import CardFile, describe_card, own_card, verify_card
+from exchange.node.cards import describe_card, own_card_file, verify_card
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.egress import why_unreachable
@@ -85,12 +85,14 @@ class LocalApi:
         continuity: Continuity,
         deliveries: AgencyDeliveries,
         cards: CardRefresh,
+        more: Sequence[web.RouteDef] = (),
     ) -> None:
         self._services = services
         self._dispatcher = dispatcher
         self._peers = PeersApi(services, dispatcher, continuity)
         self._deliveries = deliveries
         self._cards = cards
+        self._more = more
 
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
@@ -99,6 +101,7 @@ class LocalApi:
         application.add_routes(
             [
                 *self._peers.routes(),
+                *self._more,
                 web.get("/v1/health", self._health),
                 web.get("/v1/card", self._card),
                 web.get("/v1/agencies", self._agencies),
@@ -155,9 +158,9 @@ class LocalApi:
         )
 
     async def _card(self, _: web.Request) -> web.Response:
-        entry = await own_card(self._services)
-        verified = verify_card(entry.statement, entry.proof, self._services.checkpoints)
-        return json_response({**describe_card(verified), "card": CardFile(entry.statement, entry.proof)})
+        file = await own_card_file(self._services)
+        verified = verify_card(file.statement, file.proof, self._services.checkpoints)
+        return json_response({**describe_card(verified), "card": file})
 
     # Agencies
 

@@ -206,6 +206,7 @@ class Outbound:
             # It was stopped while it answered. Verified again, it gives the same receipt again.
             return Outcome(held=[(waiting, str(error)) for waiting in sent])
         except (CryptoError, SchemaError, ItemRefused) as error:
+            self._cards.soon(row.origin)  # it may have rotated its keys
             raise NotNow(f"the receipt of {row.origin} does not hold: {error}") from None
         services.changes.notify()
         return outcome

@@ -22,7 +22,8 @@ from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
 from exchange.node.cards import VerifiedCard, parse_card_file, peer_card
 from exchange.node.config import is_loopback, is_node_url
 from exchange.node.egress import LOOPBACK, Network, guarded_connector, parse_networks, why_unreachable
-from exchange.node.errors import NotNow
+from exchange.node.errors import IdentityRevoked, NotNow
+from exchange.node.revocation import is_revocation
 from exchange.node.services import Services
 from exchange.schema.wire import Card, HashBytes
 from exchange.store.peers import PeerRow
@@ -124,15 +125,17 @@ class PeerClient:
         answer = await self._request(url, Place(url, ca_file, networks), "GET", "/v1/card")
         if answer.status != 200:
             raise NotNow(f"{url} answered {answer.status} when asked for its card")
+        if is_revocation(answer.body):
+            raise IdentityRevoked(f"{url} says that its identity is revoked", answer.body)
         return parse_card_file(answer.body)
 
-    async def post(self, url: str, ca_file: str | None, path: str, content_type: str, body: bytes) -> PeerAnswer:
-        """POST to a node that is not registered yet.
+    async def post(self, place: Place, path: str, content_type: str, body: bytes) -> PeerAnswer:
+        """POST to a node that may not be registered.
 
         Raises:
             NotNow: it cannot be reached.
         """
-        return await self._request(url, Place(url, ca_file), "POST", path, body, content_type)
+        return await self._request(place.url, place, "POST", path, body, content_type)
 
     async def _request(
         self,

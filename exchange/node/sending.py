@@ -11,7 +11,7 @@ from exchange.crypto.names import MessageId, context, new_message_id, parse_mess
 from exchange.crypto.rest import MessageKey, open_at_rest, seal_at_rest, unwrap_message_key, wrap_message_key
 from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
-from exchange.node.errors import NoCurrentKey, PeerUnknown, PeerUntrusted
+from exchange.node.errors import IdentityRevoked, NoCurrentKey, PeerUnknown, PeerUntrusted
 from exchange.node.repeats import is_known, sent_before
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import Finding, FormInvalid
@@ -77,11 +77,14 @@ async def send_form(
     The same form under a `message_id` of the caller's again changes nothing, and is answered as before.
 
     Raises:
+        IdentityRevoked: this node's identity is revoked.
         FormInvalid: nothing was stored.
         Conflict: another form was sent under that `message_id`.
         PeerUnknown: no peer serves the area.
         PeerUntrusted: it is not verified, or is suspended or quarantined.
     """
+    if services.revoked.file is not None:
+        raise IdentityRevoked("this node's identity is revoked; nothing was sent")
     form = decode_form(data)
     split_form = SplitForm(
         message_id or new_message_id(), split(form, services.catalogue), form.referral.move_type is MoveType.URGENT

@@ -16,10 +16,12 @@ from exchange.node.app import open_services, prepare, read_passphrase, unlock
 from exchange.node.config import load_configuration, parse_configuration
 from exchange.node.errors import ConfigurationInvalid
 from exchange.node.keyring import new_keystore
+from exchange.node.revocation import prepare_revocation
 
 _PASSPHRASE_FILE: Final = "passphrase"  # noqa: S105 - the name of a file
 _KEYSTORE: Final = "keystore.json"
 _STORE: Final = "exchange.db"
+_REVOCATION: Final = "revocation.json"
 _TEMPLATE: Final = """\
 # The configuration of one borough's node. Paths are relative to this file.
 
@@ -61,7 +63,7 @@ class NewNode:
 
 
 async def make_node(new: NewNode) -> Path:
-    """Make the directory of a new node; returns the path of its configuration.
+    """Make the directory of a new node, with a revocation of its keys; returns the path of its configuration.
 
     Raises:
         ConfigurationInvalid: the directory has a node already, or what was said cannot be.
@@ -96,13 +98,15 @@ async def make_node(new: NewNode) -> Path:
         ) from None
     configuration = load_configuration(path)
     async with AsyncExitStack() as stack:
-        await prepare(await open_services(stack, configuration, unlock(configuration)))
+        services = await open_services(stack, configuration, unlock(configuration))
+        await prepare(services)
+        _write(directory / _REVOCATION, await prepare_revocation(services))
     return path
 
 
 def _refuse_what_is_there(directory: Path, *, own_passphrase: bool) -> None:
     """Overwrite nothing: a passphrase that is replaced takes the keys of its keystore with it."""
-    names = ["exchange.toml", _KEYSTORE, _STORE, *([_PASSPHRASE_FILE] if own_passphrase else [])]
+    names = ["exchange.toml", _KEYSTORE, _STORE, _REVOCATION, *([_PASSPHRASE_FILE] if own_passphrase else [])]
     there = [name for name in names if os.path.lexists(directory / name)]
     if there:
         raise ConfigurationInvalid(
