@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from exchange.schema import wire
+from exchange.schema import identity, wire
 
 PAGE: Final = Path(__file__).with_name("protocol.md")
 STRUCTS: Final = (
@@ -28,6 +28,8 @@ STRUCTS: Final = (
     wire.ReplyPayload,
     wire.Result,
     wire.ProblemDetails,
+    identity.Rotation,
+    identity.Revocation,
 )
 _PATTERNS: Final = {
     "EWSN": "area",

@@ -53,7 +53,7 @@ def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> Run
     command = [sys.executable, "-m", "exchange.cli.main"]
     if not config.exists():
         port = _free_port()
-        subprocess.run(  # noqa: S603 - our own program
+        made = subprocess.run(  # noqa: S603 - our own program
             [
                 *command,
                 "init",
@@ -62,8 +62,14 @@ def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> Run
                 *("--origin", f"exchange.{borough.slug}.example"),
                 *("--listen", f"127.0.0.1:{port}", "--url", f"http://127.0.0.1:{port}"),
             ],
-            check=True,
+            check=False,
             stdout=subprocess.DEVNULL,
+        )
+        if made.returncode != 0:
+            raise CommandFailed(f"the node of {borough.name} could not be made in {directory}", 1)
+    elif _answers(config):
+        raise CommandFailed(
+            f"a node runs in {directory} already", 1, "Stop it first, or name another directory with --dir."
         )
     log = stack.enter_context((directory / "node.log").open("ab"))
     process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=log)  # noqa: S603 - our own program
@@ -77,12 +83,17 @@ def _until_listening(process: "subprocess.Popen[bytes]", config: Path) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise CommandFailed(f"the node of {config} stopped; see {config.parent / 'node.log'}", 1)
-        if socket_of(config).exists():
-            with contextlib.suppress(CommandFailed):
-                Node(config).request("GET", "/v1/health")
-                return
+        if _answers(config):
+            return
         time.sleep(0.05)
     raise CommandFailed(f"the node of {config} did not start within {_START_TIMEOUT_S:g} seconds", 1)
+
+
+def _answers(config: Path) -> bool:
+    try:
+        return socket_of(config).exists() and bool(Node(config).request("GET", "/v1/health"))
+    except CommandFailed:
+        return False
 
 
 def stop(process: "subprocess.Popen[Any]") -> None:

@@ -18,7 +18,7 @@ TRUST_REFUSED: Final = 4
 INVALID: Final = 5
 TRY_LATER: Final = 75
 
-_TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable", "fork"}
+_TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable", "fork", "identity-revoked"}
 
 
 class CommandFailed(click.ClickException):
@@ -85,25 +85,38 @@ class Node:
     def __init__(self, config: Path) -> None:
         self.config = config
 
-    def request(self, method: str, path: str, body: Any = None, *, raw: bytes | None = None, wait_s: float = 0) -> Any:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        raw: bytes | None = None,
+        wait_s: float = 0,
+        idempotency_key: str | None = None,
+    ) -> Any:
         """Ask the node.
 
         Raises:
-            CommandFailed: the node is not running, or refused.
+            CommandFailed: the node is not running, stopped before it answered, or refused.
         """
         data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
         connection = _SocketConnection(socket_of(self.config), wait_s + 60)
+        headers = {"content-type": "application/json"}
+        if idempotency_key is not None:
+            headers["idempotency-key"] = idempotency_key
+        asked = False
         try:
-            connection.request(method, path, body=data, headers={"content-type": "application/json"})
+            connection.connect()
+            asked = True
+            connection.request(method, path, body=data, headers=headers)
             answer = connection.getresponse()
             content = answer.read()
         except (OSError, http.client.HTTPException):
-            raise CommandFailed(
-                "the node is not running",
-                TRY_LATER,
-                f"Start it with: exchange run --config {self.config}",
-                "node-not-running",
-            ) from None
+            hint = f"Start it with: exchange run --config {self.config}"
+            if asked:
+                raise CommandFailed("the node stopped before it answered", TRY_LATER, hint, "answer-lost") from None
+            raise CommandFailed("the node is not running", TRY_LATER, hint, "node-not-running") from None
         finally:
             connection.close()
         document = json.loads(content) if content else None

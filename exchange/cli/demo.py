@@ -1,7 +1,6 @@
 """`exchange demo`: two boroughs and ten agencies on this machine, each a process, and one handover between them."""
 
 import contextlib
-import importlib.resources
 import json
 import shutil
 import signal
@@ -13,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,10 +62,6 @@ def _register_agency(node: Node, agency: _Agency) -> None:
     agency.process.stdin.flush()
 
 
-def _example() -> bytes:
-    return importlib.resources.files("exchange.schema").joinpath("data/examples/case-study-j.json").read_bytes()
-
-
 @contextlib.contextmanager
 def _directory(given: Path | None) -> Iterator[Path]:
     if given is not None:
@@ -75,8 +71,13 @@ def _directory(given: Path | None) -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="exchange-demo-"))
     try:
         yield made
-    finally:
+    except CommandFailed:
+        # Kept: the message names a log in it.
+        raise
+    except BaseException:
         shutil.rmtree(made, ignore_errors=True)
+        raise
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @click.command()
@@ -91,8 +92,13 @@ def demo(directory: Path | None, serve: bool, as_json: bool) -> None:
             print_json(result)
         if serve:
             _serve(root.absolute(), result, as_json)
-    if not result["ok"]:
-        raise CommandFailed("not every section reached exactly the agencies that may read it", 1, told=as_json)
+        if not result["ok"]:
+            raise CommandFailed(
+                "not every section reached exactly the agencies that may read it",
+                1,
+                f"The nodes and their logs are kept in {root}.",
+                told=as_json,
+            )
 
 
 def _received(agencies: list[_Agency], allowed: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -111,6 +117,7 @@ def _say(quiet: bool, text: str = "") -> None:
 
 def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, Any]:
     from exchange.schema.catalogue import default_catalogue
+    from exchange.schema.examples import example_form
     from exchange.schema.form import decode_form
     from exchange.schema.split import preview, split
 
@@ -121,7 +128,7 @@ def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, 
     for agency in agencies:
         _register_agency(enfield, agency)
     register(hackney, enfield)
-    data = _example()
+    data = example_form("case-study-j", datetime.now(UTC).date())
     _say(quiet, "Hackney sends the form of J, a fictitious person, to Enfield ...")
     sent = hackney.request("POST", f"/v1/messages/to/{ENFIELD.area}", raw=data)
     path = f"/v1/messages/{sent['id']}?wait=delivered&timeout_s=60"
@@ -134,11 +141,14 @@ def _play(stack: contextlib.ExitStack, root: Path, *, quiet: bool) -> dict[str, 
     ok = status["reached"] and all(received[kind] == allowed.get(kind, []) for kind in received)
     _say(quiet)
     for event in timeline["events"]:
-        _say(quiet, f"{event['at'][11:23]}  {_brief(event)}")
+        line = f"{event['at'][11:23]}  {_brief(event)}"
+        _say(quiet, textwrap.fill(line, 80, subsequent_indent=" " * 14, break_on_hyphens=False))
+    _say(quiet)
+    _say(quiet, "Each agency received:")
     _say(quiet)
     for kind, names in received.items():
-        line = f"{kind:22} received {', '.join(names) or 'nothing'}"
-        _say(quiet, textwrap.fill(line, 100, subsequent_indent=" " * 32, break_on_hyphens=False))
+        line = f"{kind:22} {', '.join(names) or 'nothing'}"
+        _say(quiet, textwrap.fill(line, 80, subsequent_indent=" " * 23, break_on_hyphens=False))
     _say(quiet)
     _say(quiet, f"Every section reached exactly the agencies that may read it: {'yes' if ok else 'NO'}")
     return {"ok": ok, "id": sent["id"], "dir": str(root), "received": received, "allowed": allowed}
@@ -156,9 +166,13 @@ def _serve(root: Path, result: dict[str, Any], quiet: bool) -> None:
     for borough in (HACKNEY, ENFIELD):
         config = root / borough.slug / "exchange.toml"
         card = Node(config).request("GET", "/v1/card")
-        _say(quiet, f"{borough.name}: {card['url']}   EXCHANGE_CONFIG={config}")
-    _say(quiet, f"Try: EXCHANGE_CONFIG={root}/hackney/exchange.toml exchange explain {result['id']}")
-    _say(quiet, "Everything keeps running until you press Ctrl-C.")
+        _say(quiet, f"{borough.name}: {card['url']}\n    {config}")
+    program = "exchange" if shutil.which("exchange") else f"{sys.executable} -m exchange.cli.main"
+    _say(quiet, "\nIn another terminal, try:")
+    _say(quiet, f"    export EXCHANGE_CONFIG={root}/hackney/exchange.toml")
+    for words in ("status", "explain"):
+        _say(quiet, f"    {program} {words} {result['id']}")
+    _say(quiet, "\nEverything keeps running until you press Ctrl-C.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -1,4 +1,4 @@
-"""Forms before they are sent: check, and the schema. These need no running node."""
+"""Forms before they are sent: check, an example, and the schema. These need no running node."""
 
 import json
 from datetime import UTC, datetime
@@ -8,6 +8,7 @@ import click
 
 from exchange.cli.client import INVALID
 from exchange.cli.output import json_option, print_json
+from exchange.schema.examples import NAMES, example_form
 
 
 @click.group()
@@ -47,6 +48,19 @@ def form_check(context: click.Context, file: Path, as_json: bool) -> None:
         click.echo("The form can be sent." if ok else "The form cannot be sent.", err=True)
     if not ok:
         context.exit(INVALID)
+
+
+@form.command("example")
+@click.argument("name", type=click.Choice(NAMES))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.option("--json", "_as_json", is_flag=True, help="The form is JSON in any case.")
+def form_example(name: str, file: Path | None, _as_json: bool) -> None:
+    """Write a form of an invented person to FILE, or to standard output, with dates as of today."""
+    data = example_form(name, datetime.now(UTC).date())
+    if file is None:
+        click.echo(data, nl=False)
+    else:
+        file.write_bytes(data)
 
 
 @click.group()

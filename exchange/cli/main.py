@@ -20,6 +20,7 @@ _VERBS: Final = {
     "alarms": ("exchange.cli.node", "alarms"),
     "peer": ("exchange.cli.peers", "peer"),
     "agency": ("exchange.cli.agencies", "agency"),
+    "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),
     "schema": ("exchange.cli.forms", "schema"),
     "send": ("exchange.cli.messages", "send"),
@@ -66,6 +67,13 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except click.Abort:
         click.echo("Stopped.", err=True)
+        sys.exit(1)
+    except OSError as error:
+        # A file that a verb was told to read or write; what a node's own files lack has an error of its own.
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        click.echo(f"Error: {reason}", err=True)
+        if "--json" in wanted:
+            _print_error("file", reason, "")
         sys.exit(1)
     except ExchangeError as error:
         click.echo(f"Error: {error}", err=True)

@@ -1,6 +1,7 @@
 """Messages: send, status, explain, inbox, outbox, held, receipt."""
 
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,26 @@ def _print_sections(document: dict[str, Any]) -> None:
 @click.option("--to", "area", required=True, help="ONS/GSS code of the receiving borough.")
 @click.option("--wait", "rung", type=_RUNGS, help="Wait until every section has come this far.")
 @click.option("--timeout", "timeout_s", type=float, default=60, show_default=True, help="Seconds to wait.")
+@click.option("--id", "message_id", help="The message's id, a UUID: give it again to send once. [default: a new one]")
 @config_option
 @json_option
-def send(file: Path, area: str, rung: str | None, timeout_s: float, config: Path, as_json: bool) -> None:
+def send(
+    file: Path, area: str, rung: str | None, timeout_s: float, message_id: str | None, config: Path, as_json: bool
+) -> None:
     """Send the form in FILE to the borough of an area."""
     node = Node(config)
-    sent = node.request("POST", f"/v1/messages/to/{area}", raw=file.read_bytes())
+    message_id = message_id or str(uuid.uuid4())
+    try:
+        sent = node.request("POST", f"/v1/messages/to/{area}", raw=file.read_bytes(), idempotency_key=message_id)
+    except CommandFailed as error:
+        if error.code != "answer-lost":
+            raise
+        raise CommandFailed(
+            "the node stopped before it answered: the form may have been sent",
+            TRY_LATER,
+            f"Once it runs, repeat the command with --id {message_id}: then the form is sent once.",
+            error.code,
+        ) from None
     document = {**sent, **_wait(node, sent["id"], rung, timeout_s)} if rung else sent
     if as_json:
         print_json(document)

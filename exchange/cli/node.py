@@ -33,7 +33,7 @@ def init(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Make a new node in DIRECTORY: configuration, keystore, store and first card."""
+    """Make a new node in DIRECTORY: configuration, keystore, store, first card, and a revocation to keep offline."""
     from exchange.node.setup import NewNode, make_node
 
     path = asyncio.run(make_node(NewNode(directory, area, name, url, origin, listen, passphrase_file)))
@@ -44,6 +44,10 @@ def init(
     click.echo(f"Start it with: exchange run --config {path}")
     if passphrase_file is None:
         click.echo(f"Its passphrase is in {directory / 'passphrase'}: keep a copy elsewhere, or its keys are lost.")
+    click.echo(
+        f"The revocation of its keys is in {directory / 'revocation.json'}: move it off this machine, to where you "
+        "can get it when the machine is lost."
+    )
 
 
 @click.command()

@@ -64,7 +64,7 @@ def peer_add(
     """Register the peer whose card is in FILE."""
     try:
         card = json.loads(file.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CommandFailed(f"{file} is not a card file", INVALID) from None
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {"card": card, "fingerprint": fingerprint, "ca_file": ca_path, "networks": networks}

@@ -1,5 +1,6 @@
 """Check receipts, or any proven statement, offline: no node, no store, no network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,18 @@ class _Proven(msgspec.Struct, frozen=True):
     proof: str
 
 
+class _Card(msgspec.Struct, frozen=True, omit_defaults=True):
+    statement: bytes
+    proof: str
+    rotations: tuple[_Proven, ...] = ()
+
+
 class _Document(msgspec.Struct, frozen=True):
     receipts: tuple[_Proven, ...] = ()
-    card: _Proven | None = None
+    card: _Card | None = None
     statement: bytes | None = None
     proof: str | None = None
+    rotations: tuple[_Proven, ...] = ()
 
 
 def _read(path: Path) -> _Document:
@@ -42,16 +50,18 @@ def verify(file: Path, card_file: Path | None, as_json: bool) -> None:
     """Check the receipts or the statement in FILE."""
     from exchange.crypto.errors import CryptoError
     from exchange.crypto.names import Origin
-    from exchange.crypto.proof import verify_statement
     from exchange.node.cards import VerifiedCard, parse_card_file
     from exchange.node.errors import NodeError
+    from exchange.node.succession import all_keys, verify_by_any
     from exchange.schema.errors import SchemaError
 
     document = _read(file)
     items = list(document.receipts)
     if document.statement is not None and document.proof is not None:
         items.append(_Proven(document.statement, document.proof))
-    embedded = document.card or (items[0] if document.statement is not None and items else None)
+    embedded = document.card
+    if embedded is None and document.statement is not None and document.proof is not None:
+        embedded = _Card(document.statement, document.proof, document.rotations)
     try:
         if card_file is not None:
             signer: VerifiedCard = parse_card_file(card_file.read_bytes())
@@ -61,10 +71,9 @@ def verify(file: Path, card_file: Path | None, as_json: bool) -> None:
             raise CommandFailed("there is no card in the file; name one with --card", INVALID)
         if not items:
             raise CommandFailed(f"there is nothing to check in {file}", INVALID)
-        receipts = [
-            _describe(verify_statement(item.statement, item.proof, Origin(signer.card.origin), signer.keys))
-            for item in items
-        ]
+        rotations = (*signer.rotations, *(_items(embedded.rotations) if embedded is not None else ()))
+        pairs = all_keys(signer.keys, Origin(signer.card.origin), rotations)
+        receipts = [_describe(verify_by_any(item, Origin(signer.card.origin), pairs)) for item in _items(items)]
     except (CryptoError, NodeError, SchemaError) as error:
         if as_json:
             print_json({"ok": False, "receipts": [], "message": str(error)})
@@ -85,6 +94,12 @@ def verify(file: Path, card_file: Path | None, as_json: bool) -> None:
             f"{signer.card.origin}:\n{format_fingerprint(signer.fingerprint)}",
             err=True,
         )
+
+
+def _items(found: Sequence[_Proven]) -> tuple[Any, ...]:
+    from exchange.schema.wire import ProvenStatement
+
+    return tuple(ProvenStatement(statement=item.statement, proof=item.proof) for item in found)
 
 
 def _refused(message: str, as_json: bool) -> int:

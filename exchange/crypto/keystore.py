@@ -17,7 +17,7 @@ from nacl.pwhash import argon2id
 
 from exchange.crypto.errors import KeystoreCorrupt, KeystoreError, WrongPassphrase
 from exchange.crypto.names import context
-from exchange.crypto.secret import Secret
+from exchange.crypto.secret import Secret, wipe
 
 FORMAT: Final = "exchange-keystore/1"
 _MAX_OPSLIMIT: Final = 20
@@ -31,6 +31,12 @@ class Argon2Parameters:
 
     opslimit: int = 3
     memlimit_bytes: int = 256 * 1024 * 1024
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it costs no less than what a new keystore would."""
+        today = Argon2Parameters()
+        return self.opslimit >= today.opslimit and self.memlimit_bytes >= today.memlimit_bytes
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,12 +103,23 @@ def keystore_key(data: bytes, passphrase: Secret) -> KeystoreKey:
     return KeystoreKey(file.salt, Argon2Parameters(file.opslimit, file.memlimit_bytes), key)
 
 
+def cost_of(data: bytes) -> Argon2Parameters:
+    """What one try at the passphrase of a keystore file costs, as the file says.
+
+    Raises:
+        KeystoreCorrupt: not a keystore file.
+    """
+    file = _parse(data)
+    return Argon2Parameters(file.opslimit, file.memlimit_bytes)
+
+
 def lock_with(entries: Mapping[str, bytes], key: KeystoreKey) -> bytes:
     """The keystore file that holds `entries`."""
     nonce, cost = os.urandom(24), key.cost
     header = _header(key.salt, cost.opslimit, cost.memlimit_bytes)
     plaintext = msgspec.msgpack.encode(dict(entries))
     ciphertext = crypto_aead_xchacha20poly1305_ietf_encrypt(plaintext, header, nonce, key.key.reveal())
+    wipe(plaintext)
     file = _File(FORMAT, "argon2id", cost.opslimit, cost.memlimit_bytes, key.salt, nonce, ciphertext)
     return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 
@@ -120,7 +137,9 @@ def open_with(data: bytes, key: KeystoreKey) -> dict[str, bytes]:
         plaintext = crypto_aead_xchacha20poly1305_ietf_decrypt(file.ciphertext, header, file.nonce, key.key.reveal())
     except (NaclError, ValueError):
         raise WrongPassphrase("the passphrase does not open the keystore") from None
-    return msgspec.msgpack.decode(plaintext, type=dict[str, bytes])
+    entries = msgspec.msgpack.decode(plaintext, type=dict[str, bytes])
+    wipe(plaintext)
+    return entries
 
 
 def lock_keystore(entries: dict[str, bytes], passphrase: Secret, parameters: Argon2Parameters | None = None) -> bytes:

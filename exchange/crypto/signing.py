@@ -7,6 +7,7 @@ import base64
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -50,17 +51,24 @@ class SigningKeys:
 
     def sign_checkpoint(self, origin: Origin, size: int, root: bytes, timestamp_s: int) -> str:
         """The signed checkpoint of a tree (c2sp.org/tlog-checkpoint, c2sp.org/tlog-cosignature)."""
-        text = checkpoint_text(origin, size, root)
+        return sign_checkpoint((self,), origin, size, root, timestamp_s)
+
+    def signatures(self, origin: Origin, size: int, root: bytes, timestamp_s: int) -> list[NoteSignature]:
+        """Both signatures of a checkpoint."""
         first, second = self.verifiers(origin)
+        text = checkpoint_text(origin, size, root).encode()
         stamp = timestamp_s.to_bytes(8, "big")
         cosignature = stamp + self._mldsa.sign(cosigned_message(origin, timestamp_s, size, root))
-        return format_note(
-            text,
-            [
-                NoteSignature(origin, first.key_id, self._ed25519.sign(text.encode()).signature),
-                NoteSignature(origin, second.key_id, cosignature),
-            ],
-        )
+        return [
+            NoteSignature(origin, first.key_id, self._ed25519.sign(text).signature),
+            NoteSignature(origin, second.key_id, cosignature),
+        ]
+
+
+def sign_checkpoint(signers: Sequence[SigningKeys], origin: Origin, size: int, root: bytes, timestamp_s: int) -> str:
+    """The checkpoint of a tree with the signatures of each of `signers`: two of them while an identity passes on."""
+    signatures = [item for keys in signers for item in keys.signatures(origin, size, root, timestamp_s)]
+    return format_note(checkpoint_text(origin, size, root), signatures)
 
 
 def checkpoint_text(origin: Origin, size: int, root: bytes) -> str:

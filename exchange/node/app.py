@@ -15,8 +15,10 @@ from aiohttp import web
 
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.secret import Secret
+from exchange.crypto.statement import parse_statement
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
+from exchange.node.cards import own_card
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -31,15 +33,19 @@ from exchange.node.epochs import (
 from exchange.node.errors import CannotListen, ConfigurationInvalid
 from exchange.node.inbound import Inbound
 from exchange.node.keyring import Keyring, open_keystore_file
+from exchange.node.keys_api import KeysApi
 from exchange.node.listener import MOST_CONNECTIONS, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
-from exchange.node.services import Changes, Counters, Services
+from exchange.node.rotation import settle_rotation
+from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
+from exchange.schema.wire import card_decoder, decode_wire
+from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
@@ -61,14 +67,15 @@ def read_passphrase(path: Path) -> Secret:
     Raises:
         ConfigurationInvalid: it cannot be read, or is empty.
     """
+    hint = "Put the passphrase back from the copy that you keep elsewhere."
     try:
         if path.stat().st_mode & 0o077:
             structlog.get_logger().warning("others may read the passphrase file; run: chmod 600 on it")
         passphrase = path.read_bytes().rstrip(b"\r\n")
     except OSError as error:
-        raise ConfigurationInvalid(f"cannot read the passphrase file {path}: {error.strerror}") from None
+        raise ConfigurationInvalid(f"cannot read the passphrase file {path}: {error.strerror}", hint=hint) from None
     if not passphrase:
-        raise ConfigurationInvalid(f"the passphrase file {path} is empty")
+        raise ConfigurationInvalid(f"the passphrase file {path} is empty", hint=hint)
     return Secret(passphrase)
 
 
@@ -97,7 +104,10 @@ def unlock(configuration: Configuration) -> Keyring:
     try:
         return open_keystore_file(path, passphrase, configuration.origin)
     except OSError as error:
-        raise ConfigurationInvalid(f"cannot read the keystore {path}: {error.strerror}") from None
+        raise ConfigurationInvalid(
+            f"cannot read the keystore {path}: {error.strerror}",
+            hint="Correct keystore.file, or restore the keystore from its backup.",
+        ) from None
 
 
 async def open_services(stack: AsyncExitStack, configuration: Configuration, keyring: Keyring) -> Services:
@@ -115,17 +125,39 @@ async def open_services(stack: AsyncExitStack, configuration: Configuration, key
         checkpoints=CheckpointCache(),
         changes=Changes(),
         counters=Counters(),
+        revoked=Revoked(configuration.revocation_path),
     )
     await load_sealing_keys(services)
     return services
 
 
 async def prepare(services: Services) -> None:
-    """Give a node a sealing key and a card where it has none in force."""
+    """Give a node a sealing key and a card where it has none in force, once its signing keys are settled.
+
+    Raises:
+        ConfigurationInvalid: the store belongs to another node.
+    """
+    await _refuse_another_store(services)
+    await settle_rotation(services)
     if await turn_epoch(services) or not await card_is_current(services):
         await renew_card(services, None)
     else:
         await write_card_file(services)
+
+
+async def _refuse_another_store(services: Services) -> None:
+    """A log has one origin and one area; to sign on under others is a fork in the eyes of every peer."""
+    try:
+        entry = await own_card(services)
+    except NotFound:
+        return
+    card = decode_wire(card_decoder, parse_statement(entry.statement).body)
+    node = services.configuration.tables.node
+    if (card.origin, card.area) != (node.origin, node.area):
+        raise ConfigurationInvalid(
+            f"the store is that of {card.origin}, {card.area}; the configuration names {node.origin}, {node.area}",
+            hint="Put node.origin and node.area back as they were: they never change. Nothing was changed.",
+        )
 
 
 async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
@@ -150,8 +182,15 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
 
     Raises:
         CannotListen: an address is in use.
+        ConfigurationInvalid: there is no store, or it is another node's.
         StoreError: the store cannot be opened.
     """
+    if not configuration.store_path.exists():
+        # An empty store in its place would begin the log anew: a fork in the eyes of every peer.
+        raise ConfigurationInvalid(
+            f"there is no store at {configuration.store_path}",
+            hint="Correct store.url, or restore the store from its backup.",
+        )
     # Strangers who take all of the listener's connections must leave enough for the rest of the node.
     files, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files != resource.RLIM_INFINITY:
@@ -186,6 +225,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         continuity = Continuity(services.store, services.now_ms)
         inbound = Inbound(services, continuity, client.fetch_consistency)
         cards = CardRefresh(services, continuity, inbound, client, lambda lane: dispatcher.wake(lane))
+        inbound.unproven = cards.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
         agencies = AgencyDeliveries(services, inbound, client)
         stack.push_async_callback(agencies.close)
@@ -199,7 +239,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         peers = PeerApi(services, inbound, accepted)
         wall = Wall(services, peers.connections, dispatcher)
         await wall.raise_up()
-        local = LocalApi(services, dispatcher, continuity, agencies, cards, wall)
+        more = KeysApi(services, dispatcher, client).routes()
+        local = LocalApi(services, dispatcher, continuity, agencies, cards, wall, more)
         sites = await _listen(stack, configuration, peers, local, wall)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -237,7 +278,10 @@ async def _listen(
         try:
             await site.start()
         except OSError as error:
-            raise CannotListen(f"cannot listen on {site.name}: {error.strerror or error}") from None
+            # asyncio puts the address before the system's own words, and aiohttp names the site as a URL.
+            reason = str(error.strerror or error).rpartition(": ")[2]
+            place = site.name.removeprefix("http://unix:").rstrip(":") if "unix:" in site.name else site.name
+            raise CannotListen(f"cannot listen on {place}: {reason}") from None
     return sites
 
 

@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +20,18 @@ import msgspec
 from exchange.node.cards import CardFile, VerifiedCard, has_expired, peer_card
 from exchange.node.compose import current_key
 from exchange.node.continuity import Continuity
-from exchange.node.errors import ForkDetected, NoCurrentKey, NotNow, RequestInvalid
+from exchange.node.errors import (
+    ForkDetected,
+    IdentityRevoked,
+    NoCurrentKey,
+    NotNow,
+    RequestInvalid,
+    Unacceptable,
+)
 from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient, place_of
-from exchange.node.peering import show_card
+from exchange.node.peering import show_card, succession
+from exchange.node.revocation import take_revocation
 from exchange.node.services import Services, moment
 from exchange.schema.wire import Consistency
 from exchange.store.errors import NotFound, StoreError
@@ -34,6 +43,8 @@ _LOOK_EVERY_S: Final = 30.0
 _AT_ONCE: Final = 4
 #: While a peer without a current key is away, what is sent to it must not each time wait for it not to answer.
 _NOT_AGAIN_MS: Final = 30_000
+#: Whoever sends what does not verify must not make this node ask all the time.
+_NOT_AT_ONCE_MS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +99,8 @@ class CardRefresh:
         self._attempts: dict[str, Attempt] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._at_once = asyncio.Semaphore(_AT_ONCE)
+        self._hurried: dict[str, int] = {}
+        self._woken = asyncio.Event()
 
     @property
     def interval_ms(self) -> int:
@@ -103,11 +116,14 @@ class CardRefresh:
 
     async def _look_again(self, every_s: float) -> None:
         while True:
+            self._woken.clear()
             try:
                 await self.look()
             except StoreError as error:
                 self._services.log.error("store unavailable", error=str(error))
-            await asyncio.sleep(every_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(every_s):
+                    await self._woken.wait()
 
     async def look(self) -> None:
         """Fetch the cards that are due now."""
@@ -127,11 +143,18 @@ class CardRefresh:
 
     async def _fetch_in_turn(self, origin: str) -> None:
         async with self._at_once:
-            await self.refresh(origin)
+            try:
+                await self.refresh(origin)
+            except Exception as error:  # noqa: BLE001 - the root of a task: nothing that one peer answers may stop the node
+                self._services.log.error("card not fetched", peer=origin, error=type(error).__name__)
 
     def soon(self, origin: str) -> None:
-        """The peer does not take what is sealed to the card at hand: ask for its card at the next look."""
-        self._attempts[origin] = Attempt(self._services.now_ms(), 0)
+        """The peer's card at hand does not fit what it does: ask for another now, or if that was just done, soon."""
+        last_ms, now_ms = self._hurried.get(origin), self._services.now_ms()
+        self._attempts[origin] = Attempt(now_ms, 0)
+        if last_ms is None or not 0 <= now_ms - last_ms < _NOT_AT_ONCE_MS:
+            self._hurried[origin] = now_ms
+            self._woken.set()
 
     async def has_current_key(self, origin: str) -> bool:
         """Whether a peer has a key to seal to, once its card was asked for if need be.
@@ -176,6 +199,9 @@ class CardRefresh:
                 return
             services.counters.add("cards_fetched")
             await self._take(row, shown)
+        except IdentityRevoked as error:
+            with contextlib.suppress(Unacceptable):
+                await take_revocation(services, error.file)
         except (NotNow, RequestInvalid) as error:
             services.log.info("card not fetched", peer=origin, reason=str(error))
         except StoreError as error:
@@ -187,7 +213,7 @@ class CardRefresh:
         services = self._services
         if shown.statement == row.card:
             return
-        if shown.fingerprint == row.fingerprint:
+        if shown.fingerprint == row.fingerprint or succession(row, shown, services.checkpoints):
             try:
                 heads = await self._continuity.follow(
                     shown.checkpoint,

@@ -1,11 +1,13 @@
 """Cards: the node's own, and those of its peers, as files and from the wire."""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from exchange.crypto.checkpoint import Checkpoint, CheckpointCache
 from exchange.crypto.errors import CryptoError, SignatureError
@@ -18,7 +20,16 @@ from exchange.node.compose import current_key
 from exchange.node.errors import NoCurrentKey, RequestInvalid
 from exchange.node.services import Services, card_keys, milliseconds
 from exchange.schema.errors import SchemaError
-from exchange.schema.wire import CARD, VERSION, Card, CardAgency, card_decoder, decode_wire, encode_wire
+from exchange.schema.wire import (
+    CARD,
+    VERSION,
+    Card,
+    CardAgency,
+    ProvenStatement,
+    card_decoder,
+    decode_wire,
+    encode_wire,
+)
 from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card, last_card, proven_card
@@ -26,17 +37,24 @@ from exchange.store.log import ProvenEntry
 from exchange.store.outbox import release_reason
 from exchange.store.peers import PeerRow
 from exchange.store.transaction import LogEntry, Transaction
+from exchange.store.trust import proven_rotations
 
 _CARD_LIFETIME: Final = timedelta(days=90)
+#: Who has followed none of so many is to be verified anew.
+MOST_ROTATIONS: Final = 16
 #: Why a delivery is held until a card with a key to seal to arrives.
 NO_CURRENT_KEY: Final = "no current key: the peer's card is out of date"
 
 
-class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A card as a file, or as `GET /v1/card` serves it: the statement in base64 and its tlog-proof."""
+class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A card as a file, or as `GET /v1/card` serves it: the statement in base64 and its tlog-proof.
+
+    `rotations` are those that led to the keys in the card, oldest first.
+    """
 
     statement: bytes
     proof: str
+    rotations: Annotated[tuple[ProvenStatement, ...], Meta(max_length=MOST_ROTATIONS)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +67,12 @@ class VerifiedCard:
     checkpoint: Checkpoint
     statement: bytes
     proof: str
+    rotations: tuple[ProvenStatement, ...] = ()
 
 
-def card_file(entry: ProvenEntry) -> bytes:
+def card_file(file: CardFile) -> bytes:
     """The bytes of a card file."""
-    return msgspec.json.format(msgspec.json.encode(CardFile(entry.statement, entry.proof)), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 
 
 def parse_card_file(data: bytes) -> VerifiedCard:
@@ -66,7 +85,7 @@ def parse_card_file(data: bytes) -> VerifiedCard:
         file = msgspec.json.decode(data, type=CardFile)
     except (msgspec.DecodeError, ValueError):
         raise RequestInvalid("that is not a card file") from None
-    return verify_card(file.statement, file.proof)
+    return replace(verify_card(file.statement, file.proof), rotations=file.rotations)
 
 
 def verify_card(statement: bytes, proof: str, cache: CheckpointCache | None = None) -> VerifiedCard:
@@ -147,6 +166,22 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
 async def own_card(services: Services) -> ProvenEntry:
     """The node's latest card."""
     return await services.store.read(proven_card)
+
+
+async def own_card_file(services: Services) -> CardFile:
+    """The node's latest card, with the rotations that led to it."""
+
+    async def collect(tx: Transaction) -> CardFile:
+        entry = await proven_card(tx)
+        rotations = (await proven_rotations(tx, services.configuration.origin))[-MOST_ROTATIONS:]
+        return CardFile(entry.statement, entry.proof, as_items(rotations))
+
+    return await services.store.read(collect)
+
+
+def as_items(entries: Iterable[ProvenEntry]) -> tuple[ProvenStatement, ...]:
+    """Proven entries as they cross the wire."""
+    return tuple(ProvenStatement(statement=entry.statement, proof=entry.proof) for entry in entries)
 
 
 def describe_card(verified: VerifiedCard) -> dict[str, object]:

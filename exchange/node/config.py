@@ -14,6 +14,7 @@ from msgspec import Meta
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import Origin, parse_origin
 from exchange.node.errors import ConfigurationInvalid
+from exchange.schema.reasons import explain
 from exchange.schema.wire import AreaText, NameText
 
 FileText = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -27,8 +28,8 @@ class NodeTable(_Table, frozen=True):
     """Who this node is. `url` is where peers reach it."""
 
     origin: str
-    area: AreaText
-    name: NameText
+    area: Annotated[AreaText, Meta(description="the ONS code of a local authority, such as E09000012")]
+    name: Annotated[NameText, Meta(description="1 to 200 characters, without control characters")]
     url: Annotated[str, Meta(min_length=1, max_length=500)]
 
 
@@ -133,6 +134,11 @@ class Configuration:
         """Where the node keeps a copy of its latest card, for a peer's admin."""
         return self.path.parent.absolute() / "card.json"
 
+    @property
+    def revocation_path(self) -> Path:
+        """Where the node keeps the revocation of its identity, once that is published."""
+        return self.path.parent.absolute() / "revoked.json"
+
 
 def load_configuration(path: Path) -> Configuration:
     """Read and check a configuration file.
@@ -141,18 +147,33 @@ def load_configuration(path: Path) -> Configuration:
         ConfigurationInvalid: it cannot be read, or says something that cannot be.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables = msgspec.convert(data, FileTables)
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationInvalid(
+            f"cannot read the configuration {path}: {error.strerror}",
+            hint="Name the file with --config or EXCHANGE_CONFIG. `exchange init` makes a new node.",
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigurationInvalid(f"{path}: this is not UTF-8 text") from None
+    return parse_configuration(path, text)
+
+
+def parse_configuration(path: Path, text: str) -> Configuration:
+    """Check the text of a configuration file that is, or will be, at `path`.
+
+    Raises:
+        ConfigurationInvalid: it says something that cannot be.
+    """
+    try:
+        tables = msgspec.convert(tomllib.loads(text), FileTables)
         origin = parse_origin(tables.node.origin)
         _check(tables)
-    except OSError as error:
-        raise ConfigurationInvalid(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigurationInvalid(f"{path}: {error}") from None
     except msgspec.ValidationError as error:
-        raise ConfigurationInvalid(f"{path}: {error}{_near(str(error))}") from None
+        raise ConfigurationInvalid(f"{path}: {_misfit(error)}") from None
     except NameInvalid as error:
-        raise ConfigurationInvalid(f"{path}: node.origin: {error}") from None
+        raise ConfigurationInvalid(f"{path}: node.origin: {error}", hint=NameInvalid.hint) from None
     except ConfigurationInvalid as error:
         raise ConfigurationInvalid(f"{path}: {error}") from None
     return Configuration(path.absolute(), tables, origin)
@@ -218,12 +239,16 @@ def is_loopback(host: str) -> bool:
     return host in {"localhost", "::1"} or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
 
 
-def _near(message: str) -> str:
-    found = re.search(r"unknown field `([^`]+)`", message)
-    names = [field.name for table in _tables() for field in msgspec.structs.fields(table)]
-    near = difflib.get_close_matches(found[1], names, 1) if found else []
-    return f"; did you mean {near[0]!r}?" if near else ""
+def _misfit(error: msgspec.ValidationError) -> str:
+    key, reason = explain(error, FileTables)
+    unknown = re.match(r"Object contains unknown field `([^`]+)`", reason)
+    if unknown is None:
+        return f"{key}: {reason}"
+    names = [field.name for table in _table_types() for field in msgspec.structs.fields(table)]
+    near = difflib.get_close_matches(unknown[1], names, 1)
+    name = f"{key}.{unknown[1]}".lstrip(".")
+    return f"{name}: there is no such key" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
-def _tables() -> list[Any]:
+def _table_types() -> list[Any]:
     return [FileTables, *(field.type for field in msgspec.structs.fields(FileTables))]

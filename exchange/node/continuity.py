@@ -13,7 +13,7 @@ from typing import Final
 from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.errors import ProofError
 from exchange.crypto.merkle import verify_consistency
-from exchange.node.errors import ForkDetected
+from exchange.node.errors import ForkDetected, NotNow, ProofAwaited
 from exchange.schema.wire import Consistency
 from exchange.store.peers import keep_peer_head, peer_head
 from exchange.store.transaction import Operation, Store
@@ -22,6 +22,9 @@ from exchange.store.transaction import Operation, Store
 FetchProof = Callable[[int, int], Awaitable[Sequence[bytes]]]
 
 _MOST_REMEMBERED: Final = 256
+#: How many may wait while a peer is asked for a proof. A node has two envelopes on their way; but anybody may pass on a
+#: checkpoint, and while its signer does not answer, each of those waits with an envelope in memory.
+_MOST_WAITING: Final = 8
 
 
 class Continuity:
@@ -32,6 +35,7 @@ class Continuity:
         self._now_ms = now_ms
         self._known: dict[str, OrderedDict[int, bytes]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._waiting: dict[str, int] = {}
 
     async def held_size(self, origin: str) -> int:
         """The size of the peer's log that this node has verified."""
@@ -46,26 +50,37 @@ class Continuity:
 
         Raises:
             ForkDetected: it is not.
-            NotNow: the peer had to be asked for a proof and did not answer.
+            ProofAwaited: the peer had to be asked for a proof and did not answer.
+            NotNow: too many wait for its answer.
         """
-        async with self._locks.setdefault(checkpoint.origin, asyncio.Lock()):
-            known = await self._of(checkpoint.origin)
-            root = known.get(checkpoint.size)
-            if root is not None:
-                if root != checkpoint.root:
-                    raise ForkDetected(f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements")
-                return []
-            if known:
-                await self._prove(known, checkpoint, consistency, fetch)
-            known[checkpoint.size] = checkpoint.root
-            while len(known) > _MOST_REMEMBERED:
-                del known[min(known)]
-            now_ms = self._now_ms()
-            return [
-                lambda tx: keep_peer_head(
-                    tx, checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.text, now_ms
-                )
-            ]
+        origin = checkpoint.origin
+        if self._waiting.get(origin, 0) >= _MOST_WAITING:
+            raise NotNow(f"too many wait for a proof of {origin}")
+        self._waiting[origin] = self._waiting.get(origin, 0) + 1
+        try:
+            async with self._locks.setdefault(origin, asyncio.Lock()):
+                return await self._follow(checkpoint, consistency, fetch)
+        finally:
+            self._waiting[origin] -= 1
+
+    async def _follow(
+        self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof
+    ) -> list[Operation[None]]:
+        known = await self._of(checkpoint.origin)
+        root = known.get(checkpoint.size)
+        if root is not None:
+            if root != checkpoint.root:
+                raise ForkDetected(f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements")
+            return []
+        if known:
+            await self._prove(known, checkpoint, consistency, fetch)
+        known[checkpoint.size] = checkpoint.root
+        while len(known) > _MOST_REMEMBERED:
+            del known[min(known)]
+        now_ms = self._now_ms()
+        return [
+            lambda tx: keep_peer_head(tx, checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.text, now_ms)
+        ]
 
     async def _of(self, origin: str) -> OrderedDict[int, bytes]:
         known = self._known.get(origin)
@@ -90,7 +105,11 @@ class Continuity:
             else:
                 return
         try:
-            verify_consistency(first, second, await fetch(first, second), roots[first], roots[second])
+            path = await fetch(first, second)
+        except NotNow as error:
+            raise ProofAwaited(str(error), held) from None
+        try:
+            verify_consistency(first, second, path, roots[first], roots[second])
         except ProofError:
             raise ForkDetected(
                 f"{checkpoint.origin} cannot show that its log of {second} statements continues the one of {first}"

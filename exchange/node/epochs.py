@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from exchange.crypto.errors import KeystoreError
-from exchange.node.cards import card_file, own_card, sign_card, verify_card
+from exchange.node.cards import card_file, own_card, own_card_file, sign_card, verify_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, milliseconds
 from exchange.store.errors import NotFound, StoreUnavailable
@@ -116,7 +116,7 @@ async def renew_card(services: Services, dispatcher: Dispatcher | None) -> None:
 
 async def write_card_file(services: Services) -> None:
     """Keep a copy of the card for an admin to hand over."""
-    data = card_file(await own_card(services))
+    data = card_file(await own_card_file(services))
     path = services.configuration.card_path
     temporary = path.with_suffix(".new")
     await asyncio.to_thread(temporary.write_bytes, data)
@@ -136,6 +136,7 @@ async def card_is_current(services: Services) -> bool:
     return (
         stays_ms > 30 * _DAY_MS
         and (card.area, card.name, card.url) == (node.area, node.name, node.url.rstrip("/"))
+        and card.signing_keys == tuple(key.text() for key in services.keyring.verifiers)
         and card.sealing_keys == services.keyring.card_sealing_keys(now_ms)
         and card.tls_spki_sha256 == certificates.pins
         and card.tls_client_certificates == (certificates.client.certificate,)

@@ -65,10 +65,30 @@ class NoCurrentKey(NodeError):
     hint = "Ask the other borough for its current card, or wait until its node is heard from."
 
 
+class IdentityRevoked(NodeError):
+    """An identity was revoked; `file` is the revocation, where a peer shows one in place of its card."""
+
+    code = "identity-revoked"
+    hint = "Telephone the borough's admin: it comes back as a new node, which you verify anew."
+
+    def __init__(self, message: str, file: bytes = b"") -> None:
+        super().__init__(message)
+        self.file = file
+
+
 class NotNow(NodeError):
     """Something outside answers later."""
 
     code = "try-later"
+
+
+class ProofAwaited(NotNow):
+    """A peer's checkpoint needs a consistency proof, and the peer could not be asked: it may bring the proof itself."""
+
+    def __init__(self, message: str, holds: int) -> None:
+        super().__init__(message)
+        #: The size of the peer's log from which the proof must start.
+        self.holds = holds
 
 
 class Unacceptable(NodeError):

@@ -74,7 +74,7 @@ from exchange.store.messages import (
     raise_rung,
 )
 from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
-from exchange.store.peers import PeerRow, peer, peer_head, set_peer_card
+from exchange.store.peers import PeerRow, peer, peer_head, peer_state, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
 
 T = TypeVar("T")
@@ -116,6 +116,8 @@ class Inbound:
         self._services = services
         self._continuity = continuity
         self._fetch_proof = fetch_proof
+        #: Told of a verified peer in whose name something came that does not verify.
+        self.unproven: Callable[[str], None] = lambda origin: None
 
     async def accept(self, data: bytes) -> Answer:
         """Take an envelope.
@@ -190,10 +192,14 @@ class Inbound:
                 raise Unacceptable(f"the peer is {row.state}")
             keys = card_keys(peer_card(row))
             origin = Origin(row.origin)
-            verified = [
-                (verify_statement(item.statement, item.proof, origin, keys, services.checkpoints), item)
-                for item in payload.items
-            ]
+            try:
+                verified = [
+                    (verify_statement(item.statement, item.proof, origin, keys, services.checkpoints), item)
+                    for item in payload.items
+                ]
+            except CryptoError:
+                self.unproven(row.origin)  # it may have rotated its keys
+                raise
         except (CryptoError, SchemaError, NotFound) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
         checkpoints = {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values()
@@ -538,12 +544,9 @@ async def _still_heard(tx: Transaction, origin: str) -> None:
     Raises:
         Unacceptable: it was.
     """
-    try:
-        state = (await peer(tx, origin)).state
-    except NotFound:
-        state = "not registered"
+    state = await peer_state(tx, origin)
     if state != "verified":
-        raise Unacceptable(f"the peer is {state}")
+        raise Unacceptable(f"the peer is {state or 'not registered any more'}")
 
 
 def _while_heard(origin: str, operation: Operation[T]) -> Operation[T]:

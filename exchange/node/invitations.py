@@ -118,7 +118,7 @@ class Invitations:
         )
         key = current_sealing_key(shown.card, services.now())
         envelope = seal_envelope(encode_wire(registration), Origin(given.origin), key)
-        answer = await self._client.post(given.url, ca_file, "/v1/registrations", REGISTRATION_TYPE, envelope)
+        answer = await self._client.post(Place(given.url, ca_file), "/v1/registrations", REGISTRATION_TYPE, envelope)
         if answer.status != 200:
             raise Unacceptable(f"{given.origin} does not honour the invitation: it was used, or has expired")
         try:

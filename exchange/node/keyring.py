@@ -18,7 +18,7 @@ from exchange.crypto.note import VerifierKey
 from exchange.crypto.rest import StoreKey, open_at_rest, seal_at_rest
 from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Secret
-from exchange.crypto.signing import SigningKeys
+from exchange.crypto.signing import SigningKeys, sign_checkpoint
 from exchange.node.keystore_file import KeystoreFile
 from exchange.schema.wire import CardSealingKey
 from exchange.store.keys import SealingKeyRow
@@ -27,6 +27,7 @@ _ED25519: Final = "signing/ed25519"
 _MLDSA44: Final = "signing/ml-dsa-44"
 _STORE: Final = "store"
 _CHAIN: Final = "sealing-chain"
+_NEXT: Final = "signing/next"
 _MOST_IN_A_CARD: Final = 8
 
 
@@ -38,10 +39,16 @@ class Keyring:
     """All keys that a running node holds."""
 
     def __init__(
-        self, origin: Origin, signing: SigningKeys, store_key: StoreKey, chain: WrappingChain | None = None
+        self,
+        origin: Origin,
+        signing: SigningKeys,
+        store_key: StoreKey,
+        chain: WrappingChain | None = None,
+        following: SigningKeys | None = None,
     ) -> None:
         self.origin = origin
-        self.signing = signing
+        #: The keys in force, and after them those of a rotation that is under way. The writer's thread reads this too.
+        self._signers: tuple[SigningKeys, ...] = (signing, following) if following else (signing,)
         self.store_key = store_key
         self.chain = chain or WrappingChain.begin()
         #: Rewrites entries of the keystore; a keyring that has no keystore keeps what it has in memory alone.
@@ -50,13 +57,63 @@ class Keyring:
         self.epochs: list[SealingKeyRow] = []
 
     @property
+    def signing(self) -> SigningKeys:
+        """The signing keys in force."""
+        return self._signers[0]
+
+    @property
+    def following(self) -> SigningKeys | None:
+        """The signing keys of a rotation that is under way."""
+        return self._signers[1] if len(self._signers) > 1 else None
+
+    @property
     def verifiers(self) -> tuple[VerifierKey, VerifierKey]:
-        """The public halves of the signing keys."""
+        """The public halves of the signing keys in force."""
         return self.signing.verifiers(self.origin)
 
     def sign_checkpoint(self, size: int, root: bytes, timestamp_s: int) -> str:
-        """Sign a checkpoint of the node's log."""
-        return self.signing.sign_checkpoint(self.origin, size, root, timestamp_s)
+        """Sign a checkpoint of the node's log; while a rotation is under way, by the keys that follow too."""
+        return sign_checkpoint(self._signers, self.origin, size, root, timestamp_s)
+
+    def begin_rotation(self) -> SigningKeys:
+        """Make the keys that are to follow, and keep them in the keystore beside those in force.
+
+        Raises:
+            KeystoreError: the keystore could not be rewritten; nothing was changed.
+            OSError: so too.
+        """
+        following = SigningKeys.generate()
+        ed25519, mldsa44 = following.seeds()
+        self._rewrite({_NEXT: ed25519.reveal() + mldsa44.reveal()})
+        self._signers = (self.signing, following)
+        return following
+
+    def finish_rotation(self) -> None:
+        """The rotation stands in the log: the keys that followed are in force, and the old ones are wiped.
+
+        Raises:
+            KeystoreError: the keystore could not be rewritten. The keys in memory have changed; the next start
+                finishes the rest.
+            OSError: so too.
+        """
+        signing = self._signers[-1]
+        self._signers = (signing,)
+        ed25519, mldsa44 = signing.seeds()
+        self._rewrite({_ED25519: ed25519.reveal(), _MLDSA44: mldsa44.reveal(), _NEXT: b""})
+
+    def drop_rotation(self) -> None:
+        """The rotation never came to stand in the log: forget the keys that were to follow.
+
+        Raises:
+            KeystoreError: the keystore could not be rewritten.
+            OSError: so too.
+        """
+        self._signers = (self.signing,)
+        self._rewrite({_NEXT: b""})
+
+    def _rewrite(self, entries: Mapping[str, bytes]) -> None:
+        if self.rewrite is not None:
+            self.rewrite(entries)
 
     def new_sealing_key(self, now_ms: int, lifetime_ms: int, grace_ms: int = 0) -> SealingKeyRow:
         """Make a sealing key for the epoch that begins now; the caller stores it."""
@@ -96,8 +153,7 @@ class Keyring:
             OSError: so too.
         """
         chain = self.chain.advance(epoch)
-        if self.rewrite is not None:
-            self.rewrite({_CHAIN: chain.encode()})
+        self._rewrite({_CHAIN: chain.encode()})
         self.chain = chain
 
     def card_sealing_keys(self, now_ms: int) -> tuple[CardSealingKey, ...]:
@@ -158,7 +214,10 @@ def open_keystore(data: bytes, passphrase: Secret, origin: Origin) -> Keyring:
 def _keyring_of(entries: Mapping[str, bytes], origin: Origin) -> Keyring:
     try:
         signing = SigningKeys(Secret(entries[_ED25519]), Secret(entries[_MLDSA44]))
-        return Keyring(origin, signing, StoreKey(entries[_STORE]), WrappingChain.parse(entries[_CHAIN]))
+        seeds = entries.get(_NEXT, b"")
+        following = SigningKeys(Secret(seeds[:32]), Secret(seeds[32:])) if seeds else None
+        chain = WrappingChain.parse(entries[_CHAIN])
+        return Keyring(origin, signing, StoreKey(entries[_STORE]), chain, following)
     except KeyError as error:
         raise KeystoreCorrupt(f"the keystore lacks the key {error.args[0]}") from None
     except ChainError as error:

@@ -3,17 +3,21 @@
 * What is on the disk is always a whole keystore, the old or the new one: write beside it, fsync, rename, fsync.
 * The entries that are not changed are those of the file as it is now, not as it was at the start.
 * A file that was locked anew under another passphrase since is left alone.
+* Who rewrites holds a lock on the file: no two rewrite it at once, be they threads or processes.
 * The bytes of the old file are overwritten before they are given up. Where the file system or the disk writes elsewhere
   than asked (copy on write, journals of data, flash), they may still be there: that is why a key that must not come
   back is never in the keystore alone.
 """
 
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.keystore import KeystoreKey, lock_with, open_with
+from exchange.crypto.secret import wipe
 
 
 class KeystoreFile:
@@ -30,10 +34,28 @@ class KeystoreFile:
             KeystoreError: the file was locked anew since it was opened; nothing was changed.
             OSError: it could not be written; the old one stands.
         """
-        data = self.path.read_bytes()
-        if not self._key.fits(data):
-            raise KeystoreError("the keystore was locked anew since the node started; restart the node")
-        replace_file(self.path, lock_with({**open_with(data, self._key), **changes}, self._key))
+        with _held(self.path) as old:
+            data = self.path.read_bytes()
+            if not self._key.fits(data):
+                raise KeystoreError("the keystore was locked anew since the node started; restart the node")
+            entries = open_with(data, self._key)
+            _replace(self.path, old, lock_with({**entries, **changes}, self._key))
+            for value in entries.values():
+                wipe(value)
+
+    def lock_anew(self, key: KeystoreKey) -> None:
+        """Lock the file with another key: under another passphrase, or at another cost.
+
+        Raises:
+            WrongPassphrase: it does not open with the present key; nothing was changed.
+            OSError: it could not be written; the old one stands.
+        """
+        with _held(self.path) as old:
+            entries = open_with(self.path.read_bytes(), self._key)
+            _replace(self.path, old, lock_with(entries, key))
+            for value in entries.values():
+                wipe(value)
+        self._key = key
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -42,26 +64,60 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises:
         OSError: it could not be written; the old one stands.
     """
-    beside = path.with_name(path.name + ".new")
-    old = os.open(path, os.O_WRONLY)
+    with _held(path) as old:
+        _replace(path, old, data)
+
+
+def wipe_file(path: Path) -> None:
+    """Overwrite a file and remove it.
+
+    Raises:
+        OSError: it is not there, or may not be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        if os.fstat(descriptor).st_nlink == 1:
+            _write_all(descriptor, bytes(os.fstat(descriptor).st_size))
+        path.unlink()
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[int]:
+    """The file, opened, with the lock of those who rewrite it."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.fchmod(descriptor, os.fstat(old).st_mode & 0o777)
-            _write_all(descriptor, data)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # While this waited, the file may have been replaced by another.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                yield descriptor
+                return
         finally:
             os.close(descriptor)
-        os.replace(beside, path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-        # Only now: until the rename is durable, the old file is the one that a crash would leave.
-        if os.fstat(old).st_nlink == 0:
-            _write_all(old, bytes(os.fstat(old).st_size))
+
+
+def _replace(path: Path, old: int, data: bytes) -> None:
+    beside = path.with_name(path.name + ".new")
+    with suppress(FileNotFoundError):
+        # A crash left it; it holds a keystore too.
+        wipe_file(beside)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, os.fstat(old).st_mode & 0o777)
+        _write_all(descriptor, data)
     finally:
-        os.close(old)
+        os.close(descriptor)
+    os.replace(beside, path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+    # Only now: until the rename is durable, the old file is the one that a crash would leave.
+    if os.fstat(old).st_nlink == 0:
+        _write_all(old, bytes(os.fstat(old).st_size))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -17,13 +17,14 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
-from exchange.crypto.names import context
+from exchange.crypto.errors import NameInvalid
+from exchange.crypto.names import context, parse_message_id
 from exchange.crypto.rest import seal_at_rest
 from exchange.errors import ExchangeError
 from exchange.handover.rungs import LADDER, all_reached
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
-from exchange.node.cards import CardFile, describe_card, own_card, verify_card
+from exchange.node.cards import describe_card, own_card_file, verify_card
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.egress import why_unreachable
@@ -86,6 +87,7 @@ class LocalApi:
         deliveries: AgencyDeliveries,
         cards: CardRefresh,
         wall: Wall,
+        more: Sequence[web.RouteDef] = (),
     ) -> None:
         self._services = services
         self._dispatcher = dispatcher
@@ -93,6 +95,7 @@ class LocalApi:
         self._deliveries = deliveries
         self._cards = cards
         self._wall = wall
+        self._more = more
 
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
@@ -101,6 +104,7 @@ class LocalApi:
         application.add_routes(
             [
                 *self._peers.routes(),
+                *self._more,
                 web.get("/v1/health", self._health),
                 web.get("/v1/card", self._card),
                 web.get("/v1/agencies", self._agencies),
@@ -158,9 +162,9 @@ class LocalApi:
         )
 
     async def _card(self, _: web.Request) -> web.Response:
-        entry = await own_card(self._services)
-        verified = verify_card(entry.statement, entry.proof, self._services.checkpoints)
-        return json_response({**describe_card(verified), "card": CardFile(entry.statement, entry.proof)})
+        file = await own_card_file(self._services)
+        verified = verify_card(file.statement, file.proof, self._services.checkpoints)
+        return json_response({**describe_card(verified), "card": file})
 
     # Agencies
 
@@ -241,9 +245,14 @@ class LocalApi:
 
     async def _send(self, request: web.Request) -> web.Response:
         area = request.match_info["area"]
-        sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key)
+        key = request.headers.get("idempotency-key")
+        try:
+            message_id = parse_message_id(key) if key is not None else None
+        except NameInvalid:
+            raise RequestInvalid("Idempotency-Key becomes the message's id: a UUID, in lower case") from None
+        sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key, message_id)
         self._dispatcher.wake(f"peer:{sent['peer']}")
-        return json_response(sent, 201)
+        return json_response(sent, 200 if sent["repeated"] else 201)
 
     async def _status(self, request: web.Request) -> web.Response:
         wanted = request.query.get("wait")

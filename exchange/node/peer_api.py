@@ -7,12 +7,13 @@ import msgspec
 from aiohttp import web
 
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
-from exchange.node.cards import CardFile, own_card
-from exchange.node.errors import NotNow, Unacceptable
+from exchange.node.cards import own_card_file
+from exchange.node.errors import NotNow, ProofAwaited, Unacceptable
 from exchange.node.inbound import Inbound
 from exchange.node.listener import Bodies, Connections, nameless
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.problems import json_response, problem
+from exchange.node.revocation import MOST_BYTES, take_revocation
 from exchange.node.services import Services
 from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.log import consistency_between, latest_head
@@ -44,7 +45,13 @@ class PeerApi:
     def application(self, *, for_strangers: bool = False) -> web.Application:
         """The aiohttp application; the one for strangers has what is needed to register, and no more."""
         application = web.Application(client_max_size=MAX_ENVELOPE_BYTES, middlewares=[self._guard])
-        application.add_routes([web.get("/v1/card", self._card), web.get("/v1/health", self._health)])
+        application.add_routes(
+            [
+                web.get("/v1/card", self._card),
+                web.get("/v1/health", self._health),
+                web.post("/v1/revocations", self._revocations),
+            ]
+        )
         if not for_strangers:
             application.add_routes(
                 [
@@ -73,6 +80,10 @@ class PeerApi:
             self._services.counters.add("envelopes_refused")
             self._services.log.warning("envelope refused", reason=str(error))
             return problem(403, "unacceptable", "unacceptable")
+        except ProofAwaited as error:
+            # For a peer that can call, and cannot be called.
+            self._services.log.warning("not now", reason=str(error))
+            return problem(503, "proof-awaited", "bring the consistency proof", holds=error.holds)
         except (NotNow, StoreUnavailable) as error:
             self._services.log.warning("not now", reason=str(error))
             return problem(503, "try-later", "try again later")
@@ -100,8 +111,16 @@ class PeerApi:
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
 
     async def _card(self, _: web.Request) -> web.Response:
-        entry = await own_card(self._services)
-        return json_response(CardFile(entry.statement, entry.proof))
+        if self._services.revoked.file is not None:
+            return web.Response(body=self._services.revoked.file, content_type="application/json")
+        return json_response(await own_card_file(self._services))
+
+    async def _revocations(self, request: web.Request) -> web.Response:
+        """Whoever brings a revocation that holds is heard: it proves itself."""
+        if (request.content_length or 0) > MOST_BYTES:
+            return problem(413, "too-large", "a revocation is 64 KiB at most")
+        row = await take_revocation(self._services, await self._usual.read(request))
+        return json_response({"origin": row.origin, "trust": row.state})
 
     async def _checkpoint(self, _: web.Request) -> web.Response:
         return web.Response(text=(await self._services.store.read(latest_head)).text)

@@ -25,7 +25,8 @@ from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
 from exchange.node.cards import VerifiedCard, parse_card_file, peer_card
 from exchange.node.config import is_loopback, is_node_url
 from exchange.node.egress import LOOPBACK, Network, guarded_connector, parse_networks, why_unreachable
-from exchange.node.errors import NotNow
+from exchange.node.errors import IdentityRevoked, NotNow
+from exchange.node.revocation import is_revocation
 from exchange.node.services import Services
 from exchange.node.tls import calling_context
 from exchange.schema.wire import Card, HashBytes
@@ -45,6 +46,7 @@ class ConsistencyAnswer(msgspec.Struct, frozen=True):
 
 class _Problem(msgspec.Struct, frozen=True):
     code: Annotated[str, Meta(max_length=80)] = ""
+    holds: Annotated[int, Meta(ge=0, lt=2**53)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class PeerAnswer:
     body: bytes
     code: str
     retry_after_s: float
+    #: The size of this node's log from which a consistency proof is awaited.
+    holds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class PeerClient:
             raise NotNow(f"{row.origin} answered {answer.status} when asked for a consistency proof")
         try:
             return list(msgspec.json.decode(answer.body, type=ConsistencyAnswer).path)
-        except (msgspec.DecodeError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             raise NotNow(f"{row.origin} gave a consistency proof that cannot be read") from None
 
     async def fetch_card(self, place: Place) -> VerifiedCard:
@@ -135,15 +139,17 @@ class PeerClient:
         answer = await self._request(place.url, place, "GET", "/v1/card")
         if answer.status != 200:
             raise NotNow(f"{place.url} answered {answer.status} when asked for its card")
+        if is_revocation(answer.body):
+            raise IdentityRevoked(f"{place.url} says that its identity is revoked", answer.body)
         return parse_card_file(answer.body)
 
-    async def post(self, url: str, ca_file: str | None, path: str, content_type: str, body: bytes) -> PeerAnswer:
-        """POST to a node that is not registered yet.
+    async def post(self, place: Place, path: str, content_type: str, body: bytes) -> PeerAnswer:
+        """POST to a node that may not be registered.
 
         Raises:
             NotNow: it cannot be reached.
         """
-        return await self._request(url, Place(url, ca_file), "POST", path, body, content_type)
+        return await self._request(place.url, place, "POST", path, body, content_type)
 
     async def _request(
         self,
@@ -172,11 +178,11 @@ class PeerClient:
             ) as answer:
                 data = await _read_bounded(answer)
                 retry_after = answer.headers.get("retry-after", "")
-                code = ""
+                said = _Problem()
                 if answer.status != 200 and answer.content_type == "application/problem+json":
-                    code = _problem_code(data)
+                    said = _problem(data)
                 seconds = retry_after.isascii() and retry_after.isdigit()
-                return PeerAnswer(answer.status, data, code, float(retry_after) if seconds else 0.0)
+                return PeerAnswer(answer.status, data, said.code, float(retry_after) if seconds else 0.0, said.holds)
         except TimeoutError:
             raise NotNow(f"{name} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -220,8 +226,8 @@ async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _problem_code(data: bytes) -> str:
+def _problem(data: bytes) -> _Problem:
     try:
-        return msgspec.json.decode(data, type=_Problem).code
-    except (msgspec.DecodeError, ValueError):
-        return ""
+        return msgspec.json.decode(data, type=_Problem)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return _Problem()

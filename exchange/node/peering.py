@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.names import Origin
 from exchange.node.cards import VerifiedCard, has_expired, release_if_current, stored_card
 from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInvalid
-from exchange.node.services import Services
+from exchange.node.services import Services, card_keys
+from exchange.node.succession import Step, steps_from
 from exchange.node.trust import NotInTable, Standing, Trust
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
@@ -26,7 +28,13 @@ from exchange.store.peers import (
     peer,
 )
 from exchange.store.transaction import Transaction
-from exchange.store.trust import VerificationRow, add_verification, revoked_identities
+from exchange.store.trust import (
+    RotationRow,
+    VerificationRow,
+    add_rotation,
+    add_verification,
+    revoked_identities,
+)
 
 _DAY_MS: Final = 86_400_000
 RELEASED_FOR_MS: Final = 13 * _DAY_MS
@@ -97,6 +105,10 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
         await _keep_head(tx, verified, now_ms)
         return row
     before = await standing_of(tx, row)
+    if verified.fingerprint != row.fingerprint:
+        adopted = await _adopt(tx, services, row, before, verified)
+        if adopted is not None:
+            return adopted
     after = before.show(verified.fingerprint)
     row = replace(row, ca_file=ca_file or row.ca_file)
     if after is before:
@@ -131,6 +143,47 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
     await keep_peer(tx, row)
     await release_if_current(tx, services, row)
     return row
+
+
+def succession(row: PeerRow, verified: VerifiedCard, cache: CheckpointCache) -> list[Step]:
+    """The rotations by which the identity in force of a peer has passed itself on to that of a card; often none."""
+    steps = steps_from(card_keys(stored_card(row.card)), Origin(row.origin), verified.rotations, cache)
+    reached = [number for number, step in enumerate(steps, start=1) if step.new == verified.keys]
+    return steps[: reached[0]] if reached else []
+
+
+async def _adopt(
+    tx: Transaction, services: Services, row: PeerRow, standing: Standing, verified: VerifiedCard
+) -> PeerRow | None:
+    """Follow a peer to new keys where it proves that it is the same; None where it does not, or may not."""
+    steps, card, now_ms = succession(row, verified, services.checkpoints), verified.card, services.now_ms()
+    try:
+        for step in steps:
+            standing = standing.rotate(step.fingerprints()[1])
+    except NotInTable:
+        return None
+    if not steps:
+        return None
+    if card.serial <= row.serial:
+        raise RequestInvalid(f"that card of {card.origin} is older than the one in force; ask for the current one")
+    for step in steps:
+        old, new = step.fingerprints()
+        item = step.item
+        await add_rotation(tx, RotationRow(old, row.origin, new, item.statement, item.proof, None, now_ms))
+        await add_verification(tx, VerificationRow(row.origin, new, "rotation", row.origin, now_ms))
+    changed = replace(
+        with_standing(row, standing),
+        fingerprint=verified.fingerprint,
+        serial=card.serial,
+        card=verified.statement,
+        proof=verified.proof,
+    )
+    await keep_peer(tx, changed)
+    if standing.is_heard:
+        # Heard from, the peer tries again what it could not prove before.
+        await greet(tx, services, row.origin)
+    services.log.info("peer rotated its keys", peer=row.origin, serial=card.serial)
+    return changed
 
 
 async def confirm(tx: Transaction, services: Services, origin: str, confirmation: Confirmation) -> PeerRow:

@@ -19,6 +19,7 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (Conflict, 409),
     (errors.PeerUntrusted, 403),
     (errors.FingerprintMismatch, 403),
+    (errors.IdentityRevoked, 403),
     (errors.Unacceptable, 403),
     (errors.ForkDetected, 403),
     (errors.RequestInvalid, 400),

@@ -7,12 +7,13 @@ import msgspec
 from exchange.crypto.names import Origin
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
-from exchange.node.cards import CardFile, own_card
+from exchange.node.cards import CardFile, as_items
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, moment
 from exchange.schema.wire import decode_wire, manifest_decoder
 from exchange.store.errors import NotFound
-from exchange.store.log import proven_at
+from exchange.store.keys import proven_card
+from exchange.store.log import ProvenEntry, proven_at
 from exchange.store.messages import (
     OUTBOUND,
     EventRow,
@@ -28,6 +29,7 @@ from exchange.store.messages import (
 from exchange.store.outbox import Waiting, waiting_of
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
+from exchange.store.trust import proven_rotations
 from exchange.store.waiting import WaitingForm, all_waiting_forms, waiting_form
 
 _decode_sections = msgspec.msgpack.Decoder(list[tuple[str, list[str]]]).decode
@@ -183,7 +185,7 @@ async def timeline_document(services: Services, message_id: str) -> dict[str, An
 async def receipts_document(services: Services, message_id: str) -> dict[str, Any]:
     """A message's receipts with the card of the node that signed them: all that an outsider needs to check them."""
 
-    async def collect(tx: Transaction) -> tuple[MessageRow, list[CardFile], CardFile | None]:
+    async def collect(tx: Transaction) -> tuple[list[CardFile], CardFile]:
         message = await message_by_id(tx, message_id)
         found = []
         for row in await receipts_of(tx, message.number):
@@ -194,11 +196,12 @@ async def receipts_document(services: Services, message_id: str) -> dict[str, An
                 found.append(CardFile(proven.statement, proven.proof))
         if message.direction == OUTBOUND:
             signer = await peer(tx, Origin(message.peer))
-            return message, found, CardFile(signer.card, signer.proof)
-        return message, found, None
+            card = ProvenEntry(signer.card, signer.proof)
+        else:
+            card = await proven_card(tx)
+        origin = message.peer if message.direction == OUTBOUND else services.configuration.origin
+        rotations = as_items(await proven_rotations(tx, origin))
+        return found, CardFile(card.statement, card.proof, rotations)
 
-    message, found, card = await services.store.read(collect)
-    if card is None:
-        entry = await own_card(services)
-        card = CardFile(entry.statement, entry.proof)
-    return {"id": message.message_id, "receipts": found, "card": card}
+    found, card = await services.store.read(collect)
+    return {"id": message_id, "receipts": found, "card": card}

@@ -1,5 +1,6 @@
 """Request bodies of the local API: strict structs, refused with a path."""
 
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -35,13 +36,19 @@ async def body_of(request: web.Request, kind: type[T]) -> T:
 
 
 def check_file(path: str | None) -> None:
-    """Check that a file which a request names is on the node's machine.
+    """Check that a CA file which a request names is on the node's machine, and holds certificates.
 
     Raises:
-        RequestInvalid: it is not.
+        RequestInvalid: it is not, or does not.
     """
-    if path is not None and not Path(path).is_file():
+    if path is None:
+        return
+    if not Path(path).is_file():
         raise RequestInvalid("the CA file does not exist on the node's machine")
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError):
+        raise RequestInvalid("the CA file holds no certificates that the node can read") from None
 
 
 def check_networks(texts: Iterable[str]) -> None:

@@ -11,7 +11,8 @@ from exchange.crypto.names import MessageId, context, new_message_id, parse_mess
 from exchange.crypto.rest import MessageKey, open_at_rest, seal_at_rest, unwrap_message_key, wrap_message_key
 from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
-from exchange.node.errors import NoCurrentKey, PeerUnknown, PeerUntrusted
+from exchange.node.errors import IdentityRevoked, NoCurrentKey, PeerUnknown, PeerUntrusted
+from exchange.node.repeats import is_known, sent_before
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import decode_form
@@ -63,19 +64,36 @@ def findings_of(services: Services, data: bytes) -> list[Finding]:
 
 
 async def send_form(
-    services: Services, data: bytes, to_area: str, has_current_key: Callable[[str], Awaitable[bool]]
+    services: Services,
+    data: bytes,
+    to_area: str,
+    has_current_key: Callable[[str], Awaitable[bool]],
+    message_id: MessageId | None = None,
 ) -> dict[str, Any]:
     """Store a form message for the borough that serves `to_area`; returns its id and where each section is to go.
 
     Where the peer has no key to seal to and cannot be asked for one, the form itself waits, sealed at rest, and
     becomes a message under the same id when a card with a key arrives.
+    The same form under a `message_id` of the caller's again changes nothing, and is answered as before.
 
     Raises:
+        IdentityRevoked: this node's identity is revoked.
         FormInvalid: nothing was stored.
+        Conflict: another form was sent under that `message_id`.
         PeerUnknown: no peer serves the area.
         PeerUntrusted: it is not verified, or is suspended or quarantined.
     """
+    if services.revoked.file is not None:
+        raise IdentityRevoked("this node's identity is revoked; nothing was sent")
     form = decode_form(data)
+    split_form = SplitForm(
+        message_id or new_message_id(), split(form, services.catalogue), form.referral.move_type is MoveType.URGENT
+    )
+    if message_id is not None:
+        # Before all checks: what was right when it was sent first may not be so any more, and was sent.
+        before = await sent_before(services, message_id, data, split_form.parts)
+        if before is not None:
+            return _describe_sent(split_form, to_area, **before, repeated=True)
     errors = [item for item in check_form(form, services.catalogue, services.now().date()) if item.severity == "error"]
     own_area = services.configuration.tables.node.area
     if form.referral.from_area != own_area:
@@ -85,9 +103,6 @@ async def send_form(
     if errors:
         raise FormInvalid(tuple(errors))
     row = peer_for_area(await services.store.read(all_peers), to_area)
-    split_form = SplitForm(
-        new_message_id(), split(form, services.catalogue), form.referral.move_type is MoveType.URGENT
-    )
     held: str | None = None
     try:
         operation = sign_form(services, split_form, row)
@@ -98,17 +113,32 @@ async def send_form(
         else:
             held = NO_CURRENT_KEY
             operation = keep_form(services, split_form, data, row)
-    await services.store.write(operation)
+
+    async def once(tx: Transaction) -> bool:
+        if await is_known(tx, services.configuration.origin, split_form.message_id):
+            return False
+        await operation(tx)
+        return True
+
+    if not await services.store.write(once):
+        # The same request twice at the same time: the other one was first.
+        before = await sent_before(services, split_form.message_id, data, split_form.parts)
+        return _describe_sent(split_form, to_area, **(before or {"peer": row.origin, "held": held}), repeated=True)
     services.counters.add("messages_signed" if held is None else "forms_waiting")
+    return _describe_sent(split_form, to_area, row.origin, held, repeated=False)
+
+
+def _describe_sent(form: "SplitForm", to_area: str, peer: str, held: str | None, *, repeated: bool) -> dict[str, Any]:
     return {
-        "id": split_form.message_id,
+        "id": form.message_id,
         "to": to_area,
-        "peer": row.origin,
-        "urgent": split_form.urgent,
+        "peer": peer,
+        "urgent": form.urgent,
         "sections": [
-            {"section": part.name, "agency": kind, "rung": None} for part in split_form.parts for kind in part.readers
+            {"section": part.name, "agency": kind, "rung": None} for part in form.parts for kind in part.readers
         ],
         "held": held,
+        "repeated": repeated,
     }
 
 

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
@@ -27,6 +28,19 @@ class Counters:
     def add(self, name: str, count: int = 1) -> None:
         """Count."""
         self.values[name] = self.values.get(name, 0) + count
+
+
+class Revoked:
+    """Whether the node's own identity is revoked; if so, `file` is what says so, to be shown in place of its card."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.file = path.read_bytes() if path.exists() else None
+
+    def keep(self, data: bytes) -> None:
+        """The identity is revoked from now on."""
+        self._path.write_bytes(data)
+        self.file = data
 
 
 class Changes:
@@ -59,6 +73,7 @@ class Services:
     checkpoints: CheckpointCache
     changes: Changes
     counters: Counters
+    revoked: Revoked
 
     def now(self) -> datetime:
         """The time as an aware datetime."""

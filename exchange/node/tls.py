@@ -34,6 +34,8 @@ from exchange.node.errors import CertificateUnusable, ConfigurationInvalid
 
 #: RFC 5280, section 4.1.2.5: a certificate without an end.
 _WITHOUT_END: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+#: The one group of a listener; `ssl` takes one or OpenSSL's defaults, of which X448 and P-521 are not wanted.
+_GROUP: Final = "X25519"
 _WARN_AT_MOST: Final = timedelta(days=21)
 
 
@@ -261,6 +263,7 @@ def listening_context(certificate: ListenerCertificate) -> ssl.SSLContext:
     """A context for a listener that asks nobody for a certificate."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
+    made.set_ecdh_curve(_GROUP)
     made.num_tickets = 0
     _load(made, certificate.pem.reveal())
     return made
@@ -277,6 +280,7 @@ def mutual_context(
     A certificate among them that is an authority's cannot vouch for another: the pin is checked too.
     """
     made = PinnedContext(ssl.PROTOCOL_TLS_SERVER, admits, refused)
+    made.set_ecdh_curve(_GROUP)
     made.num_tickets = 0
     _load(made, certificate.pem.reveal())
     made.verify_mode = ssl.CERT_REQUIRED

@@ -129,7 +129,7 @@ class Standing:
         if fingerprint in self.revoked:
             raise NotInTable("that identity was revoked")
         moved = self._move(Event.ROTATED)
-        return replace(moved, fingerprint=fingerprint, candidate=None)
+        return replace(moved, fingerprint=fingerprint, candidate=None, first=self.first)
 
     def suspend(self) -> "Standing":
         """An admin stops the peer.

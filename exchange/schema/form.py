@@ -4,6 +4,7 @@
 * The size is bounded before anything is parsed.
 """
 
+import codecs
 import difflib
 import json
 import re
@@ -13,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from exchange.schema.errors import Finding, FormInvalid
+from exchange.schema.reasons import explain
 from exchange.schema.sections import (
     Aspirations,
     Associates,
@@ -35,7 +37,6 @@ from exchange.schema.sections import (
 from exchange.schema.vocabulary import Part
 
 MAX_FORM_BYTES: Final = 1024 * 1024
-_PATH: Final = re.compile(r" - at `\$?(?:\.?)(.*?)`$")
 
 
 class Form(
@@ -97,18 +98,14 @@ def _no_constant(_: str) -> None:
     raise _refuse("form", "NaN and Infinity are not numbers here")
 
 
-def _plain_reason(reason: str) -> str:
-    """msgspec's reason without what it quotes of the input."""
+def _misfit(error: msgspec.ValidationError) -> FormInvalid:
+    path, reason = explain(error, Form)
     unknown = re.match(r"Object contains unknown field `(.*)`", reason, re.DOTALL)
     if unknown:
         # The key itself may be content, such as a name; only the known name that is near to it is said.
         near = difflib.get_close_matches(unknown[1][:80], _FIELD_NAMES, 1)
-        return "there is a field that the form does not have" + (f"; did you mean {near[0]}?" if near else "")
-    if reason.startswith("Invalid enum value"):
-        return "is not one of the allowed values"
-    if "matching regex" in reason:
-        return "is not of the form that this field needs"
-    return reason.split(", got")[0].split(" '")[0]
+        reason = "there is a field that the form does not have" + (f"; did you mean {near[0]}?" if near else "")
+    return _refuse(path, reason)
 
 
 def decode_form(data: bytes) -> Form:
@@ -119,14 +116,16 @@ def decode_form(data: bytes) -> Form:
     """
     if len(data) > MAX_FORM_BYTES:
         raise _refuse("form", "the form is larger than 1 MiB")
+    if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise _refuse("form", "the file begins with a byte order mark; save it as UTF-8 without one")
     try:
         json.loads(data, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
         return _decoder.decode(data)
     except msgspec.ValidationError as error:
-        text = str(error)
-        path = _PATH.search(text)
-        reason = _PATH.sub("", text)
-        raise _refuse(path[1] if path else "", _plain_reason(reason)) from None
+        raise _misfit(error) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise _refuse("form", f"this is not well-formed JSON: the mistake is at or before {place}") from None
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise _refuse("form", "this is not well-formed JSON") from None
 

@@ -18,7 +18,11 @@ from exchange.schema.vocabulary import (
     Lines,
     Marking,
     MoveType,
+    Ndelius,
+    Nhs,
+    Nino,
     Part,
+    Pnc,
     Reliability,
     StatementKind,
     Text,
@@ -58,10 +62,10 @@ class Subject(Part, frozen=True):
     safe_contact_note: Text | None = None
     safe_people: Lines = ()
     unsafe_people: Lines = ()
-    pnc: Annotated[str, Meta(pattern=r"^[0-9]{2,4}/[0-9]{1,7}[A-Z](?![\s\S])")] | None = None
-    ndelius: Annotated[str, Meta(pattern=r"^[A-Z][0-9]{6}(?![\s\S])")] | None = None
-    nino: Annotated[str, Meta(pattern=r"^[A-Z]{2}[0-9]{6}[A-D](?![\s\S])")] | None = None
-    nhs: Annotated[str, Meta(pattern=r"^[0-9]{10}(?![\s\S])")] | None = None
+    pnc: Pnc | None = None
+    ndelius: Ndelius | None = None
+    nino: Nino | None = None
+    nhs: Nhs | None = None
 
 
 class RiskStatement(Part, frozen=True):

@@ -15,11 +15,35 @@ _LINE: Final = rf"^(?![\s\S]*[\u0000-\u001f{_HIDDEN}])[\s\S]*\S"
 _TEXT: Final = rf"^(?![\s\S]*[\u0000-\u0008\u000b-\u001f{_HIDDEN}])[\s\S]*\S"
 
 AreaCode: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[EWSN][0-9]{8}(?![\s\S])", description="ONS/GSS code of a local authority")
+    str,
+    Meta(pattern=r"^[EWSN][0-9]{8}(?![\s\S])", description="the ONS/GSS code of a local authority, such as E09000010"),
 ]
-AgencyKind: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}(?![\s\S])", description="agency kind")]
-Line: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200, pattern=_LINE)]
-Text: TypeAlias = Annotated[str, Meta(min_length=1, max_length=8000, pattern=_TEXT)]
+AgencyKind: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}(?![\s\S])", description="the kind of an agency, such as housing")
+]
+Line: TypeAlias = Annotated[
+    str,
+    Meta(min_length=1, max_length=200, pattern=_LINE, description="text on one line, without control characters"),
+]
+Text: TypeAlias = Annotated[
+    str, Meta(min_length=1, max_length=8000, pattern=_TEXT, description="text without control characters")
+]
+Pnc: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[0-9]{2,4}/[0-9]{1,7}[A-Z](?![\s\S])", description="a PNC number, such as 1999/1234567A")
+]
+Ndelius: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[A-Z][0-9]{6}(?![\s\S])", description="an nDelius number, such as X123456")
+]
+Nino: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Z]{2}[0-9]{6}[A-D](?![\s\S])",
+        description="a National Insurance number without spaces, such as QQ123456C",
+    ),
+]
+Nhs: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[0-9]{10}(?![\s\S])", description="an NHS number, 10 digits without spaces")
+]
 Lines: TypeAlias = Annotated[tuple[Line, ...], Meta(max_length=100)]
 Areas: TypeAlias = Annotated[tuple[AreaCode, ...], Meta(max_length=100)]
 

@@ -64,7 +64,8 @@ class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The base of all that crosses: frozen, named fields, nothing unknown; a field at its default is left out."""
 
 
-def _check_times(*moments: datetime) -> None:
+def check_times(*moments: datetime) -> None:
+    """Refuse times that are not in UTC, or at an end of the calendar (ValueError)."""
     # At the very ends of the calendar a time that is moved or rounded a little is no time any more.
     if any(moment.utcoffset() or not 1970 <= moment.year <= 9998 for moment in moments):
         raise ValueError("times are in UTC and between 1970 and 9998")
@@ -82,7 +83,7 @@ class CardSealingKey(Wire, frozen=True):
     opens_until: Moment
 
     def __post_init__(self) -> None:
-        _check_times(self.not_before, self.not_after, self.opens_until)
+        check_times(self.not_before, self.not_after, self.opens_until)
         if not self.not_before <= self.not_after <= self.opens_until:
             raise ValueError("a sealing key begins, ends and is destroyed in this order")
 
@@ -116,7 +117,7 @@ class Card(Wire, frozen=True):
     tls_client_certificates: Annotated[tuple[CertificateBytes, ...], Meta(max_length=4)] = ()
 
     def __post_init__(self) -> None:
-        _check_times(self.issued_at, self.expires_at)
+        check_times(self.issued_at, self.expires_at)
 
 
 class SectionEntry(Wire, frozen=True):
@@ -156,7 +157,7 @@ class Manifest(Wire, frozen=True):
     supersedes: MessageText | None = None
 
     def __post_init__(self) -> None:
-        _check_times(self.created_at, self.expires_at)
+        check_times(self.created_at, self.expires_at)
 
 
 class Placement(Wire, frozen=True):
@@ -184,7 +185,7 @@ class Receipt(Wire, frozen=True):
     reason: Annotated[str, Meta(max_length=1000)] | None = None
 
     def __post_init__(self) -> None:
-        _check_times(self.at)
+        check_times(self.at)
 
 
 class ProvenStatement(Wire, frozen=True):

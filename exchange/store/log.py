@@ -50,6 +50,9 @@ _add_statement = Sql(
     )
 )
 _statement = Sql(select(statements.c.statement).where(statements.c.position == bindparam("position")))
+_blank_statement = Sql(
+    update(statements).where(statements.c.position == bindparam("key")).values(statement=bindparam("nothing"))
+)
 _add_checkpoint = Sql(
     insert(checkpoints).values(size=bindparam("size"), text=bindparam("text"), at_ms=bindparam("at_ms"))
 )
@@ -142,6 +145,11 @@ async def statement_at(tx: Transaction, position: int) -> bytes:
     if row is None:
         raise NotFound(f"the log has no statement {position}")
     return bytes(row[0])
+
+
+async def blank_statement(tx: Transaction, position: int) -> None:
+    """Forget what a statement says; its leaf hash stays, so the log is whole."""
+    await tx.execute(_blank_statement, {"key": position, "nothing": b""})
 
 
 async def proven_at(

@@ -70,6 +70,7 @@ _verified = Sql(
     .order_by(peers.c.origin)
 )
 _one = Sql(select(*_COLUMNS).where(peers.c.origin == bindparam("origin")))
+_state = Sql(select(peers.c.state).where(peers.c.origin == bindparam("origin")))
 _add = Sql(insert(peers).values({column.name: bindparam(column.name) for column in _COLUMNS}))
 _keep = Sql(
     update(peers)
@@ -128,6 +129,12 @@ async def peer(tx: Transaction, origin: str) -> PeerRow:
     if row is None:
         raise NotFound(f"no peer {origin} is registered")
     return PeerRow(*row)
+
+
+async def peer_state(tx: Transaction, origin: str) -> str | None:
+    """What the peer of that origin is to this node, and nothing more: asked for each thing that is stored of it."""
+    row = await tx.fetch_one(_state, {"origin": origin})
+    return str(row[0]) if row else None
 
 
 async def add_peer(tx: Transaction, row: PeerRow) -> None:

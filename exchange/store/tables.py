@@ -116,7 +116,8 @@ rotations = Table(
     Column("origin", Text, nullable=False),
     Column("new_fingerprint", Text, nullable=False),
     Column("statement", LargeBinary, nullable=False),
-    Column("proof", Text, nullable=False),
+    Column("proof", Text),
+    Column("position", BigInteger),
     Column("at_ms", BigInteger, nullable=False),
     Index("rotations_by_origin", "origin"),
 )

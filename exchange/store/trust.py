@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, insert, select
 
+from exchange.store.log import ProvenEntry, proven_at
 from exchange.store.tables import invitations, revocations, rotations, verifications
 from exchange.store.transaction import Sql, Transaction
 
@@ -24,13 +25,14 @@ class VerificationRow:
 
 @dataclass(frozen=True, slots=True)
 class RotationRow:
-    """An identity passed itself on; `statement` and `proof` show it under both."""
+    """An identity passed itself on; `proof` stands for those of other nodes' logs, `position` for our own."""
 
     old_fingerprint: str
     origin: str
     new_fingerprint: str
     statement: bytes
-    proof: str
+    proof: str | None
+    position: int | None
     at_ms: int
 
 
@@ -95,6 +97,18 @@ async def add_rotation(tx: Transaction, row: RotationRow) -> None:
 async def rotations_of(tx: Transaction, origin: str) -> list[RotationRow]:
     """How an origin's identity was passed on, oldest first."""
     return [RotationRow(*row) for row in await tx.fetch_all(_rotations, {"origin": origin})]
+
+
+async def proven_rotations(tx: Transaction, origin: str) -> list[ProvenEntry]:
+    """The rotations of an origin with their proofs, oldest first."""
+    found = []
+    for row in await rotations_of(tx, origin):
+        if row.proof is not None:
+            found.append(ProvenEntry(row.statement, row.proof))
+        elif row.position is not None:
+            # Against the first checkpoint that covers it: that is the one that both old and new keys signed.
+            found.append(await proven_at(tx, row.position))
+    return found
 
 
 async def add_revocation(tx: Transaction, row: RevocationRow) -> None:

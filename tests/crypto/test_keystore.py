@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.crypto.errors import KeystoreCorrupt, KeystoreError, WrongPassphrase
-from exchange.crypto.keystore import Argon2Parameters, lock_keystore, unlock_keystore
+from exchange.crypto.keystore import Argon2Parameters, cost_of, lock_keystore, unlock_keystore
 from exchange.crypto.secret import Secret
 
 CHEAP = Argon2Parameters(opslimit=1, memlimit_bytes=8192)
@@ -117,3 +117,19 @@ def test_a_file_that_is_not_a_keystore_is_refused_before_argon2_runs(data: bytes
 def test_nothing_is_locked_that_could_not_be_unlocked(cost: tuple[int, int]) -> None:
     with pytest.raises(KeystoreError):
         lock_keystore(ENTRIES, PASSPHRASE, Argon2Parameters(*cost))
+
+
+def test_the_file_tells_its_cost_without_the_passphrase() -> None:
+    assert cost_of(FILE) == CHEAP
+    with pytest.raises(KeystoreCorrupt):
+        cost_of(b"{}")
+
+
+@pytest.mark.parametrize(
+    ("cost", "current"),
+    [((3, 2**28), True), ((4, 2**29), True), ((2, 2**28), False), ((3, 2**28 - 1), False), ((20, 8192), False)],
+)
+def test_a_cost_is_current_where_neither_passes_nor_memory_are_less_than_today(
+    cost: tuple[int, int], current: bool
+) -> None:
+    assert Argon2Parameters(*cost).is_current is current

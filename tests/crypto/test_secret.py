@@ -4,7 +4,7 @@ import pickle
 import pytest
 
 from exchange.crypto.rest import MessageKey, StoreKey
-from exchange.crypto.secret import Hidden, Plaintext, Secret
+from exchange.crypto.secret import Hidden, Plaintext, Secret, wipe
 
 KINDS = [Secret, Plaintext, StoreKey, MessageKey]
 
@@ -39,3 +39,28 @@ def test_random_secrets_are_32_bytes_and_differ() -> None:
 
     assert len(first.reveal()) == 32
     assert first != second
+
+
+def test_what_is_wiped_is_overwritten_where_it_lay() -> None:
+    value = b"-".join([b"marker", b"bytes"])
+    secret = Secret(value)
+    secret.wipe()
+
+    assert value == bytes(12)
+    with pytest.raises(RuntimeError, match="wiped"):
+        secret.reveal()
+    secret.wipe()
+
+
+def test_bytes_that_the_interpreter_shares_are_left_alone() -> None:
+    for value in (b"", bytes([120])):
+        Secret(value).wipe()
+
+    assert bytes([120]) == b"x"
+
+
+def test_a_buffer_keeps_its_length_when_it_is_wiped() -> None:
+    buffer = bytearray(b"marker")
+    wipe(buffer)
+
+    assert buffer == bytes(6)

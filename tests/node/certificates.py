@@ -1,6 +1,7 @@
 """TLS certificates for tests, and clients that show them."""
 
 import datetime
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from exchange.crypto.secret import Secret
 from exchange.node.tls import ClientIdentity, PinnedContext, spki_sha256
 
+_USAGES = (
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "encipher_only",
+    "decipher_only",
+)
 _DAY = datetime.timedelta(days=1)
 
 
@@ -55,6 +64,7 @@ def make_certificate(
     authority: bool = False,
     days: int = 60,
     server_only: bool = False,
+    address: str = "",
 ) -> Certificate:
     """A certificate on P-256, signed by itself or by another; it has been valid for 30 days."""
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -73,6 +83,19 @@ def make_certificate(
     )
     if server_only:
         builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    if address:
+        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))])
+        builder = builder.add_extension(names, critical=False)
+    if authority:
+        usage = x509.KeyUsage(
+            **dict.fromkeys(_USAGES, False), digital_signature=True, key_cert_sign=True, crl_sign=True
+        )
+        builder = builder.add_extension(usage, critical=True)
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    if issuer is not None:
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
     chain = builder.sign(signer, SHA256()).public_bytes(Encoding.PEM)
     return Certificate(chain, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 

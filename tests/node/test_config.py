@@ -94,7 +94,7 @@ def test_a_value_that_cannot_be_is_refused_under_its_key(tmp_path: Path, table: 
 
 @pytest.mark.parametrize("key", NODE)
 def test_what_a_node_cannot_be_without_is_named_when_it_is_missing(tmp_path: Path, key: str) -> None:
-    with pytest.raises(ConfigurationInvalid, match=f"missing required field `{key}`.*node"):
+    with pytest.raises(ConfigurationInvalid, match=rf"node\.{key}: is missing$"):
         load_configuration(write(tmp_path, node={key: ""}))
 
 
@@ -108,12 +108,12 @@ def test_what_a_node_cannot_be_without_is_named_when_it_is_missing(tmp_path: Pat
     ],
 )
 def test_an_unknown_key_is_an_error_that_suggests_the_near_one(tmp_path: Path, table: str, key: str, near: str) -> None:
-    with pytest.raises(ConfigurationInvalid, match=rf"`{key}`.*{table}.*did you mean '{near}'\?"):
+    with pytest.raises(ConfigurationInvalid, match=rf"{table}\.{key}: there is no such key; did you mean '{near}'\?"):
         load_configuration(write(tmp_path, **{table: {key: '"x"'}}))
 
 
 def test_an_unknown_table_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationInvalid, match=r"`delivry`; did you mean 'delivery'\?"):
+    with pytest.raises(ConfigurationInvalid, match=r"delivry: there is no such key; did you mean 'delivery'\?"):
         load_configuration(write(tmp_path, delivry={"peer_timeout_s": "1"}))
 
 

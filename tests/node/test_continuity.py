@@ -13,7 +13,7 @@ from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.merkle import Frontier, consistency_path
 from exchange.crypto.names import LeafHash, Origin
 from exchange.node.continuity import Continuity, FetchProof
-from exchange.node.errors import ForkDetected, NotNow
+from exchange.node.errors import ForkDetected, NotNow, ProofAwaited
 from exchange.node.services import Services
 from exchange.schema.wire import Consistency
 from exchange.store.peers import PeerRow, add_peer, peer_head
@@ -123,6 +123,26 @@ async def test_a_peer_that_cannot_be_asked_changes_nothing(services: Services) -
     await follow(services, continuity, TRUE.checkpoint(9), NOTHING, TRUE.fetch)
 
 
+async def test_few_wait_for_a_peer_that_does_not_answer(services: Services) -> None:
+    answer, asked = asyncio.Event(), asyncio.Event()
+
+    async def late(first: int, second: int) -> Sequence[bytes]:
+        asked.set()
+        await answer.wait()
+        return TRUE.path(first, second)
+
+    continuity = await known(services)
+    await follow(services, continuity, TRUE.checkpoint(4), NOTHING, refuse)
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(continuity.follow(TRUE.checkpoint(9 + n), NOTHING, late)) for n in range(8)]
+        await asked.wait()
+        with pytest.raises(NotNow, match="too many"):
+            await continuity.follow(TRUE.checkpoint(20), NOTHING, late)
+        answer.set()
+    assert all(len(task.result()) == 1 for task in waiting)
+    assert len(await continuity.follow(TRUE.checkpoint(20), NOTHING, late)) == 1
+
+
 async def test_a_fork_changes_nothing_of_what_is_held(services: Services) -> None:
     continuity = await known(services)
     await follow(services, continuity, TRUE.checkpoint(4), NOTHING, refuse)
@@ -193,3 +213,16 @@ def test_another_history_is_never_followed_past_where_it_parts(
                 assert same_so_far
 
     asyncio.run(scenario())
+
+
+async def test_a_peer_that_cannot_be_asked_is_told_what_is_held_and_can_bring_the_proof(services: Services) -> None:
+    async def unreachable(first: int, second: int) -> Sequence[bytes]:
+        raise NotNow("connection refused")
+
+    continuity = await known(services)
+    await follow(services, continuity, TRUE.checkpoint(4), NOTHING, unreachable)
+    with pytest.raises(ProofAwaited) as awaited:
+        await continuity.follow(TRUE.checkpoint(9), TRUE.consistency(2, 9), unreachable)
+    assert awaited.value.holds == 4
+    await follow(services, continuity, TRUE.checkpoint(9), TRUE.consistency(4, 9), unreachable)
+    assert await continuity.held_size(CAMDEN) == 9

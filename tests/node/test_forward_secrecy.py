@@ -164,5 +164,5 @@ async def test_the_search_finds_a_key_that_lies_in_any_file(story: Story) -> Non
 
 
 async def test_the_recording_holds_the_traffic_of_both_directions(story: Story) -> None:
-    assert len(story.recording.envelopes) >= len(story.recording.replies) >= 3, "a card each way, and the handover"
+    assert len(story.recording.envelopes) >= len(story.recording.replies) >= 2, "one each way at least"
     assert len({bytes(envelope[20:36]) for envelope in story.recording.envelopes}) == 2

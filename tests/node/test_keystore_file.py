@@ -2,12 +2,13 @@
 
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from exchange.crypto.errors import KeystoreError
-from exchange.crypto.keystore import Argon2Parameters, keystore_key, lock_keystore, unlock_keystore
+from exchange.crypto.errors import KeystoreError, WrongPassphrase
+from exchange.crypto.keystore import Argon2Parameters, keystore_key, lock_keystore, new_keystore_key, unlock_keystore
 from exchange.crypto.names import Origin
 from exchange.crypto.secret import Secret
 from exchange.node.keyring import new_keystore, open_keystore_file
@@ -72,10 +73,51 @@ def test_what_cannot_be_written_leaves_the_old_keystore(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_what_a_crash_left_beside_it_does_no_harm(path: Path) -> None:
-    path.with_name("keystore.json.new").write_bytes(b"half of a keyst" * 500)
-    opened(path).rewrite({"a": b"3" * 32})
+def test_what_a_crash_left_beside_it_is_overwritten_and_does_no_harm(path: Path) -> None:
+    beside = path.with_name("keystore.json.new")
+    beside.write_bytes(b"half of a keyst" * 500)
+    with beside.open("rb") as left:
+        opened(path).rewrite({"a": b"3" * 32})
+        assert left.read() == bytes(15 * 500)
     assert unlock_keystore(path.read_bytes(), WORDS)["a"] == b"3" * 32
+
+
+def test_a_link_that_lies_where_the_new_file_goes_is_not_followed(path: Path) -> None:
+    victim = path.with_name("victim")
+    victim.write_bytes(b"marker")
+    path.with_name("keystore.json.new").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic"):
+        opened(path).rewrite({"a": b"3" * 32})
+    assert victim.read_bytes() == b"marker"
+
+
+def test_many_who_rewrite_at_once_lose_no_change_of_one_another(path: Path) -> None:
+    files = [opened(path) for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda at: files[at].rewrite({f"new-{at}": bytes([at]) * 32}), range(8)))
+    entries = unlock_keystore(path.read_bytes(), WORDS)
+    assert entries == {"a": b"1" * 32, "b": b"2" * 32} | {f"new-{at}": bytes([at]) * 32 for at in range(8)}
+
+
+def test_a_file_that_is_locked_anew_opens_with_the_new_passphrase_alone_and_holds_the_same(path: Path) -> None:
+    before = unlock_keystore(path.read_bytes(), WORDS)
+    file = opened(path)
+    with path.open("rb") as old:
+        size = path.stat().st_size
+        file.lock_anew(new_keystore_key(OTHER_WORDS, CHEAP))
+        assert old.read() == bytes(size)
+    assert unlock_keystore(path.read_bytes(), OTHER_WORDS) == before
+    with pytest.raises(WrongPassphrase):
+        unlock_keystore(path.read_bytes(), WORDS)
+    file.rewrite({"a": b"3" * 32})
+    assert unlock_keystore(path.read_bytes(), OTHER_WORDS)["a"] == b"3" * 32
+
+
+def test_a_file_is_not_locked_anew_by_one_who_cannot_open_it(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(WrongPassphrase):
+        KeystoreFile(path, keystore_key(before, OTHER_WORDS)).lock_anew(new_keystore_key(OTHER_WORDS, CHEAP))
+    assert path.read_bytes() == before
 
 
 def test_a_chain_that_has_gone_on_is_what_the_next_start_finds(tmp_path: Path) -> None:

@@ -186,6 +186,7 @@ async def test_what_was_sent_is_not_quoted(enfield: Node, lines: io.StringIO) ->
         ({"networks": ["hackney"]}, "--allow-network"),
         ({"networks": ["10.0.0.1/8"]}, "--allow-network"),
         ({"ca_file": "/nowhere/ca.pem"}, "CA file does not exist"),
+        ({"ca_file": __file__}, "CA file holds no certificates"),
     ],
 )
 async def test_an_agency_that_cannot_be_is_refused(enfield: Node, changes: dict[str, Any], message: str) -> None:

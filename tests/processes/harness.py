@@ -4,7 +4,6 @@
 """
 
 import contextlib
-import importlib.resources
 import json
 import os
 import shutil
@@ -14,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from exchange.cli.client import CommandFailed, Node
 from exchange.crypto.keystore import Argon2Parameters, lock_keystore, unlock_keystore
 from exchange.crypto.secret import Secret
 from exchange.schema.catalogue import default_catalogue
+from exchange.schema.examples import example_form
 from exchange.schema.form import decode_form
 from exchange.schema.split import FormPart, preview, split
 from tests.processes.ports import free_port
@@ -47,8 +48,8 @@ def until(what: str, condition: Callable[[], T], deadline_s: float = DEADLINE_S)
 
 
 def example(name: str) -> bytes:
-    """A form that is shipped with the program."""
-    return importlib.resources.files("exchange.schema").joinpath(f"data/examples/{name}.json").read_bytes()
+    """A form that is shipped with the program, as fresh as on its first day."""
+    return example_form(name, datetime.now(UTC).date())
 
 
 def parts_of(form: bytes) -> tuple[FormPart, ...]:

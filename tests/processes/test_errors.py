@@ -99,7 +99,7 @@ def test_only_a_verified_peer_can_be_sent_to(strangers: tuple[Borough, Path, str
 @pytest.mark.parametrize(
     ("path", "change"),
     [
-        ("subject", lambda form: form["subject"].pop("name")),
+        ("subject.name", lambda form: form["subject"].pop("name")),
         ("subject.name", lambda form: form["subject"].update(name="")),
         ("subject.date_of_birth", lambda form: form["subject"].update(date_of_birth="2003-02-30")),
         ("subject", lambda form: form["subject"].update(shoe_size=44)),
@@ -237,7 +237,7 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
     enfield.add_agencies(receiver, [kind for kind in KINDS if kind not in ("probation", "victim-support")])
     enfield.add_agency("victim-support", away)
     away.stop()
-    receiver.answers |= {"dwp": 500, "housing": 410, "health": HANG}
+    receiver.answers |= {"dwp": 500, "housing": 404, "health": HANG}
     message_id = hackney.send(FORM, ENFIELD)
 
     # The rest goes on.
@@ -258,7 +258,10 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
     at_enfield = enfield.ask("status", message_id)
     assert {row["held"] for row in at_enfield["sections"] if row["agency"] == "probation"} == {items[0]["reason"]}
     assert {row["held"] for row in at_enfield["sections"] if row["agency"] != "probation"} == {None}
-    assert any("no agency is registered for probation" in event["text"] for event in enfield.ask("explain", message_id)["events"])
+    assert any(
+        "no agency is registered for probation" in event["text"]
+        for event in enfield.ask("explain", message_id)["events"]
+    )
     enfield.ask("held", "release", items[0]["number"])
     until("it is held again", lambda: enfield.ask("held", "list")["items"])
 
@@ -268,7 +271,7 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
 
     until("all four have failed", lambda: reasons().keys() == troubled - {"probation"})
     assert "500" in reasons()["dwp"]
-    assert "410" in reasons()["housing"]
+    assert "404" in reasons()["housing"]
     assert reasons()["victim-support"] == "agency victim-support cannot be reached: connection refused"
     assert reasons()["health"] == "agency health cannot be reached: no answer in time"
     assert enfield.ask("status", message_id)["last_error"]
@@ -364,6 +367,13 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
         pytest.param(edit('passphrase_file = "passphrase"', ""), ["passphrase_file", "locked"], id="locked keystore"),
         pytest.param(lambda d: (d / "keystore.json").write_text("{}"), ["keystore"], id="damaged keystore"),
         pytest.param(lambda d: (d / "keystore.json").unlink(), ["keystore", "No such file"], id="no keystore"),
+        pytest.param(lambda d: (d / "exchange.db").unlink(), ["no store at"], id="no store"),
+        pytest.param(
+            edit("exchange.hackney.example", "exchange.barnet.example"),
+            ["exchange.hackney.example", "exchange.barnet.example"],
+            id="another origin",
+        ),
+        pytest.param(edit(HACKNEY, ENFIELD), [HACKNEY, ENFIELD], id="another area"),
         pytest.param(newer, ["9999", "newer"], id="database newer than the program"),
         pytest.param(lambda d: (d / "exchange.db").write_bytes(b"x" * 8192), ["store"], id="not a database"),
         pytest.param(edit("[listen]", "[listen]\nadress = 1"), ["adress", "did you mean 'address'"], id="unknown key"),
@@ -372,7 +382,9 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
         pytest.param(edit(HACKNEY, "Hackney"), ["area"], id="no area code"),
         pytest.param(edit("[listen]", '[listen]\ncertificate = "tls.crt"'), ["key"], id="certificate without key"),
         pytest.param(
-            edit("[listen]", '[listen]\ncertificate = "tls.crt"\nkey = "tls.key"'), ["certificate"], id="no certificate"
+            edit("[listen]", '[listen]\ncertificate = "tls.crt"\nkey = "tls.key"'),
+            ["tls.crt", "No such file"],
+            id="no certificate",
         ),
         pytest.param(lambda d: (d / "exchange.toml").unlink(), ["exchange.toml", "No such file"], id="no file"),
     ],
@@ -412,8 +424,47 @@ def test_a_directory_that_has_a_node_is_not_made_anew(made: Borough) -> None:
     assert {path: path.read_bytes() for path in made.directory.iterdir() if path.is_file()} == before
 
 
+@pytest.mark.parametrize("lost", ["exchange.toml", "keystore.json", "exchange.db"])
+def test_what_is_left_of_a_node_is_never_overwritten(copy: Path, lost: str) -> None:
+    """A new passphrase in place of the old one would take the keys of a keystore that is left with it."""
+    (copy / lost).unlink()
+    before = {path: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+    again = exchange("init", copy, "--area", HACKNEY, "--name", "Hackney", "--url", "https://exchange.hackney.example")
+    assert "nothing was changed" in again.one_line_error()
+    assert {path: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--area", "Hackney", "node.area"),
+        ("--name", "", "node.name"),
+        ("--listen", "everywhere", "listen.address"),
+        ("--url", "http://exchange.hackney.example", "node.url"),
+        ("--url", "exchange.hackney.example", "--origin"),
+        ("--origin", "https://exchange.hackney.example", "--origin"),
+    ],
+)
+def test_a_node_that_cannot_be_made_leaves_nothing_behind(tmp_path: Path, option: str, value: str, said: str) -> None:
+    options = {"--area": HACKNEY, "--name": "Hackney", "--url": "https://exchange.hackney.example", option: value}
+    made = exchange("init", tmp_path / "node", *[word for pair in options.items() for word in pair])
+    error = made.one_line_error()
+    assert said in error
+    assert "nothing was made" in error
+    assert not (tmp_path / "node").exists()
+
+
 def test_a_command_to_a_node_that_does_not_run_says_how_to_start_it(made: Borough) -> None:
     result: Result = made.cli("inbox", "--json")
     assert result.code == 75
     assert result.document["code"] == "node-not-running"
     assert f"exchange run --config {made.config}" in result.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"not JSON", b"\xff\xfe", b"[" * 300_000])
+def test_what_is_no_card_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "hackney.card"
+    file.write_bytes(content)
+    refused = exchange("peer", "add", file, "--config", tmp_path / "exchange.toml")
+    assert refused.code == 5
+    assert "is not a card file" in refused.one_line_error()

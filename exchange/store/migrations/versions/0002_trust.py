@@ -47,7 +47,8 @@ def upgrade() -> None:
         sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("new_fingerprint", sa.Text(), nullable=False),
         sa.Column("statement", sa.LargeBinary(), nullable=False),
-        sa.Column("proof", sa.Text(), nullable=False),
+        sa.Column("proof", sa.Text()),
+        sa.Column("position", sa.BigInteger()),
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("old_fingerprint"),
     )

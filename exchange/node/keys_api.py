@@ -1,0 +1,81 @@
+"""The part of the local API that is about the node's own keys."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from exchange.crypto.signing import fingerprint
+from exchange.node.cards import peer_card
+from exchange.node.delivery import Dispatcher
+from exchange.node.errors import NotNow, RequestInvalid
+from exchange.node.peer_client import PeerClient, Place
+from exchange.node.problems import json_response
+from exchange.node.requests import Request, body_of
+from exchange.node.revocation import RevocationFile, prepare_revocation, publish_revocation
+from exchange.node.rotation import rotate_keys
+from exchange.node.services import Services
+from exchange.store.peers import PeerRow, all_peers
+
+
+class Revoke(Request, frozen=True, kw_only=True):
+    """The revocation to publish."""
+
+    revocation: RevocationFile
+
+
+class KeysApi:
+    """The handlers for the node's own keys."""
+
+    def __init__(self, services: Services, dispatcher: Dispatcher, client: PeerClient) -> None:
+        self._services = services
+        self._dispatcher = dispatcher
+        self._client = client
+
+    def routes(self) -> list[web.RouteDef]:
+        """What is served."""
+        return [
+            web.post("/v1/keys/rotate", self._rotate),
+            web.post("/v1/keys/revocation", self._prepare),
+            web.post("/v1/keys/revoke", self._revoke),
+        ]
+
+    async def _rotate(self, _: web.Request) -> web.Response:
+        services, origin = self._services, self._services.configuration.origin
+        if services.revoked.file is not None:
+            raise RequestInvalid("this node's identity is revoked; make a new node")
+        old = fingerprint(origin, services.keyring.verifiers)
+        await rotate_keys(services, self._dispatcher)
+        return json_response(
+            {
+                "origin": origin,
+                "old_fingerprint": old,
+                "fingerprint": fingerprint(origin, services.keyring.verifiers),
+                "revocation": await self._file(),
+            }
+        )
+
+    async def _prepare(self, _: web.Request) -> web.Response:
+        return json_response({"revocation": await self._file()})
+
+    async def _file(self) -> RevocationFile:
+        return msgspec.json.decode(await prepare_revocation(self._services), type=RevocationFile)
+
+    async def _revoke(self, request: web.Request) -> web.Response:
+        """Show the revocation from now on, and push it to every peer at once."""
+        wanted = await body_of(request, Revoke)
+        data = msgspec.json.encode(wanted.revocation)
+        await publish_revocation(self._services, data)
+        rows = await self._services.store.read(all_peers)
+        told = await asyncio.gather(*(self._tell(row, data) for row in rows))
+        return json_response({"origin": self._services.configuration.origin, "peers": told})
+
+    async def _tell(self, row: PeerRow, data: bytes) -> dict[str, Any]:
+        place = Place(peer_card(row).url, row.ca_file, row.networks)
+        try:
+            answer = await self._client.post(place, "/v1/revocations", "application/json", data)
+        except NotNow as error:
+            return {"origin": row.origin, "told": False, "reason": str(error)}
+        told = answer.status == 200
+        return {"origin": row.origin, "told": told, "reason": None if told else f"answered {answer.status}"}
