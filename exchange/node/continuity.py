@@ -118,3 +118,24 @@ class Continuity:
     def forget(self, origin: str) -> None:
         """Forget a peer that was removed."""
         self._known.pop(origin, None)
+
+
+class Shown:
+    """What peers will hold of this node's log once what is on its way to them has arrived.
+
+    Two envelopes go to a peer at the same time, and the second must continue the first. Where the first is lost, the
+    peer asks for the proof that is missing.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[int, int]] = {}
+
+    def base(self, origin: str, holds: int, size: int) -> int:
+        """From where to prove a checkpoint of `size`: what the peer says it `holds`, or what was shown on top of that."""
+        before, shown = self._latest.get(origin, (0, 0))
+        return shown if before == holds and holds < shown < size else min(holds, size)
+
+    def show(self, origin: str, holds: int, size: int) -> None:
+        """A proof goes to a peer that says it `holds` a checkpoint, of one of `size`."""
+        before, shown = self._latest.get(origin, (0, 0))
+        self._latest[origin] = holds, max(shown, size) if before == holds else size

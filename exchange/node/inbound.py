@@ -27,7 +27,7 @@ from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
-from exchange.node.continuity import Continuity
+from exchange.node.continuity import Continuity, Shown
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
 from exchange.node.peering import move
 from exchange.node.services import Services, card_keys, milliseconds
@@ -116,6 +116,7 @@ class Inbound:
         self._services = services
         self._continuity = continuity
         self._fetch_proof = fetch_proof
+        self._shown = Shown()
         #: Told of a verified peer in whose name something came that does not verify.
         self.unproven: Callable[[str], None] = lambda origin: None
 
@@ -138,20 +139,24 @@ class Inbound:
         services.counters.add("envelopes_accepted")
         services.changes.notify()
         results = tuple(_result(statement, outcome) for (statement, _), outcome in zip(verified, outcomes, strict=True))
-        return Answer(await self._reply(payload, results), row.origin, frozenset(lanes))
+        proven = max((outcome.size for outcome in outcomes if isinstance(outcome, LogEntry)), default=None)
+        return Answer(await self._reply(payload, results, proven), row.origin, frozenset(lanes))
 
-    async def _reply(self, payload: EnvelopePayload, results: tuple[Result, ...]) -> bytes:
+    async def _reply(self, payload: EnvelopePayload, results: tuple[Result, ...], proven: int | None) -> bytes:
+        """The reply; `proven` is the size of the checkpoint under which its receipts are, where they are new."""
         services = self._services
 
-        async def view(tx: Transaction) -> Consistency:
-            size = (await latest_head(tx)).size
-            first = min(payload.holds, size)
-            return Consistency(first=first, path=tuple(await consistency_between(tx, first, size)))
+        async def view(tx: Transaction) -> tuple[Consistency, int]:
+            size = proven if proven is not None else (await latest_head(tx)).size
+            first = self._shown.base(payload.sender, payload.holds, size)
+            return Consistency(first=first, path=tuple(await consistency_between(tx, first, size))), size
 
+        consistency, size = await services.store.read(view)
+        self._shown.show(payload.sender, payload.holds, size)
         reply = ReplyPayload(
             version=VERSION,
             holds=await self._continuity.held_size(payload.sender),
-            consistency=await services.store.read(view),
+            consistency=consistency,
             results=results,
         )
         return seal_reply(Secret(payload.reply_secret), encode_wire(reply))

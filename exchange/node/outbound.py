@@ -14,7 +14,7 @@ from exchange.crypto.statement import leaf_hash
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import current_sealing_key
-from exchange.node.continuity import Continuity
+from exchange.node.continuity import Continuity, Shown
 from exchange.node.delivery import Outcome, finish
 from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow, Unacceptable
 from exchange.node.inbound import Inbound
@@ -61,8 +61,9 @@ class Outbound:
         self._inbound = inbound
         self._client = client
         self._cards = cards
-        #: The size of our log that each peer is believed to hold.
-        self._believed: dict[str, int] = {}
+        #: Of each peer, the size of this node's log that it said it holds.
+        self._told: dict[str, int] = {}
+        self._shown = Shown()
 
     async def perform(self, origin: str, rows: list[Delivery]) -> Outcome:
         """Send rows of a peer's lane in one envelope, as many as fit.
@@ -93,7 +94,7 @@ class Outbound:
         answer = await self._client.post_envelope(row, card, seal_envelope(encode_wire(payload), Origin(origin), key))
         if answer.holds is not None and answer.holds != payload.consistency.first:
             # It cannot ask this node for the proof, so the proof comes along.
-            self._believed[origin] = answer.holds
+            self._told[origin] = answer.holds
             payload, sent, left = await self._payload(origin, rows, reply_secret)
             envelope = seal_envelope(encode_wire(payload), Origin(origin), key)
             answer = await self._client.post_envelope(row, card, envelope)
@@ -122,7 +123,7 @@ class Outbound:
         """The envelope's content for as many of `rows` as fit, and which of them are in it."""
         services = self._services
         holds = await self._continuity.held_size(origin)
-        believed = self._believed.get(origin, 0)
+        told = self._told.get(origin, 0)
 
         async def collect(tx: Transaction) -> tuple[EnvelopePayload, int, int]:
             head = await latest_head(tx)
@@ -142,7 +143,7 @@ class Outbound:
                     break
                 items.append(ProvenStatement(statement=proven.statement, proof=proven.proof))
                 ciphertexts += sections
-            first = min(believed, head.size)
+            first = self._shown.base(origin, told, head.size)
             path = tuple(await consistency_between(tx, first, head.size))
             payload = EnvelopePayload(
                 version=VERSION,
@@ -155,7 +156,8 @@ class Outbound:
             )
             return payload, len(items), head.size
 
-        payload, count, _ = await services.store.read(collect)
+        payload, count, size = await services.store.read(collect)
+        self._shown.show(origin, told, size)
         return payload, rows[:count], rows[count:]
 
     async def _take_reply(
@@ -169,7 +171,7 @@ class Outbound:
             raise NotNow(f"{row.origin} sent a reply that cannot be read: {error}") from None
         if len(reply.results) != len(sent):
             raise NotNow(f"{row.origin} answered for {len(reply.results)} items instead of {len(sent)}")
-        self._believed[row.origin] = reply.holds
+        self._told[row.origin] = reply.holds
         answered: list[Delivery] = []
         heads: list[Operation[None]] = []
         receipts: list[tuple[Delivery, Receipt, VerifiedStatement, ProvenStatement]] = []

@@ -134,6 +134,7 @@ class PeerApi:
             path = await self._services.store.read(lambda tx: consistency_between(tx, first, second))
         except NotFound:
             return problem(404, "not-found", "the log never had these sizes")
+        self._services.counters.add("consistency_proofs_asked")
         body = msgspec.json.encode({"first": first, "second": second, "path": path})
         return web.Response(body=body, content_type="application/json")
 

@@ -125,6 +125,46 @@ def _complete(works: list[_Work]) -> None:
             work.future.set_result(work.result)
 
 
+class _Queue:
+    """Work for a thread. What is asked for in one turn of the loop arrives at once, so that it shares a batch."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._turn: list[_Work] = []
+        self._ready: queue.SimpleQueue[list[_Work] | None] = queue.SimpleQueue()
+
+    def put(self, work: _Work) -> None:
+        if not self._turn:
+            self._loop.call_soon(self._hand_over)
+        self._turn.append(work)
+
+    def _hand_over(self) -> None:
+        if self._turn:
+            self._ready.put(self._turn)
+            self._turn = []
+
+    def close(self) -> None:
+        """Let the thread end when it has done what it was given."""
+        self._hand_over()
+        self._ready.put(None)
+
+    def gather(self, linger_s: float = 0.0) -> tuple[list[_Work], bool]:
+        """In the thread: wait for work, linger, then take what else is there; the flag says that this is all."""
+        works: list[_Work] = []
+        found = self._ready.get()
+        if linger_s:
+            time.sleep(linger_s)
+        while found is not None:
+            works += found
+            if len(works) >= MAX_BATCH:
+                return works, False
+            try:
+                found = self._ready.get_nowait()
+            except queue.Empty:
+                return works, False
+        return works, True
+
+
 class SqliteStore:
     """A store in one SQLite file. Make it with `open_sqlite`."""
 
@@ -136,8 +176,7 @@ class SqliteStore:
         self._now_ms = now_ms
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._writes: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
-        self._reads: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self._writes, self._reads = _Queue(self._loop), _Queue(self._loop)
         writing, reading = connections
         self._writer = threading.Thread(target=self._write_loop, args=(writing,), name="store-writer", daemon=True)
         self._reader = threading.Thread(target=self._read_loop, args=(reading,), name="store-reader", daemon=True)
@@ -157,11 +196,11 @@ class SqliteStore:
     async def close(self) -> None:
         self._closed = True
         for pending, thread in ((self._writes, self._writer), (self._reads, self._reader)):
-            pending.put(None)
+            pending.close()
             await asyncio.to_thread(thread.join)
         self._lock.close()
 
-    async def _submit(self, pending: "queue.SimpleQueue[_Work | None]", operation: Operation[T]) -> T:
+    async def _submit(self, pending: _Queue, operation: Operation[T]) -> T:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
@@ -175,7 +214,7 @@ class SqliteStore:
     def _write_loop(self, connection: Any) -> None:
         last, linger_s = False, 0.0
         while not last:
-            works, last = _gather(self._writes, linger_s)
+            works, last = self._writes.gather(linger_s)
             linger_s = _LINGER_S if len(works) >= _BUSY else 0.0
             scrubs = [work for work in works if work.operation is _scrub]
             works = [work for work in works if work.operation is not _scrub]
@@ -209,14 +248,15 @@ class SqliteStore:
             works[0].error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
             return True
         if tx.entries:
+            size = tx.entries[-1][1].position + 1
             for _, entry in tx.entries:
-                entry.committed(prove)
+                entry.committed(prove, size)
         return True
 
     def _read_loop(self, connection: Any) -> None:
         last = False
         while not last:
-            works, last = _gather(self._reads)
+            works, last = self._reads.gather()
             # All of these were asked for before the first is run, so the same question has the same answer.
             results: dict[Operation[Any], Any] = {}
             for work in works:
@@ -260,24 +300,6 @@ def _run_in_savepoint(tx: SqliteTransaction, work: _Work) -> None:
         tx.forget(mark)
         work.error = error
     tx.cursor.execute("RELEASE operation")
-
-
-def _gather(pending: "queue.SimpleQueue[_Work | None]", linger_s: float = 0.0) -> tuple[list[_Work], bool]:
-    """Wait for work, linger, then take what else is there; the flag says that the store is being closed."""
-    works: list[_Work] = []
-    work = pending.get()
-    if linger_s:
-        time.sleep(linger_s)
-    while True:
-        if work is None:
-            return works, True
-        works.append(work)
-        if len(works) >= MAX_BATCH:
-            return works, False
-        try:
-            work = pending.get_nowait()
-        except queue.Empty:
-            return works, False
 
 
 def _connect(path: Path) -> Any:

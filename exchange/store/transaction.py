@@ -41,14 +41,16 @@ class Sql:
 
 
 class LogEntry:
-    """A statement appended in this transaction; `proof` can be read once the batch is committed."""
+    """A statement appended in this transaction; `proof` and `size` can be read once the batch is committed."""
 
-    __slots__ = ("_prove", "leaf_hash", "position", "statement")
+    __slots__ = ("_prove", "leaf_hash", "position", "size", "statement")
 
     def __init__(self, statement: bytes, leaf_hash: LeafHash) -> None:
         self.statement = statement
         self.leaf_hash = leaf_hash
         self.position = -1
+        #: The log's size at the checkpoint under which the proof is.
+        self.size = -1
         self._prove: Callable[[int], str] | None = None
 
     @property
@@ -57,9 +59,9 @@ class LogEntry:
             raise RuntimeError("the batch of this statement has not been committed")
         return self._prove(self.position)
 
-    def committed(self, prove: Callable[[int], str]) -> None:
-        """The batch is durable; `prove` makes the tlog-proof of a position in it."""
-        self._prove = prove
+    def committed(self, prove: Callable[[int], str], size: int) -> None:
+        """The batch is durable; `prove` makes the tlog-proof of a position in it, under a checkpoint of that size."""
+        self._prove, self.size = prove, size
 
 
 class Transaction(Protocol):
