@@ -8,12 +8,16 @@ import click
 import msgspec
 
 from exchange.cli.client import FAILURE, TRY_LATER, USAGE, CommandFailed, Node
+from exchange.cli.keystore import passwd
 from exchange.cli.output import config_option, json_option, print_json
 
 
 @click.group()
 def keys() -> None:
     """The node's own keys."""
+
+
+keys.add_command(passwd)
 
 
 def _write_new(path: Path, document: dict[str, Any]) -> None:

@@ -34,8 +34,10 @@ def init(
     as_json: bool,
 ) -> None:
     """Make a new node in DIRECTORY: configuration, keystore, store, first card, and a revocation to keep offline."""
+    from exchange.node.hardening import harden
     from exchange.node.setup import NewNode, make_node
 
+    harden()
     path = asyncio.run(make_node(NewNode(directory, area, name, url, origin, listen, passphrase_file)))
     if as_json:
         print_json({"config": str(path), "directory": str(directory)})
@@ -57,17 +59,20 @@ def run(config: Path, log_level: str) -> None:
     """Run the node until it is stopped."""
     import uvloop
 
+    from exchange.cli.passphrase import asker
     from exchange.errors import ExchangeError
     from exchange.node.app import run_node, unlock
     from exchange.node.config import load_configuration
+    from exchange.node.hardening import harden
     from exchange.node.logs import configure_logs
 
     configure_logs(log_level)
     configuration = load_configuration(config)
-    keyring = unlock(configuration)
+    protection = harden()
+    keyring = unlock(configuration, asker())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(configuration, keyring))
+            runner.run(run_node(configuration, keyring, protection))
     except* ExchangeError as group:
         raise group.exceptions[0] from None
 
@@ -160,6 +165,8 @@ def health(config: Path, as_json: bool) -> None:
         print_json(document)
         return
     click.echo(f"{document['origin']}: {document['status']}")
+    if document["protection"]["reason"]:
+        click.echo(f"Warning: {document['protection']['reason']}. See docs/keys.md.", err=True)
     print_table(
         ("lane", "state", "count", "failures", "last error"),
         [(row["lane"], row["state"], row["count"], row["failures"], row["last_error"]) for row in document["lanes"]],

@@ -129,7 +129,7 @@ class WrongPassphrase(KeystoreError):
     """The passphrase does not open the keystore."""
 
     code = "wrong-passphrase"
-    hint = "Check the passphrase file that the configuration names; nothing was changed."
+    hint = "Check the passphrase, or the file or credential that holds it; nothing was changed."
 
 
 class KeystoreCorrupt(KeystoreError):

@@ -12,7 +12,14 @@ from typing import Final
 
 from exchange.crypto.chain import WrappingChain
 from exchange.crypto.errors import ChainError, KeystoreCorrupt
-from exchange.crypto.keystore import Argon2Parameters, keystore_key, lock_keystore, open_with, unlock_keystore
+from exchange.crypto.keystore import (
+    Argon2Parameters,
+    KeystoreKey,
+    keystore_key,
+    lock_keystore,
+    open_with,
+    unlock_keystore,
+)
 from exchange.crypto.names import Origin, SealingKeyId, context
 from exchange.crypto.note import VerifierKey
 from exchange.crypto.rest import StoreKey, open_at_rest, seal_at_rest
@@ -53,6 +60,8 @@ class Keyring:
         self.chain = chain or WrappingChain.begin()
         #: Rewrites entries of the keystore; a keyring that has no keystore keeps what it has in memory alone.
         self.rewrite: Callable[[Mapping[str, bytes]], None] | None = None
+        #: The keystore itself, to be locked anew under another passphrase.
+        self.file: KeystoreFile | None = None
         self.sealing: dict[SealingKeyId, SealingPrivateKey] = {}
         self.epochs: list[SealingKeyRow] = []
 
@@ -194,10 +203,20 @@ def open_keystore_file(path: Path, passphrase: Secret, origin: Origin) -> Keyrin
         KeystoreCorrupt: not a keystore file, or a key is missing.
         WrongPassphrase: it does not open.
     """
-    data = path.read_bytes()
-    key = keystore_key(data, passphrase)
-    keyring = _keyring_of(open_with(data, key), origin)
-    keyring.rewrite = KeystoreFile(path, key).rewrite
+    return open_keystore_with(path, keystore_key(path.read_bytes(), passphrase), origin)
+
+
+def open_keystore_with(path: Path, key: KeystoreKey, origin: Origin) -> Keyring:
+    """Unlock the keystore file of a node with the key that Argon2id gave.
+
+    Raises:
+        OSError: it cannot be read.
+        KeystoreCorrupt: not a keystore file, or a key is missing.
+        WrongPassphrase: it does not open.
+    """
+    keyring = _keyring_of(open_with(path.read_bytes(), key), origin)
+    keyring.file = KeystoreFile(path, key)
+    keyring.rewrite = keyring.file.rewrite
     return keyring
 
 

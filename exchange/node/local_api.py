@@ -154,6 +154,7 @@ class LocalApi:
                 "origin": services.configuration.origin,
                 "lanes": lanes,
                 "counters": services.counters.values,
+                "protection": services.protection,
             }
         )
 
