@@ -15,6 +15,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
 	touch $@
 
+# A scanner of TLS servers that tests run; it wants an older `cryptography` than the program.
+.venv/scan: requirements-scanner.lock
+	test -x .venv/scanner/bin/python || $(PYTHON) -m venv .venv/scanner
+	.venv/scanner/bin/python -m pip install --quiet --require-hashes -r requirements-scanner.lock
+	touch $@
+
 demo: .venv/run
 	$(BIN)/exchange demo
 
@@ -23,7 +29,7 @@ test: test-fast test-slow
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: .venv/dev
+test-slow: .venv/dev .venv/scan
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/dev
@@ -42,10 +48,11 @@ bench: .venv/run
 vectors: .venv/dev
 	$(BIN)/python tests/vectors/generate.py
 
-# Needs uv (pip install uv). Resolves anew; commit both files.
+# Needs uv (pip install uv). Resolves anew; commit what changes.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml build-requirements.in -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --group dev pyproject.toml build-requirements.in -c requirements.lock -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header scanner-requirements.in -o requirements-scanner.lock
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

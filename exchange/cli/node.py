@@ -167,6 +167,10 @@ def health(config: Path, as_json: bool) -> None:
     click.echo(f"{document['origin']}: {document['status']}")
     if document["protection"]["reason"]:
         click.echo(f"Warning: {document['protection']['reason']}. See docs/keys.md.", err=True)
+    tls = document["tls"]
+    if tls is not None:
+        admits = f"admits the {tls['admitted']} verified peers alone" if tls["mutual"] else "open to everybody"
+        click.echo(f"TLS: {admits}; the certificate ends at {tls['certificate_ends_at']}")
     print_table(
         ("lane", "state", "count", "failures", "last error"),
         [(row["lane"], row["state"], row["count"], row["failures"], row["last_error"]) for row in document["lanes"]],

@@ -5,7 +5,6 @@ import gc
 import os
 import resource
 import signal
-import ssl
 import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -44,6 +43,8 @@ from exchange.node.peer_client import PeerClient
 from exchange.node.relocking import find_key
 from exchange.node.rotation import settle_rotation
 from exchange.node.services import Changes, Counters, Revoked, Services
+from exchange.node.tls import own_certificates
+from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
 from exchange.schema.wire import card_decoder, decode_wire
 from exchange.store.errors import NotFound
@@ -85,6 +86,7 @@ async def open_services(
         now_ms=wall_clock_ms,
         store=store,
         keyring=keyring,
+        certificates=own_certificates(configuration, keyring.store_key),
         catalogue=default_catalogue(),
         log=structlog.get_logger(),
         checkpoints=CheckpointCache(),
@@ -213,14 +215,17 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             for lane in lanes:
                 dispatcher.wake(lane)
 
-        local = LocalApi(
-            services, dispatcher, continuity, agencies, cards, KeysApi(services, dispatcher, client).routes()
-        )
-        sites = await _listen(stack, configuration, PeerApi(services, inbound, accepted), local)
+        peers = PeerApi(services, inbound, accepted)
+        wall = Wall(services, peers.connections, dispatcher)
+        await wall.raise_up()
+        more = KeysApi(services, dispatcher, client).routes()
+        local = LocalApi(services, dispatcher, continuity, agencies, cards, wall, more)
+        sites = await _listen(stack, configuration, peers, local, wall)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
+            group.create_task(wall.run(stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
@@ -230,12 +235,16 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
 
 async def _listen(
-    stack: AsyncExitStack, configuration: Configuration, peers: PeerApi, local: LocalApi
+    stack: AsyncExitStack, configuration: Configuration, peers: PeerApi, local: LocalApi, wall: Wall
 ) -> list[web.BaseSite]:
     tables = configuration.tables
     public = await _runner(stack, peers.application())
     host, port = split_address(tables.listen.address)
-    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, _server_tls(configuration))]
+    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, wall.door)]
+    if tables.listen.open_address:
+        host, port = split_address(tables.listen.open_address)
+        strangers = await _runner(stack, peers.application(for_strangers=True))
+        sites.append(PublicSite(strangers, host, port, peers.open_connections, wall.open_door))
     path = configuration.socket_path
     with suppress(FileNotFoundError):
         path.unlink()
@@ -260,22 +269,6 @@ async def _runner(stack: AsyncExitStack, application: web.Application) -> web.Ap
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner
-
-
-def _server_tls(configuration: Configuration) -> ssl.SSLContext | None:
-    table = configuration.tables.listen
-    if not table.certificate:
-        return None
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.minimum_version = ssl.TLSVersion.TLSv1_3
-    try:
-        tls.load_cert_chain(configuration.resolve(table.certificate), configuration.resolve(table.key))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationInvalid(
-            f"the certificate {table.certificate} or its key {table.key} cannot be used: {error.strerror or error}",
-            hint="Correct listen.certificate and listen.key, and see that the node's account may read both files.",
-        ) from None
-    return tls
 
 
 def short_socket_path(path: Path) -> str:

@@ -29,7 +29,7 @@ from exchange.node.errors import (
     Unacceptable,
 )
 from exchange.node.inbound import Inbound
-from exchange.node.peer_client import PeerClient
+from exchange.node.peer_client import PeerClient, place_of
 from exchange.node.peering import show_card, succession
 from exchange.node.revocation import take_revocation
 from exchange.node.services import Services, moment
@@ -191,7 +191,7 @@ class CardRefresh:
             row = await services.store.read(lambda tx: peer(tx, origin))
             if row.state != "verified":
                 return
-            shown = await self._client.fetch_card(peer_card(row).url, row.ca_file, row.networks)
+            shown = await self._client.fetch_card(place_of(row, peer_card(row)))
             code = why_refused(row, shown, services)
             if code is not None:
                 services.counters.add("cards_refused")

@@ -155,6 +155,8 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
         signing_keys=tuple(key.text() for key in services.keyring.verifiers),
         sealing_keys=services.keyring.card_sealing_keys(milliseconds(now)),
         agencies=tuple(CardAgency(kind=row.kind) for row in agencies),
+        tls_spki_sha256=services.certificates.pins,
+        tls_client_certificates=(services.certificates.client.certificate,),
     )
     entry = await tx.sign(CARD, encode_wire(card))
     await keep_card(tx, serial, entry)
@@ -198,6 +200,7 @@ def describe_card(verified: VerifiedCard) -> dict[str, object]:
             for key in card.sealing_keys
         ],
         "agencies": [agency.kind for agency in card.agencies],
+        "tls_spki_sha256": [pin.hex() for pin in card.tls_spki_sha256],
         "issued_at": card.issued_at,
         "expires_at": card.expires_at,
     }

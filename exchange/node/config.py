@@ -35,11 +35,15 @@ class NodeTable(_Table, frozen=True):
 
 
 class ListenTable(_Table, frozen=True):
-    """The public listener for peers: TLS 1.3 from `certificate` and `key`, or plain HTTP on loopback behind a proxy."""
+    """The public listener for peers: TLS 1.3 from `certificate` and `key`, or plain HTTP on loopback behind a proxy;
+    with `mutual` for verified peers alone, and others then register at `open_url`, where `open_address` listens."""
 
     address: str = "127.0.0.1:7400"
     certificate: str = ""
     key: str = ""
+    mutual: bool = False
+    open_address: str = ""
+    open_url: str = ""
 
 
 class LocalTable(_Table, frozen=True):
@@ -133,6 +137,11 @@ class Configuration:
         return self.resolve(self.tables.store.url.removeprefix("sqlite:///"))
 
     @property
+    def registration_url(self) -> str:
+        """Where those who are not registered yet reach this node."""
+        return (self.tables.listen.open_url or self.tables.node.url).rstrip("/")
+
+    @property
     def socket_path(self) -> Path:
         """The local API's Unix socket."""
         return self.resolve(self.tables.local.socket)
@@ -202,8 +211,24 @@ def _check(tables: FileTables) -> None:
         raise ConfigurationInvalid("listen.address: without a certificate, only loopback is allowed")
     if tables.keystore.passphrase_file and tables.keystore.passphrase_credential:
         raise ConfigurationInvalid("keystore: set passphrase_file or passphrase_credential, not both")
+    _check_mutual(tables)
     if local.address and not is_loopback(split_address(local.address, "local.address")[0]):
         raise ConfigurationInvalid("local.address: must be on loopback; put a TLS proxy in front of it")
+
+
+def _check_mutual(tables: FileTables) -> None:
+    listen = tables.listen
+    if listen.mutual and not (listen.certificate and tables.node.url.startswith("https://")):
+        raise ConfigurationInvalid("listen.mutual: needs listen.certificate and listen.key, and an https:// node.url")
+    if bool(listen.open_address) != bool(listen.open_url):
+        raise ConfigurationInvalid("listen: open_address and open_url belong together")
+    if not listen.open_address:
+        return
+    if not listen.mutual:
+        raise ConfigurationInvalid("listen.open_address: is for nodes with listen.mutual; others are open already")
+    split_address(listen.open_address, "listen.open_address")
+    if not (is_node_url(listen.open_url) and listen.open_url.startswith("https://")):
+        raise ConfigurationInvalid("listen.open_url: must be https://HOST, without user or query")
 
 
 def is_node_url(text: str) -> bool:

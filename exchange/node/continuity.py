@@ -13,7 +13,7 @@ from typing import Final
 from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.errors import ProofError
 from exchange.crypto.merkle import verify_consistency
-from exchange.node.errors import ForkDetected, NotNow
+from exchange.node.errors import ForkDetected, NotNow, ProofAwaited
 from exchange.schema.wire import Consistency
 from exchange.store.peers import keep_peer_head, peer_head
 from exchange.store.transaction import Operation, Store
@@ -50,7 +50,8 @@ class Continuity:
 
         Raises:
             ForkDetected: it is not.
-            NotNow: the peer had to be asked for a proof and did not answer, or too many wait for its answer.
+            ProofAwaited: the peer had to be asked for a proof and did not answer.
+            NotNow: too many wait for its answer.
         """
         origin = checkpoint.origin
         if self._waiting.get(origin, 0) >= _MOST_WAITING:
@@ -104,7 +105,11 @@ class Continuity:
             else:
                 return
         try:
-            verify_consistency(first, second, await fetch(first, second), roots[first], roots[second])
+            path = await fetch(first, second)
+        except NotNow as error:
+            raise ProofAwaited(str(error), held) from None
+        try:
+            verify_consistency(first, second, path, roots[first], roots[second])
         except ProofError:
             raise ForkDetected(
                 f"{checkpoint.origin} cannot show that its log of {second} statements continues the one of {first}"

@@ -130,7 +130,7 @@ async def card_is_current(services: Services) -> bool:
     except NotFound:
         return False
     card = verify_card(entry.statement, entry.proof, services.checkpoints).card
-    node = services.configuration.tables.node
+    node, certificates = services.configuration.tables.node, services.certificates
     now_ms = services.now_ms()
     stays_ms = milliseconds(card.expires_at) - now_ms
     return (
@@ -138,6 +138,8 @@ async def card_is_current(services: Services) -> bool:
         and (card.area, card.name, card.url) == (node.area, node.name, node.url.rstrip("/"))
         and card.signing_keys == tuple(key.text() for key in services.keyring.verifiers)
         and card.sealing_keys == services.keyring.card_sealing_keys(now_ms)
+        and card.tls_spki_sha256 == certificates.pins
+        and card.tls_client_certificates == (certificates.client.certificate,)
     )
 
 

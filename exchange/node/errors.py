@@ -18,6 +18,12 @@ class ConfigurationInvalid(NodeError):
     hint = "Mend the line that is named; `config/exchange.example.toml` explains every key."
 
 
+class CertificateUnusable(NodeError):
+    """A TLS certificate or its key cannot be used."""
+
+    code = "certificate-unusable"
+
+
 class CannotListen(NodeError):
     """An address is in use or not allowed."""
 
@@ -74,6 +80,15 @@ class NotNow(NodeError):
     """Something outside answers later."""
 
     code = "try-later"
+
+
+class ProofAwaited(NotNow):
+    """A peer's checkpoint needs a consistency proof, and the peer could not be asked: it may bring the proof itself."""
+
+    def __init__(self, message: str, holds: int) -> None:
+        super().__init__(message)
+        #: The size of the peer's log from which the proof must start.
+        self.holds = holds
 
 
 class Unacceptable(NodeError):

@@ -81,7 +81,7 @@ class Invitations:
         given = Invitation(
             format="exchange-invitation/1",
             origin=origin,
-            url=services.configuration.tables.node.url.rstrip("/"),
+            url=services.configuration.registration_url,
             fingerprint=fingerprint(origin, services.keyring.verifiers),
             id=invitation_id,
             secret=secret,
@@ -105,7 +105,7 @@ class Invitations:
         services = self._services
         if given.expires_at <= services.now():
             raise RequestInvalid("the invitation has expired; ask for another")
-        shown = await self._client.fetch_card(given.url, ca_file)
+        shown = await self._client.fetch_card(Place(given.url, ca_file))
         if shown.card.origin != given.origin or shown.fingerprint != given.fingerprint:
             raise FingerprintMismatch(f"{given.url} shows another identity than the invitation names; nothing was kept")
         card, reply_secret = await own_card(services), Secret.random()

@@ -11,6 +11,7 @@
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ class KeystoreFile:
     def __init__(self, path: Path, key: KeystoreKey) -> None:
         self.path = path
         self._key = key
+        # The lock on the file ends with the rename, for those who open the new one: file and key change as one.
+        self._lock = threading.Lock()
 
     def rewrite(self, changes: Mapping[str, bytes]) -> None:
         """Change entries, durably.
@@ -34,7 +37,7 @@ class KeystoreFile:
             KeystoreError: the file was locked anew since it was opened; nothing was changed.
             OSError: it could not be written; the old one stands.
         """
-        with _held(self.path) as old:
+        with self._lock, _held(self.path) as old:
             data = self.path.read_bytes()
             if not self._key.fits(data):
                 raise KeystoreError("the keystore was locked anew since the node started; restart the node")
@@ -50,13 +53,8 @@ class KeystoreFile:
             WrongPassphrase: it does not open with the present key; nothing was changed.
             OSError: it could not be written; the old one stands.
         """
-        with _held(self.path) as old:
-            entries = open_with(self.path.read_bytes(), self._key)
-            _replace(self.path, old, lock_with(entries, key))
-            for value in entries.values():
-                wipe(value)
-            # Within the lock: who waits for it to rewrite the file must find the key that fits.
-            self._key = key
+        with self._lock:
+            self._lock_anew(key)
 
     def take_over(self, salt: bytes, cost: Argon2Parameters, sealed: bytes) -> None:
         """Lock the file with a key that one who holds the present one has passed on.
@@ -66,7 +64,16 @@ class KeystoreFile:
             KeystoreError: the cost is such as nobody could open the file at.
             OSError: it could not be written; the old one stands.
         """
-        self.lock_anew(take_over(sealed, salt, cost, self._key))
+        with self._lock:
+            self._lock_anew(take_over(sealed, salt, cost, self._key))
+
+    def _lock_anew(self, key: KeystoreKey) -> None:
+        with _held(self.path) as old:
+            entries = open_with(self.path.read_bytes(), self._key)
+            _replace(self.path, old, lock_with(entries, key))
+            for value in entries.values():
+                wipe(value)
+            self._key = key
 
     def fits(self) -> bool:
         """Whether the file is still locked with this key.

@@ -8,11 +8,13 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
 from exchange.node.problems import problem
+from exchange.node.tls import PinnedObject
 
 MOST_CONNECTIONS: Final = 512
 #: Longer than proxies (60 s) and nodes (15 s) keep a connection that they may use again.
@@ -42,6 +44,14 @@ class Connections:
         self._idle.pop(connection, None)
         self._busy.discard(connection)
 
+    def close_where(self, unwanted: Callable[[bytes], bool]) -> None:
+        """Close the connections of those whose pin is not wanted any more, whatever they are at."""
+        for connection in [*self._idle, *self._busy]:
+            if isinstance(connection, _Connection) and connection.pin is not None and unwanted(connection.pin):
+                connection.force_close()
+                if connection.transport is not None:
+                    connection.transport.abort()
+
     def begins(self, connection: web.RequestHandler) -> None:
         """A request has come on a connection."""
         if connection in self._idle:
@@ -58,7 +68,7 @@ class Connections:
 class _Connection(web.RequestHandler):
     """One connection, which counts itself."""
 
-    __slots__ = ("_connections",)
+    __slots__ = ("_connections", "pin")
 
     def __init__(self, server: web.Server, connections: Connections) -> None:
         super().__init__(
@@ -70,8 +80,11 @@ class _Connection(web.RequestHandler):
             auto_decompress=False,
         )
         self._connections = connections
+        self.pin: bytes | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tls = transport.get_extra_info("ssl_object")
+        self.pin = tls.pin if isinstance(tls, PinnedObject) else None
         super().connection_made(transport)
         self._connections.opened(self)
 

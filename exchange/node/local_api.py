@@ -37,6 +37,7 @@ from exchange.node.reading import describe_message, list_direction, receipts_doc
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
+from exchange.node.wall import Wall
 from exchange.node.webhook import new_secret
 from exchange.schema.form import MAX_FORM_BYTES
 from exchange.schema.wire import KindText
@@ -85,6 +86,7 @@ class LocalApi:
         continuity: Continuity,
         deliveries: AgencyDeliveries,
         cards: CardRefresh,
+        wall: Wall,
         more: Sequence[web.RouteDef] = (),
     ) -> None:
         self._services = services
@@ -92,6 +94,7 @@ class LocalApi:
         self._peers = PeersApi(services, dispatcher, continuity)
         self._deliveries = deliveries
         self._cards = cards
+        self._wall = wall
         self._more = more
 
     def application(self, *, needs_token: bool) -> web.Application:
@@ -155,6 +158,7 @@ class LocalApi:
                 "lanes": lanes,
                 "counters": services.counters.values,
                 "protection": services.protection,
+                "tls": self._wall.describe(),
             }
         )
 

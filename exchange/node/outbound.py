@@ -90,8 +90,13 @@ class Outbound:
             return Outcome(again=[delivery for delivery in rows if delivery.kind != FORM])
         reply_secret = Secret.random()
         payload, sent, left = await self._payload(origin, rows, reply_secret)
-        envelope = seal_envelope(encode_wire(payload), Origin(origin), key)
-        answer = await self._client.post_envelope(row, card, envelope)
+        answer = await self._client.post_envelope(row, card, seal_envelope(encode_wire(payload), Origin(origin), key))
+        if answer.holds is not None and answer.holds != payload.consistency.first:
+            # It cannot ask this node for the proof, so the proof comes along.
+            self._believed[origin] = answer.holds
+            payload, sent, left = await self._payload(origin, rows, reply_secret)
+            envelope = seal_envelope(encode_wire(payload), Origin(origin), key)
+            answer = await self._client.post_envelope(row, card, envelope)
         if answer.status == 413 and len(sent) == 1:
             return Outcome(again=left, held=[(delivery, "the peer finds it too large") for delivery in sent])
         if answer.status != 200:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
 from exchange.node.cards import own_card_file
-from exchange.node.errors import NotNow, Unacceptable
+from exchange.node.errors import NotNow, ProofAwaited, Unacceptable
 from exchange.node.inbound import Inbound
 from exchange.node.listener import Bodies, Connections, nameless
 from exchange.node.peer_client import ENVELOPE_TYPE
@@ -35,24 +35,31 @@ class PeerApi:
     ) -> None:
         self._services = services
         self.connections = Connections()
+        #: Those of the listener for strangers: however many they are, they close none of the peers' connections.
+        self.open_connections = Connections()
         self._usual = Bodies(256, min(body_timeout_s, _USUAL_PATIENCE_S))
         self._large = Bodies(16, body_timeout_s)
         self._inbound = inbound
         self._accepted = accepted
 
-    def application(self) -> web.Application:
-        """The aiohttp application."""
+    def application(self, *, for_strangers: bool = False) -> web.Application:
+        """The aiohttp application; the one for strangers has what is needed to register, and no more."""
         application = web.Application(client_max_size=MAX_ENVELOPE_BYTES, middlewares=[self._guard])
         application.add_routes(
             [
-                web.post("/v1/envelopes", self._envelopes),
                 web.get("/v1/card", self._card),
-                web.post("/v1/revocations", self._revocations),
-                web.get("/v1/log/checkpoint", self._checkpoint),
-                web.get("/v1/log/consistency", self._consistency),
                 web.get("/v1/health", self._health),
+                web.post("/v1/revocations", self._revocations),
             ]
         )
+        if not for_strangers:
+            application.add_routes(
+                [
+                    web.post("/v1/envelopes", self._envelopes),
+                    web.get("/v1/log/checkpoint", self._checkpoint),
+                    web.get("/v1/log/consistency", self._consistency),
+                ]
+            )
         application.on_response_prepare.append(_without_name)
         return application
 
@@ -60,7 +67,8 @@ class PeerApi:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        self.connections.begins(request.protocol)
+        for connections in (self.connections, self.open_connections):
+            connections.begins(request.protocol)
         try:
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
@@ -72,6 +80,10 @@ class PeerApi:
             self._services.counters.add("envelopes_refused")
             self._services.log.warning("envelope refused", reason=str(error))
             return problem(403, "unacceptable", "unacceptable")
+        except ProofAwaited as error:
+            # For a peer that can call, and cannot be called.
+            self._services.log.warning("not now", reason=str(error))
+            return problem(503, "proof-awaited", "bring the consistency proof", holds=error.holds)
         except (NotNow, StoreUnavailable) as error:
             self._services.log.warning("not now", reason=str(error))
             return problem(503, "try-later", "try again later")
@@ -83,7 +95,8 @@ class PeerApi:
             self._services.log.error("request failed", error=type(error).__name__)
             return problem(500, "internal", "internal error")
         finally:
-            self.connections.ends(request.protocol)
+            for connections in (self.connections, self.open_connections):
+                connections.ends(request.protocol)
 
     async def _envelopes(self, request: web.Request) -> web.Response:
         if request.content_type != ENVELOPE_TYPE or "content-encoding" in request.headers:

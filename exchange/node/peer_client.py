@@ -5,6 +5,9 @@ A peer names its own URL, and may name another at any time. So it cannot be beli
 * Connections are made to globally routable addresses, and to networks that the admin named for that peer.
 * A node whose own URL is on loopback is on trial, and reaches peers on loopback.
 * Without TLS, loopback alone.
+
+A peer whose card names pins is held to them, and is shown this node's certificate. Of one without, an authority vouches
+for the name: it may be a proxy, which is not to learn who calls.
 """
 
 import io
@@ -25,6 +28,7 @@ from exchange.node.egress import LOOPBACK, Network, guarded_connector, parse_net
 from exchange.node.errors import IdentityRevoked, NotNow
 from exchange.node.revocation import is_revocation
 from exchange.node.services import Services
+from exchange.node.tls import calling_context
 from exchange.schema.wire import Card, HashBytes
 from exchange.store.peers import PeerRow
 
@@ -42,6 +46,7 @@ class ConsistencyAnswer(msgspec.Struct, frozen=True):
 
 class _Problem(msgspec.Struct, frozen=True):
     code: Annotated[str, Meta(max_length=80)] = ""
+    holds: Annotated[int, Meta(ge=0, lt=2**53)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class PeerAnswer:
     body: bytes
     code: str
     retry_after_s: float
+    #: The size of this node's log from which a consistency proof is awaited.
+    holds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,12 @@ class Place:
     url: str
     ca_file: str | None
     networks: str = "[]"
+    pins: tuple[bytes, ...] = ()
+
+
+def place_of(row: PeerRow, card: Card) -> Place:
+    """Where a registered peer is."""
+    return Place(card.url, row.ca_file, row.networks, card.tls_spki_sha256)
 
 
 class PeerClient:
@@ -69,6 +82,7 @@ class PeerClient:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self._pinned_contexts: dict[tuple[bytes, ...], ssl.SSLContext] = {}
         self._sessions: dict[tuple[bool, tuple[Network, ...]], aiohttp.ClientSession] = {}
         own_host = urlsplit(services.configuration.tables.node.url).hostname or ""
         self._always: tuple[Network, ...] = LOOPBACK if is_loopback(own_host) else ()
@@ -93,7 +107,7 @@ class PeerClient:
         Raises:
             NotNow: the peer cannot be reached.
         """
-        place = Place(card.url, row.ca_file, row.networks)
+        place = place_of(row, card)
         return await self._request(row.origin, place, "POST", "/v1/envelopes", envelope)
 
     async def fetch_consistency(self, row: PeerRow, first: int, second: int) -> list[bytes]:
@@ -103,7 +117,7 @@ class PeerClient:
             NotNow: the peer cannot be reached, or does not answer that.
         """
         path = f"/v1/log/consistency?first={first}&second={second}"
-        place = Place(peer_card(row).url, row.ca_file, row.networks)
+        place = place_of(row, peer_card(row))
         answer = await self._request(row.origin, place, "GET", path)
         if answer.status == 404 and answer.code == "not-found":
             # A log that never had that size cannot extend what was seen of it: an empty proof shows so.
@@ -115,18 +129,18 @@ class PeerClient:
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise NotNow(f"{row.origin} gave a consistency proof that cannot be read") from None
 
-    async def fetch_card(self, url: str, ca_file: str | None, networks: str = "[]") -> VerifiedCard:
+    async def fetch_card(self, place: Place) -> VerifiedCard:
         """The card that a node serves: it proves itself, and nothing says yet whose it is.
 
         Raises:
             NotNow: the node cannot be reached.
             RequestInvalid: what it serves is no card.
         """
-        answer = await self._request(url, Place(url, ca_file, networks), "GET", "/v1/card")
+        answer = await self._request(place.url, place, "GET", "/v1/card")
         if answer.status != 200:
-            raise NotNow(f"{url} answered {answer.status} when asked for its card")
+            raise NotNow(f"{place.url} answered {answer.status} when asked for its card")
         if is_revocation(answer.body):
-            raise IdentityRevoked(f"{url} says that its identity is revoked", answer.body)
+            raise IdentityRevoked(f"{place.url} says that its identity is revoked", answer.body)
         return parse_card_file(answer.body)
 
     async def post(self, place: Place, path: str, content_type: str, body: bytes) -> PeerAnswer:
@@ -158,21 +172,32 @@ class PeerClient:
                 # All at once, a large body would hold up the loop.
                 data=io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body,
                 headers=headers,
-                ssl=self.tls(place.ca_file),
+                ssl=self._pinned(place.pins) if place.pins else self.tls(place.ca_file),
                 allow_redirects=False,
                 timeout=timeout,
             ) as answer:
                 data = await _read_bounded(answer)
                 retry_after = answer.headers.get("retry-after", "")
-                code = ""
+                said = _Problem()
                 if answer.status != 200 and answer.content_type == "application/problem+json":
-                    code = _problem_code(data)
+                    said = _problem(data)
                 seconds = retry_after.isascii() and retry_after.isdigit()
-                return PeerAnswer(answer.status, data, code, float(retry_after) if seconds else 0.0)
+                return PeerAnswer(answer.status, data, said.code, float(retry_after) if seconds else 0.0, said.holds)
         except TimeoutError:
             raise NotNow(f"{name} did not answer in time") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise NotNow(f"{name} cannot be reached: {why_unreachable(error)}") from None
+            reason = why_unreachable(error)
+            # In TLS 1.3 a client learns only after its handshake that the other side does not admit it.
+            if place.pins and not isinstance(error, aiohttp.ClientConnectorError):
+                reason += "; this node may not be verified there"
+            raise NotNow(f"{name} cannot be reached: {reason}") from None
+
+    def _pinned(self, pins: tuple[bytes, ...]) -> ssl.SSLContext:
+        found = self._pinned_contexts.get(pins)
+        if found is None:
+            found = calling_context(pins, self._services.certificates.client)
+            self._pinned_contexts[pins] = found
+        return found
 
     def _session(self, place: Place) -> aiohttp.ClientSession:
         """The connections to those who may be in the same networks; one to another peer is no way around the guard."""
@@ -201,8 +226,8 @@ async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _problem_code(data: bytes) -> str:
+def _problem(data: bytes) -> _Problem:
     try:
-        return msgspec.json.decode(data, type=_Problem).code
+        return msgspec.json.decode(data, type=_Problem)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        return ""
+        return _Problem()

@@ -156,7 +156,7 @@ class Relocking:
 
     def withdraw(self) -> None:
         """The keystore was not changed and will not be: leave no trace."""
-        if self.file is not None and beside(self.file).exists():
+        if self.file is not None and _holds(beside(self.file), self.passphrase):
             wipe_file(beside(self.file))
 
     def complete(self) -> None:
@@ -165,6 +165,13 @@ class Relocking:
         Raises:
             OSError: that could not be done; the next start does it.
         """
-        # A node that started meanwhile may have done so already.
-        if self.file is not None and beside(self.file).exists():
-            put_in_place(self.file)
+        # A node that started meanwhile may have done so already; somebody else's change may have taken it away.
+        if self.file is None or _holds(self.file, self.passphrase):
+            return
+        if not _holds(beside(self.file), self.passphrase):
+            write_beside(self.file, self.passphrase.reveal() + b"\n")
+        put_in_place(self.file)
+
+
+def _holds(path: Path, passphrase: Secret) -> bool:
+    return path.exists() and Secret(path.read_bytes().rstrip(b"\r\n")) == passphrase

@@ -14,6 +14,7 @@ from exchange.crypto.note import VerifierKey, parse_vkey
 from exchange.node.config import Configuration
 from exchange.node.hardening import Protection
 from exchange.node.keyring import Keyring
+from exchange.node.tls import Certificates
 from exchange.schema.catalogue import Catalogue
 from exchange.schema.wire import Card
 from exchange.store.transaction import Store
@@ -67,6 +68,7 @@ class Services:
     now_ms: Callable[[], int]
     store: Store
     keyring: Keyring
+    certificates: Certificates
     catalogue: Catalogue
     log: structlog.typing.FilteringBoundLogger
     checkpoints: CheckpointCache

@@ -37,6 +37,7 @@ SectionText = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}\Z")]
 MessageText = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
 KeyIdBytes = Annotated[bytes, Meta(min_length=16, max_length=16)]
 HashBytes = Annotated[bytes, Meta(min_length=32, max_length=32)]
+CertificateBytes = Annotated[bytes, Meta(min_length=1, max_length=2048)]
 SealingKeyBytes = Annotated[bytes, Meta(min_length=1216, max_length=1216)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -95,7 +96,11 @@ class CardAgency(Wire, frozen=True):
 
 
 class Card(Wire, frozen=True):
-    """A node's description of itself; `signing_keys` are vkeys (C2SP signed-note), Ed25519 first, then ML-DSA-44."""
+    """A node's description of itself; `signing_keys` are vkeys (C2SP signed-note), Ed25519 first, then ML-DSA-44.
+
+    The listener proves itself by a TLS key whose SPKI has one of the hashes; where there is none, by an authority.
+    With the client certificates, in DER, the node calls.
+    """
 
     version: VersionOne
     origin: OriginText
@@ -109,6 +114,7 @@ class Card(Wire, frozen=True):
     sealing_keys: Annotated[tuple[CardSealingKey, ...], Meta(min_length=1, max_length=8)]
     agencies: Annotated[tuple[CardAgency, ...], Meta(max_length=64)]
     tls_spki_sha256: Annotated[tuple[HashBytes, ...], Meta(max_length=4)] = ()
+    tls_client_certificates: Annotated[tuple[CertificateBytes, ...], Meta(max_length=4)] = ()
 
     def __post_init__(self) -> None:
         check_times(self.issued_at, self.expires_at)

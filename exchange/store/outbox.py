@@ -340,6 +340,7 @@ async def keep_lane(tx: Transaction, row: LaneRow) -> None:
 
 
 #: Only a card that nobody has in hand: one that is on its way ends with its row, and a newer one must not end with it.
+_lanes_awaiting_card = Sql(select(outbox.c.lane).where(outbox.c.kind == CARD, outbox.c.state == "due").distinct())
 _card_waits = Sql(
     select(outbox.c.number)
     .where(outbox.c.lane == bindparam("lane"), outbox.c.kind == CARD, outbox.c.lease_until_ms <= bindparam("now_ms"))
@@ -350,6 +351,11 @@ _replace_card = Sql(
     .where(outbox.c.lane == bindparam("key"), outbox.c.kind == CARD, outbox.c.lease_until_ms <= bindparam("now_ms"))
     .values(position=bindparam("new_position"), state="due", reason=None, deadline_ms=bindparam("new_deadline_ms"))
 )
+
+
+async def lanes_awaiting_card(tx: Transaction) -> set[str]:
+    """The lanes in which a card of the node is still to be delivered."""
+    return {str(row[0]) for row in await tx.fetch_all(_lanes_awaiting_card, {})}
 
 
 async def enqueue_card(tx: Transaction, lane: str, position: int, now_ms: int, deadline_ms: int) -> None:

@@ -64,6 +64,11 @@ _COLUMNS = (
     peers.c.networks,
 )
 _all = Sql(select(*_COLUMNS).order_by(peers.c.origin))
+_verified = Sql(
+    select(peers.c.origin, peers.c.fingerprint, peers.c.serial)
+    .where(peers.c.state == "verified")
+    .order_by(peers.c.origin)
+)
 _one = Sql(select(*_COLUMNS).where(peers.c.origin == bindparam("origin")))
 _state = Sql(select(peers.c.state).where(peers.c.origin == bindparam("origin")))
 _add = Sql(insert(peers).values({column.name: bindparam(column.name) for column in _COLUMNS}))
@@ -107,6 +112,11 @@ _prune_heads = Sql(
 async def all_peers(tx: Transaction) -> list[PeerRow]:
     """Every registered peer, by origin."""
     return [PeerRow(*row) for row in await tx.fetch_all(_all, {})]
+
+
+async def verified_versions(tx: Transaction) -> tuple[tuple[str, str, int], ...]:
+    """Origin, fingerprint and serial of each verified peer: little to read, and another where a card is another."""
+    return tuple((str(row[0]), str(row[1]), int(row[2])) for row in await tx.fetch_all(_verified, {}))
 
 
 async def peer(tx: Transaction, origin: str) -> PeerRow:

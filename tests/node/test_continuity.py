@@ -13,7 +13,7 @@ from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.merkle import Frontier, consistency_path
 from exchange.crypto.names import LeafHash, Origin
 from exchange.node.continuity import Continuity, FetchProof
-from exchange.node.errors import ForkDetected, NotNow
+from exchange.node.errors import ForkDetected, NotNow, ProofAwaited
 from exchange.node.services import Services
 from exchange.schema.wire import Consistency
 from exchange.store.peers import PeerRow, add_peer, peer_head
@@ -213,3 +213,16 @@ def test_another_history_is_never_followed_past_where_it_parts(
                 assert same_so_far
 
     asyncio.run(scenario())
+
+
+async def test_a_peer_that_cannot_be_asked_is_told_what_is_held_and_can_bring_the_proof(services: Services) -> None:
+    async def unreachable(first: int, second: int) -> Sequence[bytes]:
+        raise NotNow("connection refused")
+
+    continuity = await known(services)
+    await follow(services, continuity, TRUE.checkpoint(4), NOTHING, unreachable)
+    with pytest.raises(ProofAwaited) as awaited:
+        await continuity.follow(TRUE.checkpoint(9), TRUE.consistency(2, 9), unreachable)
+    assert awaited.value.holds == 4
+    await follow(services, continuity, TRUE.checkpoint(9), TRUE.consistency(4, 9), unreachable)
+    assert await continuity.held_size(CAMDEN) == 9

@@ -12,7 +12,7 @@ from exchange.node.card_refresh import CardRefresh
 from exchange.node.continuity import Continuity
 from exchange.node.errors import NotNow, RequestInvalid
 from exchange.node.inbound import Inbound
-from exchange.node.peer_client import PeerClient
+from exchange.node.peer_client import PeerClient, Place
 from exchange.store.peers import peer
 from tests.node.handmade import Borough
 from tests.node.pair import Node
@@ -73,7 +73,7 @@ async def test_no_answer_is_more_than_a_card_or_a_proof_that_is_not_there(
         await enfield.know(camden)
         row = await enfield.services.store.read(lambda tx: peer(tx, camden.origin))
         with pytest.raises((NotNow, RequestInvalid)):
-            await client.fetch_card(camden.url, None)
+            await client.fetch_card(Place(camden.url, None))
         with pytest.raises(NotNow):
             await client.fetch_consistency(row, 1, 2)
         # Looks for cards as the node does in the background, where whatever is raised would end the node.

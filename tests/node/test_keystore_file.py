@@ -135,7 +135,7 @@ def test_who_rewrites_a_file_while_it_is_locked_anew_finds_the_key_that_fits(pat
 
 def test_what_follows_a_file_takes_its_place_and_the_old_bytes_are_overwritten(path: Path) -> None:
     path.chmod(0o640)
-    with path.open("rb") as old:
+    with path.open("rb", buffering=0) as old:
         size = path.stat().st_size
         write_beside(path, b"what follows")
         assert old.read(2) == b"{\n"

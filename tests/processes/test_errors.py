@@ -382,7 +382,9 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
         pytest.param(edit(HACKNEY, "Hackney"), ["area"], id="no area code"),
         pytest.param(edit("[listen]", '[listen]\ncertificate = "tls.crt"'), ["key"], id="certificate without key"),
         pytest.param(
-            edit("[listen]", '[listen]\ncertificate = "tls.crt"\nkey = "tls.key"'), ["certificate"], id="no certificate"
+            edit("[listen]", '[listen]\ncertificate = "tls.crt"\nkey = "tls.key"'),
+            ["tls.crt", "No such file"],
+            id="no certificate",
         ),
         pytest.param(lambda d: (d / "exchange.toml").unlink(), ["exchange.toml", "No such file"], id="no file"),
     ],
