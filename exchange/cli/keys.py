@@ -8,7 +8,8 @@ import click
 import msgspec
 
 from exchange.cli.client import FAILURE, TRY_LATER, USAGE, CommandFailed, Node
-from exchange.cli.keystore import passwd
+from exchange.cli.key_backups import backup, restore
+from exchange.cli.keystore import passwd, status
 from exchange.cli.output import config_option, json_option, print_json
 
 
@@ -17,7 +18,8 @@ def keys() -> None:
     """The node's own keys."""
 
 
-keys.add_command(passwd)
+for _command in (status, passwd, backup, restore):
+    keys.add_command(_command)
 
 
 def _write_new(path: Path, document: dict[str, Any]) -> None:
@@ -75,6 +77,7 @@ def rotate(revocation_file: Path, config: Path, as_json: bool) -> None:
     click.echo("The node has new signing keys. Its fingerprint is now:")
     click.echo(format_fingerprint(found["fingerprint"]))
     click.echo("Its peers follow by themselves. There is nothing to compare anew.")
+    click.echo("The last backup of the keys holds the old ones. Make another: exchange keys backup FILE")
     _keep_offline(revocation_file)
 
 

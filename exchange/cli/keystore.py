@@ -11,6 +11,8 @@ from exchange.cli.client import TRY_LATER, USAGE, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from exchange.crypto.secret import Secret
     from exchange.node.config import Configuration
     from exchange.node.relocking import Found, Relocking
@@ -41,6 +43,61 @@ def _asked(configuration: Configuration, passphrase: Secret) -> Found:
     from exchange.node.relocking import Found, key_of
 
     return Found(key_of(configuration.keystore_path, passphrase), passphrase, None)
+
+
+@click.command()
+@config_option
+@json_option
+def status(config: Path, as_json: bool) -> None:
+    """How the node's keys stand, and what to see to; tells less where the node does not run."""
+    document = node_document(Node(config), "/v1/keys")
+    if document is None:
+        from datetime import UTC, datetime
+
+        import msgspec
+
+        from exchange.node.config import load_configuration
+        from exchange.node.key_status import stopped_state
+
+        document = msgspec.to_builtins(stopped_state(load_configuration(config), datetime.now(UTC)))
+    if as_json:
+        print_json(document)
+        return
+    for name, text in _lines(document):
+        click.echo(f"{name + ':':14} {text}")
+    for advice in document["advice"]:
+        click.echo(f"To do: {advice['message']}", err=True)
+
+
+def _lines(document: Any) -> Iterator[tuple[str, str]]:
+    from exchange.crypto.signing import format_fingerprint
+
+    yield "origin", document["origin"]
+    yield "node", "running" if document["running"] else "not running: what follows is from its files"
+    signing, keystore, passphrase = document["signing"], document["keystore"], document["passphrase"]
+    if signing is not None:
+        yield "signing keys", format_fingerprint(signing["fingerprint"])
+        if signing["since"] is not None:
+            yield "", f"in force since {signing['since']}"
+    for epoch in document["sealing"]:
+        yield (
+            "sealing key",
+            f"from {epoch['not_before']}, for peers until {epoch['not_after']}, destroyed after {epoch['opens_until']}",
+        )
+    current = "no less than today's" if keystore["current"] else "less than today's"
+    yield "keystore", keystore["file"]
+    yield "", f"a guess costs {keystore['opslimit']} passes over {keystore['memlimit_bytes'] // 2**20} MiB, {current}"
+    sources = {"file": "in the file", "credential": "the credential", "prompt": "typed at each start"}
+    yield "passphrase", f"{sources[passphrase['source']]} {passphrase['place']}".rstrip()
+    backup, revocation, protection = document["backup"], document["revocation"], document["protection"]
+    if backup is not None:
+        how = "a passphrase" if backup["by"] == "passphrase" else f"{backup['threshold']} of {backup['count']} shares"
+        yield "backed up", f"{backup['at']}, opens with {how}"
+    if revocation is not None:
+        yield "revocation", f"prepared {revocation['prepared_at']}"
+    if protection is not None:
+        dumps = "no core dumps" if protection["dumps_off"] else "core dumps may be made"
+        yield "memory", f"{'locked' if protection['memory_locked'] else 'not locked'}, {dumps}"
 
 
 @click.command()

@@ -55,7 +55,10 @@ def init(
 @click.command()
 @config_option
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
-def run(config: Path, log_level: str) -> None:
+@click.option(
+    "--old-store", is_flag=True, help="Start though the store is older than the restored keys: peers see a fork."
+)
+def run(config: Path, log_level: str, old_store: bool) -> None:
     """Run the node until it is stopped."""
     import uvloop
 
@@ -72,7 +75,7 @@ def run(config: Path, log_level: str) -> None:
     keyring = unlock(configuration, asker())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(configuration, keyring, protection))
+            runner.run(run_node(configuration, keyring, protection, old_store=old_store))
     except* ExchangeError as group:
         raise group.exceptions[0] from None
 

@@ -40,18 +40,23 @@ class Argon2Parameters:
         return self.opslimit >= today.opslimit and self.memlimit_bytes >= today.memlimit_bytes
 
 
+Opslimit = Annotated[int, Meta(ge=1, le=_MAX_OPSLIMIT)]
+Memlimit = Annotated[int, Meta(ge=_MIN_MEMLIMIT_BYTES, le=_MAX_MEMLIMIT_BYTES)]
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     kdf: str
-    opslimit: Annotated[int, Meta(ge=1, le=_MAX_OPSLIMIT)]
-    memlimit_bytes: Annotated[int, Meta(ge=_MIN_MEMLIMIT_BYTES, le=_MAX_MEMLIMIT_BYTES)]
+    opslimit: Opslimit
+    memlimit_bytes: Memlimit
     salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
     nonce: Annotated[bytes, Meta(min_length=24, max_length=24)]
     ciphertext: bytes
 
 
-def _key(passphrase: Secret, salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
-    return argon2id.kdf(32, passphrase.reveal(), salt, opslimit, memlimit_bytes)
+def key_at(passphrase: Secret, salt: bytes, cost: Argon2Parameters) -> FileKey:
+    """What Argon2id gives for a passphrase; the cost was checked before."""
+    return FileKey(argon2id.kdf(32, passphrase.reveal(), salt, cost.opslimit, cost.memlimit_bytes))
 
 
 def _header(salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
@@ -88,7 +93,7 @@ def new_keystore_key(passphrase: Secret, parameters: Argon2Parameters | None = N
     """
     cost = _checked(parameters or Argon2Parameters())
     salt = os.urandom(16)
-    return KeystoreKey(salt, cost, FileKey(_key(passphrase, salt, cost.opslimit, cost.memlimit_bytes)))
+    return KeystoreKey(salt, cost, key_at(passphrase, salt, cost))
 
 
 def keystore_key(data: bytes, passphrase: Secret) -> KeystoreKey:
@@ -98,8 +103,8 @@ def keystore_key(data: bytes, passphrase: Secret) -> KeystoreKey:
         KeystoreCorrupt: not a keystore file.
     """
     file = _parse(data)
-    key = FileKey(_key(passphrase, file.salt, file.opslimit, file.memlimit_bytes))
-    return KeystoreKey(file.salt, Argon2Parameters(file.opslimit, file.memlimit_bytes), key)
+    cost = Argon2Parameters(file.opslimit, file.memlimit_bytes)
+    return KeystoreKey(file.salt, cost, key_at(passphrase, file.salt, cost))
 
 
 def cost_of(data: bytes) -> Argon2Parameters:

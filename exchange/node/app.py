@@ -29,7 +29,7 @@ from exchange.node.epochs import (
     turn_epoch,
     write_card_file,
 )
-from exchange.node.errors import CannotListen, ConfigurationInvalid
+from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.keyring import Keyring, open_keystore_with
@@ -49,6 +49,7 @@ from exchange.schema.catalogue import default_catalogue
 from exchange.schema.wire import card_decoder, decode_wire
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
+from exchange.store.log import log_size
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
 from exchange.store.sqlite import open_sqlite
@@ -99,15 +100,17 @@ async def open_services(
     return services
 
 
-async def prepare(services: Services) -> None:
+async def prepare(services: Services, *, old_store: bool = False) -> None:
     """Give a node a sealing key and a card where it has none in force, once its signing keys are settled.
 
     Raises:
         ConfigurationInvalid: the store belongs to another node.
+        StoreOlder: the keys were restored, and the store is older than they are; `old_store` takes it all the same.
         KeystoreError: the keystore was locked anew since it was opened.
     """
     await _refuse_another_store(services)
     await _refuse_another_keystore(services)
+    await _refuse_older_store(services, old_store)
     await settle_rotation(services)
     if await turn_epoch(services) or not await card_is_current(services):
         await renew_card(services, None)
@@ -137,6 +140,19 @@ async def _refuse_another_keystore(services: Services) -> None:
         raise KeystoreError("the passphrase was changed while the node was starting", hint="Start the node again.")
 
 
+async def _refuse_older_store(services: Services, old_store: bool) -> None:
+    """A log that lacks what was signed goes on as another one, as a thief's would: a fork in the eyes of every peer."""
+    least, size = services.keyring.least_log_size, await services.store.read(log_size)
+    if size < least and not old_store:
+        raise StoreOlder(
+            f"the store has {size} statements, and the node had signed {least} when its keys were backed up"
+        )
+    if size < least:
+        services.log.warning("the node goes on with an old store: peers will see a fork")
+    if least:
+        await asyncio.to_thread(services.keyring.accept_store)
+
+
 async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
     """Tell every peer that this node is up: what waits for it there is then tried at once."""
 
@@ -154,12 +170,15 @@ async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
         dispatcher.wake(lane)
 
 
-async def run_node(configuration: Configuration, keyring: Keyring, protection: Protection | None = None) -> None:
+async def run_node(
+    configuration: Configuration, keyring: Keyring, protection: Protection | None = None, *, old_store: bool = False
+) -> None:
     """Run a node until SIGTERM or SIGINT, then drain.
 
     Raises:
         CannotListen: an address is in use.
         ConfigurationInvalid: there is no store, or it is another node's.
+        StoreOlder: the keys were restored, and the store is older than they are, unless `old_store`.
         StoreError: the store cannot be opened.
     """
     if not configuration.store_path.exists():
@@ -183,7 +202,7 @@ async def run_node(configuration: Configuration, keyring: Keyring, protection: P
         services = await open_services(stack, configuration, keyring, protection)
         if services.protection.reason:
             services.log.warning("memory is not protected", reason=services.protection.reason)
-        await prepare(services)
+        await prepare(services, old_store=old_store)
         # What is loaded by now stays until the end: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()

@@ -121,6 +121,11 @@ class Configuration:
         return (self.path.parent / name).absolute()
 
     @property
+    def directory(self) -> Path:
+        """Where the configuration is, and what the node keeps beside it."""
+        return self.path.parent.absolute()
+
+    @property
     def keystore_path(self) -> Path:
         """The keystore file."""
         return self.resolve(self.tables.keystore.file)

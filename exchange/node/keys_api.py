@@ -12,6 +12,7 @@ from exchange.crypto.signing import fingerprint
 from exchange.node.cards import peer_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.errors import NotNow, RequestInvalid
+from exchange.node.key_status import running_state
 from exchange.node.peer_client import PeerClient, Place
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of
@@ -47,11 +48,15 @@ class KeysApi:
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
         return [
+            web.get("/v1/keys", self._status),
             web.post("/v1/keys/rotate", self._rotate),
             web.post("/v1/keys/revocation", self._prepare),
             web.post("/v1/keys/revoke", self._revoke),
             web.post("/v1/keys/passphrase", self._lock_anew),
         ]
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return json_response(await running_state(self._services))
 
     async def _rotate(self, _: web.Request) -> web.Response:
         services, origin = self._services, self._services.configuration.origin
