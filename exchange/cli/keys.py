@@ -8,12 +8,18 @@ import click
 import msgspec
 
 from exchange.cli.client import FAILURE, TRY_LATER, USAGE, CommandFailed, Node
+from exchange.cli.key_backups import backup, restore
+from exchange.cli.keystore import passwd, status
 from exchange.cli.output import config_option, json_option, print_json
 
 
 @click.group()
 def keys() -> None:
     """The node's own keys."""
+
+
+for _command in (status, passwd, backup, restore):
+    keys.add_command(_command)
 
 
 def _write_new(path: Path, document: dict[str, Any]) -> None:
@@ -71,6 +77,7 @@ def rotate(revocation_file: Path, config: Path, as_json: bool) -> None:
     click.echo("The node has new signing keys. Its fingerprint is now:")
     click.echo(format_fingerprint(found["fingerprint"]))
     click.echo("Its peers follow by themselves. There is nothing to compare anew.")
+    click.echo("The last backup of the keys holds the old ones. Make another: exchange keys backup FILE")
     _keep_offline(revocation_file)
 
 

@@ -34,8 +34,10 @@ def init(
     as_json: bool,
 ) -> None:
     """Make a new node in DIRECTORY: configuration, keystore, store, first card, and a revocation to keep offline."""
+    from exchange.node.hardening import harden
     from exchange.node.setup import NewNode, make_node
 
+    harden()
     path = asyncio.run(make_node(NewNode(directory, area, name, url, origin, listen, passphrase_file)))
     if as_json:
         print_json({"config": str(path), "directory": str(directory)})
@@ -53,21 +55,27 @@ def init(
 @click.command()
 @config_option
 @click.option("--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]))
-def run(config: Path, log_level: str) -> None:
+@click.option(
+    "--old-store", is_flag=True, help="Start though the store is older than the restored keys: peers see a fork."
+)
+def run(config: Path, log_level: str, old_store: bool) -> None:
     """Run the node until it is stopped."""
     import uvloop
 
+    from exchange.cli.passphrase import asker
     from exchange.errors import ExchangeError
     from exchange.node.app import run_node, unlock
     from exchange.node.config import load_configuration
+    from exchange.node.hardening import harden
     from exchange.node.logs import configure_logs
 
     configure_logs(log_level)
     configuration = load_configuration(config)
-    keyring = unlock(configuration)
+    protection = harden()
+    keyring = unlock(configuration, asker())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(configuration, keyring))
+            runner.run(run_node(configuration, keyring, protection, old_store=old_store))
     except* ExchangeError as group:
         raise group.exceptions[0] from None
 
@@ -160,6 +168,8 @@ def health(config: Path, as_json: bool) -> None:
         print_json(document)
         return
     click.echo(f"{document['origin']}: {document['status']}")
+    if document["protection"]["reason"]:
+        click.echo(f"Warning: {document['protection']['reason']}. See docs/keys.md.", err=True)
     tls = document["tls"]
     if tls is not None:
         admits = f"admits the {tls['admitted']} verified peers alone" if tls["mutual"] else "open to everybody"

@@ -129,7 +129,7 @@ class WrongPassphrase(KeystoreError):
     """The passphrase does not open the keystore."""
 
     code = "wrong-passphrase"
-    hint = "Check the passphrase file that the configuration names; nothing was changed."
+    hint = "Check the passphrase, or the file or credential that holds it; nothing was changed."
 
 
 class KeystoreCorrupt(KeystoreError):
@@ -137,3 +137,30 @@ class KeystoreCorrupt(KeystoreError):
 
     code = "keystore-corrupt"
     hint = "Restore the keystore file from its backup."
+
+
+class BackupError(CryptoError):
+    """A backup of keys cannot be used."""
+
+    code = "backup"
+
+
+class BackupCorrupt(BackupError):
+    """A file is not a backup of keys."""
+
+    code = "backup-corrupt"
+    hint = "Use another copy of the file; nothing was changed."
+
+
+class BackupRefused(BackupError):
+    """A backup does not open with what was given."""
+
+    code = "backup-refused"
+    hint = "Check what you gave, or use another copy of the file; nothing was changed."
+
+
+class ShareError(BackupError):
+    """Words are not a share of a key, or shares do not make one."""
+
+    code = "share-wrong"
+    hint = "Check the words against the paper, and that the shares are of this backup; nothing was changed."

@@ -15,8 +15,9 @@ from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt, crypto_aea
 from nacl.exceptions import CryptoError as NaclError
 from nacl.pwhash import argon2id
 
-from exchange.crypto.errors import KeystoreCorrupt, KeystoreError, WrongPassphrase
+from exchange.crypto.errors import KeystoreCorrupt, KeystoreError, RestError, WrongPassphrase
 from exchange.crypto.names import context
+from exchange.crypto.rest import FileKey, open_at_rest, seal_at_rest
 from exchange.crypto.secret import Secret, wipe
 
 FORMAT: Final = "exchange-keystore/1"
@@ -39,18 +40,23 @@ class Argon2Parameters:
         return self.opslimit >= today.opslimit and self.memlimit_bytes >= today.memlimit_bytes
 
 
+Opslimit = Annotated[int, Meta(ge=1, le=_MAX_OPSLIMIT)]
+Memlimit = Annotated[int, Meta(ge=_MIN_MEMLIMIT_BYTES, le=_MAX_MEMLIMIT_BYTES)]
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     kdf: str
-    opslimit: Annotated[int, Meta(ge=1, le=_MAX_OPSLIMIT)]
-    memlimit_bytes: Annotated[int, Meta(ge=_MIN_MEMLIMIT_BYTES, le=_MAX_MEMLIMIT_BYTES)]
+    opslimit: Opslimit
+    memlimit_bytes: Memlimit
     salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
     nonce: Annotated[bytes, Meta(min_length=24, max_length=24)]
     ciphertext: bytes
 
 
-def _key(passphrase: Secret, salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
-    return argon2id.kdf(32, passphrase.reveal(), salt, opslimit, memlimit_bytes)
+def key_at(passphrase: Secret, salt: bytes, cost: Argon2Parameters) -> FileKey:
+    """What Argon2id gives for a passphrase; the cost was checked before."""
+    return FileKey(argon2id.kdf(32, passphrase.reveal(), salt, cost.opslimit, cost.memlimit_bytes))
 
 
 def _header(salt: bytes, opslimit: int, memlimit_bytes: int) -> bytes:
@@ -63,7 +69,7 @@ class KeystoreKey:
 
     salt: bytes
     cost: Argon2Parameters
-    key: Secret
+    key: FileKey
 
     def fits(self, data: bytes) -> bool:
         """Whether a file is locked with this key, as far as can be seen without trying.
@@ -85,11 +91,9 @@ def new_keystore_key(passphrase: Secret, parameters: Argon2Parameters | None = N
     Raises:
         KeystoreError: the parameters are such as `unlock_keystore` would refuse: nobody could open the file again.
     """
-    cost = parameters or Argon2Parameters()
-    if not (1 <= cost.opslimit <= _MAX_OPSLIMIT and _MIN_MEMLIMIT_BYTES <= cost.memlimit_bytes <= _MAX_MEMLIMIT_BYTES):
-        raise KeystoreError("Argon2id takes 1 to 20 passes and 8 KiB to 1 GiB here")
+    cost = _checked(parameters or Argon2Parameters())
     salt = os.urandom(16)
-    return KeystoreKey(salt, cost, Secret(_key(passphrase, salt, cost.opslimit, cost.memlimit_bytes)))
+    return KeystoreKey(salt, cost, key_at(passphrase, salt, cost))
 
 
 def keystore_key(data: bytes, passphrase: Secret) -> KeystoreKey:
@@ -99,8 +103,8 @@ def keystore_key(data: bytes, passphrase: Secret) -> KeystoreKey:
         KeystoreCorrupt: not a keystore file.
     """
     file = _parse(data)
-    key = Secret(_key(passphrase, file.salt, file.opslimit, file.memlimit_bytes))
-    return KeystoreKey(file.salt, Argon2Parameters(file.opslimit, file.memlimit_bytes), key)
+    cost = Argon2Parameters(file.opslimit, file.memlimit_bytes)
+    return KeystoreKey(file.salt, cost, key_at(passphrase, file.salt, cost))
 
 
 def cost_of(data: bytes) -> Argon2Parameters:
@@ -111,6 +115,35 @@ def cost_of(data: bytes) -> Argon2Parameters:
     """
     file = _parse(data)
     return Argon2Parameters(file.opslimit, file.memlimit_bytes)
+
+
+def pass_on(new: KeystoreKey, old: KeystoreKey) -> bytes:
+    """The key that a keystore is to be locked with next, for one who holds the present one: `take_over` opens it."""
+    return seal_at_rest(old.key, _succession(old, new.salt, new.cost), new.key.reveal())
+
+
+def take_over(sealed: bytes, salt: bytes, cost: Argon2Parameters, old: KeystoreKey) -> KeystoreKey:
+    """The key that `pass_on` sealed, to a keystore of that salt and cost.
+
+    Raises:
+        WrongPassphrase: it was not sealed with the present key.
+        KeystoreError: the cost is such as `unlock_keystore` would refuse: nobody could open the file again.
+    """
+    try:
+        key = open_at_rest(old.key, _succession(old, salt, _checked(cost)), sealed)
+    except RestError:
+        raise WrongPassphrase("that was not made with the passphrase in force") from None
+    return KeystoreKey(salt, cost, FileKey(key))
+
+
+def _succession(old: KeystoreKey, salt: bytes, cost: Argon2Parameters) -> bytes:
+    return context("keystore-succession", old.salt, _header(salt, cost.opslimit, cost.memlimit_bytes))
+
+
+def _checked(cost: Argon2Parameters) -> Argon2Parameters:
+    if not (1 <= cost.opslimit <= _MAX_OPSLIMIT and _MIN_MEMLIMIT_BYTES <= cost.memlimit_bytes <= _MAX_MEMLIMIT_BYTES):
+        raise KeystoreError("Argon2id takes 1 to 20 passes and 8 KiB to 1 GiB here")
+    return cost
 
 
 def lock_with(entries: Mapping[str, bytes], key: KeystoreKey) -> bytes:

@@ -29,13 +29,17 @@ class EpochKey(Secret):
     """The key to one epoch's sealing key; `chain` gives it."""
 
 
-def seal_at_rest(key: StoreKey | MessageKey | EpochKey, associated_data: bytes, data: bytes) -> bytes:
+class FileKey(Secret):
+    """The key to a file that a passphrase opens; Argon2id gives it."""
+
+
+def seal_at_rest(key: StoreKey | MessageKey | EpochKey | FileKey, associated_data: bytes, data: bytes) -> bytes:
     """`nonce || ciphertext` of `data`."""
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + crypto_aead_xchacha20poly1305_ietf_encrypt(data, associated_data, nonce, key.reveal())
 
 
-def open_at_rest(key: StoreKey | MessageKey | EpochKey, associated_data: bytes, sealed: bytes) -> bytes:
+def open_at_rest(key: StoreKey | MessageKey | EpochKey | FileKey, associated_data: bytes, sealed: bytes) -> bytes:
     """Open what `seal_at_rest` sealed.
 
     Raises:

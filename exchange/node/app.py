@@ -1,7 +1,6 @@
 """Put a node together, run it, and take it apart again."""
 
 import asyncio
-import ctypes
 import gc
 import os
 import resource
@@ -14,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from exchange.crypto.checkpoint import CheckpointCache
-from exchange.crypto.secret import Secret
+from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
@@ -30,15 +29,18 @@ from exchange.node.epochs import (
     turn_epoch,
     write_card_file,
 )
-from exchange.node.errors import CannotListen, ConfigurationInvalid
+from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
-from exchange.node.keyring import Keyring, open_keystore_file
+from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
 from exchange.node.listener import MOST_CONNECTIONS, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
+from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
+from exchange.node.relocking import find_key
 from exchange.node.rotation import settle_rotation
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.tls import own_certificates
@@ -47,13 +49,13 @@ from exchange.schema.catalogue import default_catalogue
 from exchange.schema.wire import card_decoder, decode_wire
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
+from exchange.store.log import log_size
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
 from exchange.store.sqlite import open_sqlite
 from exchange.store.transaction import Transaction
 
 _DAY_MS = 86_400_000
-_PR_SET_DUMPABLE = 4
 
 
 def wall_clock_ms() -> int:
@@ -61,56 +63,22 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def read_passphrase(path: Path) -> Secret:
-    """The passphrase in a file, without the newline at its end.
-
-    Raises:
-        ConfigurationInvalid: it cannot be read, or is empty.
-    """
-    hint = "Put the passphrase back from the copy that you keep elsewhere."
-    try:
-        if path.stat().st_mode & 0o077:
-            structlog.get_logger().warning("others may read the passphrase file; run: chmod 600 on it")
-        passphrase = path.read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise ConfigurationInvalid(f"cannot read the passphrase file {path}: {error.strerror}", hint=hint) from None
-    if not passphrase:
-        raise ConfigurationInvalid(f"the passphrase file {path} is empty", hint=hint)
-    return Secret(passphrase)
-
-
-def forbid_dumps() -> None:
-    """Leave no core dump, which would hold keys and content in clear, and let no other program of this user look in."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Where the kernel pipes core dumps to a program it does not ask for the limit; it asks for this.
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        structlog.get_logger().warning("core dumps may be made", error=os.strerror(ctypes.get_errno()))
-
-
-def unlock(configuration: Configuration) -> Keyring:
-    """Open the node's keystore with the passphrase that the configuration points at.
+def unlock(configuration: Configuration, ask: Ask | None = None) -> Keyring:
+    """Open the node's keystore with the passphrase that the configuration points at, or that a person is asked for.
 
     Raises:
         ConfigurationInvalid: a file cannot be read.
         WrongPassphrase: the passphrase does not open it.
         KeystoreCorrupt: it is not a keystore.
     """
-    forbid_dumps()
-    table = configuration.tables.keystore
-    if not table.passphrase_file:
-        raise ConfigurationInvalid("keystore.passphrase_file is not set: the keystore stays locked")
-    passphrase = read_passphrase(configuration.resolve(table.passphrase_file))
-    path = configuration.resolve(table.file)
-    try:
-        return open_keystore_file(path, passphrase, configuration.origin)
-    except OSError as error:
-        raise ConfigurationInvalid(
-            f"cannot read the keystore {path}: {error.strerror}",
-            hint="Correct keystore.file, or restore the keystore from its backup.",
-        ) from None
+    found = find_key(configuration, ask)
+    found.passphrase.wipe()
+    return open_keystore_with(configuration.keystore_path, found.key, configuration.origin)
 
 
-async def open_services(stack: AsyncExitStack, configuration: Configuration, keyring: Keyring) -> Services:
+async def open_services(
+    stack: AsyncExitStack, configuration: Configuration, keyring: Keyring, protection: Protection | None = None
+) -> Services:
     """Open the store and what else a node needs; the stack closes it."""
     store = await open_sqlite(configuration.store_path, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
@@ -126,18 +94,23 @@ async def open_services(stack: AsyncExitStack, configuration: Configuration, key
         changes=Changes(),
         counters=Counters(),
         revoked=Revoked(configuration.revocation_path),
+        protection=protection or Protection(),
     )
     await load_sealing_keys(services)
     return services
 
 
-async def prepare(services: Services) -> None:
+async def prepare(services: Services, *, old_store: bool = False) -> None:
     """Give a node a sealing key and a card where it has none in force, once its signing keys are settled.
 
     Raises:
         ConfigurationInvalid: the store belongs to another node.
+        StoreOlder: the keys were restored, and the store is older than they are; `old_store` takes it all the same.
+        KeystoreError: the keystore was locked anew since it was opened.
     """
     await _refuse_another_store(services)
+    await _refuse_another_keystore(services)
+    await _refuse_older_store(services, old_store)
     await settle_rotation(services)
     if await turn_epoch(services) or not await card_is_current(services):
         await renew_card(services, None)
@@ -160,6 +133,26 @@ async def _refuse_another_store(services: Services) -> None:
         )
 
 
+async def _refuse_another_keystore(services: Services) -> None:
+    """Only who holds the store's lock changes the passphrase; before that, somebody may have."""
+    file = services.keyring.file
+    if file is not None and not await asyncio.to_thread(file.fits):
+        raise KeystoreError("the passphrase was changed while the node was starting", hint="Start the node again.")
+
+
+async def _refuse_older_store(services: Services, old_store: bool) -> None:
+    """A log that lacks what was signed goes on as another one, as a thief's would: a fork in the eyes of every peer."""
+    least, size = services.keyring.least_log_size, await services.store.read(log_size)
+    if size < least and not old_store:
+        raise StoreOlder(
+            f"the store has {size} statements, and the node had signed {least} when its keys were backed up"
+        )
+    if size < least:
+        services.log.warning("the node goes on with an old store: peers will see a fork")
+    if least:
+        await asyncio.to_thread(services.keyring.accept_store)
+
+
 async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
     """Tell every peer that this node is up: what waits for it there is then tried at once."""
 
@@ -177,12 +170,15 @@ async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
         dispatcher.wake(lane)
 
 
-async def run_node(configuration: Configuration, keyring: Keyring) -> None:
+async def run_node(
+    configuration: Configuration, keyring: Keyring, protection: Protection | None = None, *, old_store: bool = False
+) -> None:
     """Run a node until SIGTERM or SIGINT, then drain.
 
     Raises:
         CannotListen: an address is in use.
         ConfigurationInvalid: there is no store, or it is another node's.
+        StoreOlder: the keys were restored, and the store is older than they are, unless `old_store`.
         StoreError: the store cannot be opened.
     """
     if not configuration.store_path.exists():
@@ -203,8 +199,10 @@ async def run_node(configuration: Configuration, keyring: Keyring) -> None:
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop.set)
     async with AsyncExitStack() as stack:
-        services = await open_services(stack, configuration, keyring)
-        await prepare(services)
+        services = await open_services(stack, configuration, keyring, protection)
+        if services.protection.reason:
+            services.log.warning("memory is not protected", reason=services.protection.reason)
+        await prepare(services, old_store=old_store)
         # What is loaded by now stays until the end: the collector need not walk it again and again.
         gc.collect()
         gc.freeze()

@@ -1,9 +1,10 @@
 """Configuration: one struct for each TOML table. Unknown keys are errors; paths are relative to the file."""
 
 import difflib
+import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -53,10 +54,13 @@ class LocalTable(_Table, frozen=True):
 
 
 class KeystoreTable(_Table, frozen=True):
-    """The keystore file, and the file that holds its passphrase."""
+    """The keystore file, and the file or systemd credential with its passphrase; with neither, a person is asked."""
 
     file: FileText = "keystore.json"
     passphrase_file: str = ""
+    passphrase_credential: Annotated[
+        str, Meta(pattern=r"^([A-Za-z0-9_-][A-Za-z0-9_.:-]{0,99})?\Z", description="the name of a credential")
+    ] = ""
 
 
 class StoreTable(_Table, frozen=True):
@@ -109,10 +113,28 @@ class Configuration:
     path: Path
     tables: FileTables
     origin: Origin
+    #: Where systemd puts the credentials of the service, if it gave it any.
+    credentials: Path | None = None
 
     def resolve(self, name: str) -> Path:
         """A path of the file, relative to the file's directory."""
         return (self.path.parent / name).absolute()
+
+    @property
+    def directory(self) -> Path:
+        """Where the configuration is, and what the node keeps beside it."""
+        return self.path.parent.absolute()
+
+    @property
+    def keystore_path(self) -> Path:
+        """The keystore file."""
+        return self.resolve(self.tables.keystore.file)
+
+    @property
+    def passphrase_path(self) -> Path | None:
+        """The file that holds the keystore's passphrase, if one does."""
+        name = self.tables.keystore.passphrase_file
+        return self.resolve(name).resolve() if name else None
 
     @property
     def store_path(self) -> Path:
@@ -155,7 +177,8 @@ def load_configuration(path: Path) -> Configuration:
         ) from None
     except UnicodeDecodeError:
         raise ConfigurationInvalid(f"{path}: this is not UTF-8 text") from None
-    return parse_configuration(path, text)
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    return replace(parse_configuration(path, text), credentials=Path(credentials) if credentials else None)
 
 
 def parse_configuration(path: Path, text: str) -> Configuration:
@@ -191,6 +214,8 @@ def _check(tables: FileTables) -> None:
     host, _ = split_address(listen.address, "listen.address")
     if not listen.certificate and not is_loopback(host):
         raise ConfigurationInvalid("listen.address: without a certificate, only loopback is allowed")
+    if tables.keystore.passphrase_file and tables.keystore.passphrase_credential:
+        raise ConfigurationInvalid("keystore: set passphrase_file or passphrase_credential, not both")
     _check_mutual(tables)
     if local.address and not is_loopback(split_address(local.address, "local.address")[0]):
         raise ConfigurationInvalid("local.address: must be on loopback; put a TLS proxy in front of it")

@@ -24,6 +24,20 @@ class CertificateUnusable(NodeError):
     code = "certificate-unusable"
 
 
+class StoreOlder(NodeError):
+    """The store is older than the keys: to sign on would contradict what peers have seen."""
+
+    code = "store-older"
+    hint = "Find the store that ran last. If it is lost, telephone every peer, then: exchange run --old-store."
+
+
+class BackupOutdated(NodeError):
+    """The keys in a backup are not those of the store."""
+
+    code = "backup-outdated"
+    hint = "Restore a later backup; nothing was changed."
+
+
 class CannotListen(NodeError):
     """An address is in use or not allowed."""
 

@@ -12,13 +12,20 @@ from typing import Final
 
 from exchange.crypto.chain import WrappingChain
 from exchange.crypto.errors import ChainError, KeystoreCorrupt
-from exchange.crypto.keystore import Argon2Parameters, keystore_key, lock_keystore, open_with, unlock_keystore
+from exchange.crypto.keystore import (
+    Argon2Parameters,
+    KeystoreKey,
+    keystore_key,
+    lock_keystore,
+    open_with,
+    unlock_keystore,
+)
 from exchange.crypto.names import Origin, SealingKeyId, context
 from exchange.crypto.note import VerifierKey
 from exchange.crypto.rest import StoreKey, open_at_rest, seal_at_rest
 from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Secret
-from exchange.crypto.signing import SigningKeys, sign_checkpoint
+from exchange.crypto.signing import SigningKeys, fingerprint, sign_checkpoint
 from exchange.node.keystore_file import KeystoreFile
 from exchange.schema.wire import CardSealingKey
 from exchange.store.keys import SealingKeyRow
@@ -28,7 +35,11 @@ _MLDSA44: Final = "signing/ml-dsa-44"
 _STORE: Final = "store"
 _CHAIN: Final = "sealing-chain"
 _NEXT: Final = "signing/next"
+_EPOCH: Final = "sealing-epoch"
+_LEAST: Final = "least-log-size"
 _MOST_IN_A_CARD: Final = 8
+#: More epochs than a node lives through. A chain that begins so far ahead wraps none that an older one has wrapped.
+_BEYOND: Final = 100_000
 
 
 def _moment(at_ms: int) -> datetime:
@@ -53,6 +64,10 @@ class Keyring:
         self.chain = chain or WrappingChain.begin()
         #: Rewrites entries of the keystore; a keyring that has no keystore keeps what it has in memory alone.
         self.rewrite: Callable[[Mapping[str, bytes]], None] | None = None
+        #: The keystore itself, to be locked anew under another passphrase.
+        self.file: KeystoreFile | None = None
+        #: How many statements the store must have, of those keys that were restored and have not been used since.
+        self.least_log_size = 0
         self.sealing: dict[SealingKeyId, SealingPrivateKey] = {}
         self.epochs: list[SealingKeyRow] = []
 
@@ -110,6 +125,16 @@ class Keyring:
         """
         self._signers = (self.signing,)
         self._rewrite({_NEXT: b""})
+
+    def accept_store(self) -> None:
+        """The store is the one that these keys belong to: it need not be asked again.
+
+        Raises:
+            KeystoreError: the keystore could not be rewritten.
+            OSError: so too.
+        """
+        self.least_log_size = 0
+        self._rewrite({_LEAST: b""})
 
     def _rewrite(self, entries: Mapping[str, bytes]) -> None:
         if self.rewrite is not None:
@@ -186,6 +211,48 @@ def new_keystore(passphrase: Secret, cost: Argon2Parameters | None = None) -> by
     return lock_keystore(entries, passphrase, cost)
 
 
+def entries_to_back_up(entries: Mapping[str, bytes]) -> dict[str, bytes]:
+    """What of a keystore a backup holds: of the chain not its key, which would open sealing keys, but its place alone.
+
+    Raises:
+        KeystoreCorrupt: a key is missing.
+    """
+    try:
+        epoch = WrappingChain.parse(entries[_CHAIN]).epoch
+        return {name: entries[name] for name in (_ED25519, _MLDSA44, _STORE)} | {_EPOCH: epoch.to_bytes(8, "big")}
+    except (KeyError, ChainError):
+        raise KeystoreCorrupt("the keystore lacks a key") from None
+
+
+def restored_keystore(
+    kept: Mapping[str, bytes], log_size: int, passphrase: Secret, cost: Argon2Parameters | None = None
+) -> bytes:
+    """The keystore file of what a backup held, with a chain that opens no sealing key of before.
+
+    Raises:
+        KeystoreCorrupt: a key is missing.
+    """
+    try:
+        entries = {name: kept[name] for name in (_ED25519, _MLDSA44, _STORE)}
+        epoch = int.from_bytes(kept[_EPOCH], "big") + _BEYOND
+    except KeyError as error:
+        raise KeystoreCorrupt(f"the backup lacks the key {error.args[0]}") from None
+    entries |= {_CHAIN: WrappingChain(epoch, Secret.random()).encode(), _LEAST: log_size.to_bytes(8, "big")}
+    return lock_keystore(entries, passphrase, cost)
+
+
+def fingerprint_of(entries: Mapping[str, bytes], origin: Origin) -> str:
+    """The fingerprint of the signing keys in a keystore or in a backup.
+
+    Raises:
+        KeystoreCorrupt: a key is missing.
+    """
+    try:
+        return fingerprint(origin, SigningKeys(Secret(entries[_ED25519]), Secret(entries[_MLDSA44])).verifiers(origin))
+    except KeyError as error:
+        raise KeystoreCorrupt(f"the keystore lacks the key {error.args[0]}") from None
+
+
 def open_keystore_file(path: Path, passphrase: Secret, origin: Origin) -> Keyring:
     """Unlock the keystore file of a node, to be rewritten when keys change.
 
@@ -194,10 +261,20 @@ def open_keystore_file(path: Path, passphrase: Secret, origin: Origin) -> Keyrin
         KeystoreCorrupt: not a keystore file, or a key is missing.
         WrongPassphrase: it does not open.
     """
-    data = path.read_bytes()
-    key = keystore_key(data, passphrase)
-    keyring = _keyring_of(open_with(data, key), origin)
-    keyring.rewrite = KeystoreFile(path, key).rewrite
+    return open_keystore_with(path, keystore_key(path.read_bytes(), passphrase), origin)
+
+
+def open_keystore_with(path: Path, key: KeystoreKey, origin: Origin) -> Keyring:
+    """Unlock the keystore file of a node with the key that Argon2id gave.
+
+    Raises:
+        OSError: it cannot be read.
+        KeystoreCorrupt: not a keystore file, or a key is missing.
+        WrongPassphrase: it does not open.
+    """
+    keyring = _keyring_of(open_with(path.read_bytes(), key), origin)
+    keyring.file = KeystoreFile(path, key)
+    keyring.rewrite = keyring.file.rewrite
     return keyring
 
 
@@ -217,7 +294,9 @@ def _keyring_of(entries: Mapping[str, bytes], origin: Origin) -> Keyring:
         seeds = entries.get(_NEXT, b"")
         following = SigningKeys(Secret(seeds[:32]), Secret(seeds[32:])) if seeds else None
         chain = WrappingChain.parse(entries[_CHAIN])
-        return Keyring(origin, signing, StoreKey(entries[_STORE]), chain, following)
+        keyring = Keyring(origin, signing, StoreKey(entries[_STORE]), chain, following)
+        keyring.least_log_size = int.from_bytes(entries.get(_LEAST, b""), "big")
+        return keyring
     except KeyError as error:
         raise KeystoreCorrupt(f"the keystore lacks the key {error.args[0]}") from None
     except ChainError as error:

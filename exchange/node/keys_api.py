@@ -1,15 +1,18 @@
 """The part of the local API that is about the node's own keys."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
+from exchange.crypto.keystore import Argon2Parameters
 from exchange.crypto.signing import fingerprint
 from exchange.node.cards import peer_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.errors import NotNow, RequestInvalid
+from exchange.node.key_status import running_state
 from exchange.node.peer_client import PeerClient, Place
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of
@@ -25,6 +28,15 @@ class Revoke(Request, frozen=True, kw_only=True):
     revocation: RevocationFile
 
 
+class LockAnew(Request, frozen=True, kw_only=True):
+    """Another key for the keystore, sealed with the present one: whoever does not know the passphrase can make none."""
+
+    salt: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    opslimit: Annotated[int, Meta(ge=1, le=1000)]
+    memlimit_bytes: Annotated[int, Meta(ge=1, le=2**40)]
+    sealed_key: Annotated[bytes, Meta(max_length=200)]
+
+
 class KeysApi:
     """The handlers for the node's own keys."""
 
@@ -36,10 +48,15 @@ class KeysApi:
     def routes(self) -> list[web.RouteDef]:
         """What is served."""
         return [
+            web.get("/v1/keys", self._status),
             web.post("/v1/keys/rotate", self._rotate),
             web.post("/v1/keys/revocation", self._prepare),
             web.post("/v1/keys/revoke", self._revoke),
+            web.post("/v1/keys/passphrase", self._lock_anew),
         ]
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return json_response(await running_state(self._services))
 
     async def _rotate(self, _: web.Request) -> web.Response:
         services, origin = self._services, self._services.configuration.origin
@@ -70,6 +87,17 @@ class KeysApi:
         rows = await self._services.store.read(all_peers)
         told = await asyncio.gather(*(self._tell(row, data) for row in rows))
         return json_response({"origin": self._services.configuration.origin, "peers": told})
+
+    async def _lock_anew(self, request: web.Request) -> web.Response:
+        """Lock the keystore with another key: here, where nothing else rewrites it meanwhile."""
+        wanted = await body_of(request, LockAnew)
+        file = self._services.keyring.file
+        if file is None:
+            raise RequestInvalid("this node keeps its keys in memory alone")
+        cost = Argon2Parameters(wanted.opslimit, wanted.memlimit_bytes)
+        await asyncio.to_thread(file.take_over, wanted.salt, cost, wanted.sealed_key)
+        self._services.log.info("the keystore was locked anew")
+        return json_response({"opslimit": cost.opslimit, "memlimit_bytes": cost.memlimit_bytes})
 
     async def _tell(self, row: PeerRow, data: bytes) -> dict[str, Any]:
         place = Place(peer_card(row).url, row.ca_file, row.networks)

@@ -11,12 +11,13 @@
 
 import fcntl
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from exchange.crypto.errors import KeystoreError
-from exchange.crypto.keystore import KeystoreKey, lock_with, open_with
+from exchange.crypto.keystore import Argon2Parameters, KeystoreKey, lock_with, open_with, take_over
 from exchange.crypto.secret import wipe
 
 
@@ -26,6 +27,8 @@ class KeystoreFile:
     def __init__(self, path: Path, key: KeystoreKey) -> None:
         self.path = path
         self._key = key
+        # The lock on the file ends with the rename, for those who open the new one: file and key change as one.
+        self._lock = threading.Lock()
 
     def rewrite(self, changes: Mapping[str, bytes]) -> None:
         """Change entries, durably.
@@ -34,7 +37,7 @@ class KeystoreFile:
             KeystoreError: the file was locked anew since it was opened; nothing was changed.
             OSError: it could not be written; the old one stands.
         """
-        with _held(self.path) as old:
+        with self._lock, _held(self.path) as old:
             data = self.path.read_bytes()
             if not self._key.fits(data):
                 raise KeystoreError("the keystore was locked anew since the node started; restart the node")
@@ -50,22 +53,62 @@ class KeystoreFile:
             WrongPassphrase: it does not open with the present key; nothing was changed.
             OSError: it could not be written; the old one stands.
         """
+        with self._lock:
+            self._lock_anew(key)
+
+    def take_over(self, salt: bytes, cost: Argon2Parameters, sealed: bytes) -> None:
+        """Lock the file with a key that one who holds the present one has passed on.
+
+        Raises:
+            WrongPassphrase: it was not passed on by the present key; nothing was changed.
+            KeystoreError: the cost is such as nobody could open the file at.
+            OSError: it could not be written; the old one stands.
+        """
+        with self._lock:
+            self._lock_anew(take_over(sealed, salt, cost, self._key))
+
+    def _lock_anew(self, key: KeystoreKey) -> None:
         with _held(self.path) as old:
             entries = open_with(self.path.read_bytes(), self._key)
             _replace(self.path, old, lock_with(entries, key))
             for value in entries.values():
                 wipe(value)
-        self._key = key
+            self._key = key
+
+    def fits(self) -> bool:
+        """Whether the file is still locked with this key.
+
+        Raises:
+            KeystoreCorrupt: it is not a keystore file.
+            OSError: it cannot be read.
+        """
+        return self._key.fits(self.path.read_bytes())
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` in place of a file in one step, durably, and overwrite what it held.
+def write_beside(path: Path, data: bytes) -> None:
+    """Put what is to follow a file beside it, as NAME.new, durably and with the same mode.
 
     Raises:
-        OSError: it could not be written; the old one stands.
+        OSError: it could not be written.
     """
     with _held(path) as old:
-        _replace(path, old, data)
+        _write_beside(path, old, data)
+        _sync_directory(path)
+
+
+def put_in_place(path: Path) -> None:
+    """Put NAME.new in place of NAME, durably, and overwrite what NAME held.
+
+    Raises:
+        OSError: one of them is not there, or may not be written; the old one stands.
+    """
+    with _held(path) as old:
+        _put_in_place(path, old)
+
+
+def beside(path: Path) -> Path:
+    """Where what is to follow a file lies."""
+    return path.with_name(path.name + ".new")
 
 
 def wipe_file(path: Path) -> None:
@@ -99,25 +142,36 @@ def _held(path: Path) -> Iterator[int]:
 
 
 def _replace(path: Path, old: int, data: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
+    _write_beside(path, old, data)
+    _put_in_place(path, old)
+
+
+def _write_beside(path: Path, old: int, data: bytes) -> None:
     with suppress(FileNotFoundError):
-        # A crash left it; it holds a keystore too.
-        wipe_file(beside)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        # A crash left it; it holds a secret too.
+        wipe_file(beside(path))
+    descriptor = os.open(beside(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, os.fstat(old).st_mode & 0o777)
         _write_all(descriptor, data)
     finally:
         os.close(descriptor)
-    os.replace(beside, path)
+
+
+def _put_in_place(path: Path, old: int) -> None:
+    os.replace(beside(path), path)
+    _sync_directory(path)
+    # Only now: until the rename is durable, the old file is the one that a crash would leave.
+    if os.fstat(old).st_nlink == 0:
+        _write_all(old, bytes(os.fstat(old).st_size))
+
+
+def _sync_directory(path: Path) -> None:
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:
         os.close(directory)
-    # Only now: until the rename is durable, the old file is the one that a crash would leave.
-    if os.fstat(old).st_nlink == 0:
-        _write_all(old, bytes(os.fstat(old).st_size))
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

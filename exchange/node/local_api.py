@@ -157,6 +157,7 @@ class LocalApi:
                 "origin": services.configuration.origin,
                 "lanes": lanes,
                 "counters": services.counters.values,
+                "protection": services.protection,
                 "tls": self._wall.describe(),
             }
         )

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from exchange.crypto.errors import CryptoError, KeystoreError
+from exchange.crypto.errors import CryptoError, KeystoreError, WrongPassphrase
 from exchange.errors import ExchangeError
 from exchange.node import errors
 from exchange.schema.errors import FormInvalid, SchemaError
@@ -26,6 +26,7 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.NotNow, 503),
     (errors.NoCurrentKey, 503),
     (StoreUnavailable, 503),
+    (WrongPassphrase, 403),
     (KeystoreError, 500),
     (SchemaError, 422),
     (CryptoError, 400),

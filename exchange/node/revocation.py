@@ -20,6 +20,7 @@ from exchange.crypto.proof import verify_statement
 from exchange.crypto.signing import fingerprint
 from exchange.crypto.statement import parse_statement
 from exchange.node.errors import RequestInvalid, Unacceptable
+from exchange.node.key_records import RevocationRecord, keep_record
 from exchange.node.peering import move
 from exchange.node.services import Services
 from exchange.node.succession import KeyPair
@@ -93,6 +94,8 @@ async def prepare_revocation(services: Services) -> bytes:
     entry = await services.store.write(sign)
     await services.store.write(lambda tx: blank_statement(tx, entry.position))
     await services.store.scrub()
+    record = RevocationRecord(at=body.prepared_at, fingerprint=fingerprint(origin, services.keyring.verifiers))
+    await asyncio.to_thread(keep_record, services.configuration.directory, record)
     file = RevocationFile(format=FORMAT, statement=entry.statement, proof=entry.proof)
     return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 

@@ -12,6 +12,7 @@ import structlog
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.note import VerifierKey, parse_vkey
 from exchange.node.config import Configuration
+from exchange.node.hardening import Protection
 from exchange.node.keyring import Keyring
 from exchange.node.tls import Certificates
 from exchange.schema.catalogue import Catalogue
@@ -74,6 +75,7 @@ class Services:
     changes: Changes
     counters: Counters
     revoked: Revoked
+    protection: Protection
 
     def now(self) -> datetime:
         """The time as an aware datetime."""

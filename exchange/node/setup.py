@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import parse_origin
 from exchange.crypto.secret import Secret
-from exchange.node.app import open_services, prepare, read_passphrase, unlock
+from exchange.node.app import open_services, prepare, unlock
 from exchange.node.config import load_configuration, parse_configuration
 from exchange.node.errors import ConfigurationInvalid
 from exchange.node.keyring import new_keystore
+from exchange.node.passphrase import check_new, read_passphrase
 from exchange.node.revocation import prepare_revocation
 
 _PASSPHRASE_FILE: Final = "passphrase"  # noqa: S105 - the name of a file
@@ -77,7 +78,7 @@ async def make_node(new: NewNode) -> Path:
         passphrase_path = new.passphrase_file.absolute()
         inside = passphrase_path.parent == directory.absolute()
         passphrase_name = passphrase_path.name if inside else str(passphrase_path)
-        passphrase = read_passphrase(passphrase_path)
+        passphrase = check_new(read_passphrase(passphrase_path))
     text = _text(new, passphrase_name)
     try:
         parse_configuration(path, text)

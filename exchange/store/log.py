@@ -62,6 +62,7 @@ _covering_checkpoint = Sql(
     .order_by(checkpoints.c.size)
     .limit(1)
 )
+_first_checkpoint = Sql(select(checkpoints.c.at_ms).order_by(checkpoints.c.size).limit(1))
 _latest_checkpoint = Sql(select(checkpoints.c.size, checkpoints.c.text).order_by(checkpoints.c.size.desc()).limit(1))
 
 
@@ -121,6 +122,12 @@ async def log_size(tx: Transaction) -> int:
     """The number of leaves in the log."""
     row = await tx.fetch_one(_head_size, {})
     return int(row[0]) if row else 0
+
+
+async def first_signed_at_ms(tx: Transaction) -> int | None:
+    """When the node signed for the first time."""
+    row = await tx.fetch_one(_first_checkpoint, {})
+    return int(row[0]) if row else None
 
 
 async def latest_head(tx: Transaction) -> Head:

@@ -327,13 +327,12 @@ def _prepare(path: Path) -> tuple[Any, Any]:
     return writing, reading
 
 
-async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], int]) -> SqliteStore:
-    """Open the store at `path`, making or migrating it first.
+def lock_store(path: Path) -> Any:
+    """Keep every other process out of the store at `path`, until what is returned is closed.
 
     Raises:
         StoreInUse: another process has it open.
-        StoreTooNew: a newer version of the program wrote it.
-        StoreUnavailable: the file cannot be read or written.
+        StoreUnavailable: its directory cannot be written to.
     """
     try:
         descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -345,6 +344,18 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
     except OSError:
         lock.close()
         raise StoreInUse(f"another process has the store at {path} open") from None
+    return lock
+
+
+async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], int]) -> SqliteStore:
+    """Open the store at `path`, making or migrating it first.
+
+    Raises:
+        StoreInUse: another process has it open.
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: the file cannot be read or written.
+    """
+    lock = lock_store(path)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connections = await asyncio.to_thread(_prepare, path)

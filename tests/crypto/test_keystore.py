@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.crypto.errors import KeystoreCorrupt, KeystoreError, WrongPassphrase
-from exchange.crypto.keystore import Argon2Parameters, cost_of, lock_keystore, unlock_keystore
+from exchange.crypto.keystore import (
+    Argon2Parameters,
+    KeystoreKey,
+    cost_of,
+    lock_keystore,
+    lock_with,
+    new_keystore_key,
+    open_with,
+    pass_on,
+    take_over,
+    unlock_keystore,
+)
 from exchange.crypto.secret import Secret
 
 CHEAP = Argon2Parameters(opslimit=1, memlimit_bytes=8192)
@@ -133,3 +144,31 @@ def test_a_cost_is_current_where_neither_passes_nor_memory_are_less_than_today(
     cost: tuple[int, int], current: bool
 ) -> None:
     assert Argon2Parameters(*cost).is_current is current
+
+
+def _two_keys() -> tuple[KeystoreKey, KeystoreKey]:
+    return new_keystore_key(PASSPHRASE, CHEAP), new_keystore_key(Secret(b"tr0ub4dor&3"), CHEAP)
+
+
+def test_a_key_is_passed_on_to_one_who_holds_the_present_one() -> None:
+    old, new = _two_keys()
+    taken = take_over(pass_on(new, old), new.salt, new.cost, old)
+    assert open_with(lock_with(ENTRIES, new), taken) == ENTRIES
+    assert new.key.reveal() not in pass_on(new, old)
+
+
+def test_a_key_is_not_taken_over_from_one_who_does_not_hold_the_present_one() -> None:
+    old, new = _two_keys()
+    sealed = pass_on(new, old)
+    stranger = new_keystore_key(PASSPHRASE, CHEAP)
+    for changed in (
+        (sealed, new.salt, new.cost, stranger),
+        (sealed, old.salt, new.cost, old),
+        (sealed, new.salt, Argon2Parameters(2, 8192), old),
+        (sealed[:-1], new.salt, new.cost, old),
+        (b"", new.salt, new.cost, old),
+    ):
+        with pytest.raises(WrongPassphrase):
+            take_over(*changed)
+    with pytest.raises(KeystoreError):
+        take_over(sealed, new.salt, Argon2Parameters(21, 8192), old)

@@ -229,3 +229,19 @@ def test_every_table_tells_what_it_is_for() -> None:
     for field in msgspec.structs.fields(FileTables):
         assert field.type.__doc__
         assert field.type.__doc__.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"passphrase_file": '"a"', "passphrase_credential": '"b"'}, "not both"),
+        ({"passphrase_credential": '"../b"'}, "passphrase_credential"),
+        ({"passphrase_credential": '".b"'}, "passphrase_credential"),
+        ({"passphrase_credential": '"b/c"'}, "passphrase_credential"),
+    ],
+)
+def test_the_passphrase_comes_from_one_place_and_a_credential_is_a_name(
+    tmp_path: Path, keys: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigurationInvalid, match=said):
+        load_configuration(write(tmp_path, keystore=keys))

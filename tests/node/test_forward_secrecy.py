@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from exchange.crypto.keystore import Argon2Parameters
+from exchange.crypto.keystore import Argon2Parameters, unlock_keystore
 from exchange.crypto.secret import Secret
 from exchange.node.app import unlock
 from exchange.node.config import load_configuration
 from exchange.node.epochs import renew_card, turn_epoch
-from exchange.node.keyring import new_keystore
+from exchange.node.keyring import entries_to_back_up, new_keystore, restored_keystore
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, configure, reserved_port, serving
 from tests.node.thief import Disk, Recording, Thief
 
@@ -149,6 +149,21 @@ async def test_an_old_copy_of_the_store_alone_does_not_bring_the_keys_back(story
         assert list(thief.seeds(both, PASSPHRASE)), "with the keystore of that time it does"
         assert not list(thief.seeds(Disk({"keystore.json": new["keystore.json"], **_database(old)}), PASSPHRASE))
         assert not list(thief.seeds(Disk({"keystore.json": old["keystore.json"], **_database(new)}), PASSPHRASE))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_a_backup_of_the_keys_opens_nothing_even_with_the_store_of_its_time(story: Story) -> None:
+    """A thief who has a backup of the keys and its passphrase, the database of that time, and all traffic."""
+    thief = Thief(story.recording, ORIGINS)
+    for origin in ORIGINS:
+        files = story.before[origin].files
+        kept = entries_to_back_up(unlock_keystore(files["keystore.json"], Secret(PASSPHRASE)))
+        held = {f"held-{number}": value for number, value in enumerate(kept.values())}
+        restored = restored_keystore(kept, 0, Secret(PASSPHRASE), CHEAP)
+        whole = Disk({"keystore.json": files["keystore.json"], **_database(files)})
+        assert list(thief.seeds(whole, PASSPHRASE)), "with the keystore itself it does"
+        assert not list(thief.seeds(Disk({"keystore.json": restored, **held, **_database(files)}), PASSPHRASE))
 
 
 def _database(files: dict[str, bytes]) -> dict[str, bytes]:

@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 
 from exchange.crypto.errors import KeystoreError, WrongPassphrase
-from exchange.crypto.keystore import Argon2Parameters, keystore_key, lock_keystore, new_keystore_key, unlock_keystore
+from exchange.crypto.keystore import (
+    Argon2Parameters,
+    keystore_key,
+    lock_keystore,
+    new_keystore_key,
+    open_with,
+    unlock_keystore,
+)
 from exchange.crypto.names import Origin
 from exchange.crypto.secret import Secret
 from exchange.node.keyring import new_keystore, open_keystore_file
-from exchange.node.keystore_file import KeystoreFile
+from exchange.node.keystore_file import KeystoreFile, put_in_place, write_beside
 
 ORIGIN = Origin("exchange.hackney.example")
 CHEAP = Argon2Parameters(opslimit=1, memlimit_bytes=8192)
@@ -111,6 +118,35 @@ def test_a_file_that_is_locked_anew_opens_with_the_new_passphrase_alone_and_hold
         unlock_keystore(path.read_bytes(), WORDS)
     file.rewrite({"a": b"3" * 32})
     assert unlock_keystore(path.read_bytes(), OTHER_WORDS)["a"] == b"3" * 32
+
+
+def test_who_rewrites_a_file_while_it_is_locked_anew_finds_the_key_that_fits(path: Path) -> None:
+    file = opened(path)
+    keys = [new_keystore_key(Secret(b"words %d" % at), CHEAP) for at in range(6)]
+    with ThreadPoolExecutor(8) as pool:
+        rewrites = [pool.submit(file.rewrite, {f"new-{at}": bytes([at]) * 32}) for at in range(20)]
+        changes = [pool.submit(file.lock_anew, key) for key in keys]
+        for done in (*rewrites, *changes):
+            done.result()
+    assert file.fits()
+    entries = open_with(path.read_bytes(), next(key for key in keys if key.fits(path.read_bytes())))
+    assert entries == {"a": b"1" * 32, "b": b"2" * 32} | {f"new-{at}": bytes([at]) * 32 for at in range(20)}
+
+
+def test_what_follows_a_file_takes_its_place_and_the_old_bytes_are_overwritten(path: Path) -> None:
+    path.chmod(0o640)
+    with path.open("rb", buffering=0) as old:
+        size = path.stat().st_size
+        write_beside(path, b"what follows")
+        assert old.read(2) == b"{\n"
+        put_in_place(path)
+        assert path.read_bytes() == b"what follows"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        old.seek(0)
+        assert old.read() == bytes(size)
+    with pytest.raises(FileNotFoundError):
+        put_in_place(path)
+    assert path.read_bytes() == b"what follows"
 
 
 def test_a_file_is_not_locked_anew_by_one_who_cannot_open_it(path: Path) -> None:

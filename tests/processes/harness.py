@@ -143,13 +143,13 @@ class Borough:
         text = text.replace(header, header + lines) if header in text else f"{text}\n{header}{lines}"
         self.config.write_text(text)
 
-    def start(self, *, wait: bool = True) -> "Borough":
+    def start(self, *, wait: bool = True, arguments: Sequence[str] = ()) -> "Borough":
         """Start the node; unless told otherwise, wait until it answers."""
         assert self.process is None or self.process.poll() is not None, "the node runs already"
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("EXCHANGE_", "SSL_CERT"))}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "exchange.cli.main", "run", "--config", str(self.config)],
+                [sys.executable, "-m", "exchange.cli.main", "run", "--config", str(self.config), *arguments],
                 env={**clean, **self.environment},
                 stderr=log,
             )

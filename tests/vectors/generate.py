@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from exchange.crypto import (
+    backup,
     envelope,
     keystore,
     merkle,
@@ -45,6 +46,7 @@ from exchange.crypto.names import (
 from exchange.crypto.note import format_note, parse_note, parse_vkey
 from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Secret
+from exchange.crypto.shares import parse_share
 
 HERE: Final = Path(__file__).parent
 Case = dict[str, Any]
@@ -514,6 +516,38 @@ def _verify_rest(case: Case) -> None:
         assert {name: value.hex() for name, value in entries.items()} == case["entries"]
 
 
+def _make_backups() -> Iterator[Case]:
+    about = backup.About(origin=SENDER, fingerprint="0123456789abcdef" * 4, made_at="2026-11-24T09:30:00Z", log_size=41)
+    entries = {"store": b"\x55" * 32, "sealing-epoch": (7).to_bytes(8, "big")}
+    cost = keystore.Argon2Parameters(opslimit=1, memlimit_bytes=8192)
+    file = json.loads(backup.lock_backup(about, entries, Secret(b"passphrase"), cost))
+    held = {"entries": {name: value.hex() for name, value in entries.items()}}
+    valid = {"name": "under a passphrase", "passphrase": b"passphrase".hex(), "file": file} | held
+    yield valid
+    yield _refused("another passphrase", valid, passphrase=b"Passphrase".hex())
+    yield _refused("another cost", valid, file={**file, "lock": {**file["lock"], "opslimit": 2}})
+    yield _refused("cost out of bounds", valid, file={**file, "lock": {**file["lock"], "memlimit_bytes": 2**40}})
+    yield _refused("another size of the log", valid, file={**file, "about": {**file["about"], "log_size": 0}})
+    yield _refused("unknown member", valid, file={**file, "more": 1})
+    data, shares = backup.split_backup(about, entries, 2, 3)
+    words = [share.words for share in shares]
+    valid = {"name": "under shares", "shares": words[1:], "file": json.loads(data)} | held
+    yield valid
+    yield {**valid, "name": "under more shares than are needed", "shares": words}
+    yield _refused("too few shares", valid, shares=words[:1])
+    yield _refused("one share twice", valid, shares=[words[0], words[0]])
+    yield _refused("two words exchanged", valid, shares=[words[0], " ".join(reversed(words[1].split()))])
+
+
+def _verify_backup(case: Case) -> None:
+    found = backup.parse_backup(json.dumps(case["file"]).encode())
+    if "shares" in case:
+        entries = backup.join_backup(found, [parse_share(words) for words in case["shares"]])
+    else:
+        entries = backup.open_backup(found, Secret(unhex(case["passphrase"])))
+    assert {name: value.hex() for name, value in entries.items()} == case["entries"]
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One file: how its cases are made and how each is verified."""
@@ -534,6 +568,7 @@ KINDS: Final[dict[str, Kind]] = {
     "parcels": Kind(_make_parcels, _verify_parcel, random=True),
     "envelopes": Kind(_make_envelopes, _verify_envelope, random=True),
     "rest": Kind(_make_rest, _verify_rest, random=True),
+    "backups": Kind(_make_backups, _verify_backup, random=True),
 }
 
 
