@@ -131,7 +131,7 @@ class Shown:
         self._latest: dict[str, tuple[int, int]] = {}
 
     def base(self, origin: str, holds: int, size: int) -> int:
-        """From where to prove a checkpoint of `size`: what the peer says it `holds`, or what was shown on top of that."""
+        """From where to prove a checkpoint of `size`: what the peer says it `holds`, or what was shown beyond that."""
         before, shown = self._latest.get(origin, (0, 0))
         return shown if before == holds and holds < shown < size else min(holds, size)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -77,6 +78,12 @@ async def opened(directory: Path, clock: Clock, lines: io.StringIO, stack: Async
     await wall.raise_up()
     await wall.look()
     return Listener(directory, services, wall, clock, lines, first)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """It begins at the day on which the certificates are made."""
+    return Clock(time.time_ns() // 1_000_000)
 
 
 @pytest.fixture

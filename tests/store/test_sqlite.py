@@ -69,6 +69,15 @@ async def test_operations_of_one_batch_share_one_checkpoint(store: SqliteStore, 
     assert len(signer.signed) == 1
 
 
+async def test_what_is_asked_for_in_one_turn_of_the_loop_shares_one_checkpoint(
+    store: SqliteStore, signer: Signer
+) -> None:
+    results = await asyncio.gather(*(store.write(work(name)) for name in "abcd"))
+
+    assert {entry.size for (entry,) in results} == {4}
+    assert len(signer.signed) == 1
+
+
 async def test_the_proof_of_every_statement_verifies(
     store: SqliteStore, verifiers: tuple[VerifierKey, VerifierKey]
 ) -> None:
