@@ -45,7 +45,7 @@ class Sent:
             try:
                 sent.id = sender.send(FORM, ENFIELD)
             except CommandFailed as error:
-                if error.code != "node-not-running":
+                if error.code not in ("node-not-running", "answer-lost"):
                     raise
 
         sent.thread = threading.Thread(target=send)
