@@ -87,12 +87,14 @@ async def append_batch(
 ) -> Callable[[int], str]:
     """Append `entries` (type and entry) and store one signed checkpoint; return what makes a position's tlog-proof.
 
-    The entries' positions follow on from the log's size.
+    The entries' positions follow on from the log's size. Without entries, nothing is signed.
     """
+    if not entries:
+        return _nothing_to_prove
     row = await tx.fetch_one(_head, {})
     frontier = Frontier.from_bytes(row[0], row[1]) if row else Frontier.from_bytes(0, b"")
     old = dict(zip(frontier_ids(frontier.size), frontier.hashes, strict=True))
-    if entries and entries[0][1].position != frontier.size:
+    if entries[0][1].position != frontier.size:
         raise StoreError(f"the log moved from {entries[0][1].position} to {frontier.size} within one batch")
     grown, new_nodes = frontier.append([entry.leaf_hash for _, entry in entries])
     checkpoint = sign(grown.size, grown.root(), now_ms // 1000)
@@ -116,6 +118,10 @@ async def append_batch(
     await tx.execute(_set_head if row else _first_head, head)
     nodes = old | dict(new_nodes)
     return lambda position: format_proof(position, inclusion_path(position, grown.size, nodes), checkpoint)
+
+
+def _nothing_to_prove(position: int) -> str:
+    raise StoreError(f"statement {position} is not of this batch")
 
 
 async def log_size(tx: Transaction) -> int:

@@ -1,10 +1,7 @@
 """The store on SQLite: one writer thread that commits in groups, one reader thread beside it.
 
-* Whatever has queued up while the last batch was being committed is the next batch; under load it waits a little for
-  more, so that more share a commit and a signature (PostgreSQL's `commit_delay` does the same).
-* Each operation runs in a savepoint: one that fails takes nothing of the others with it.
-* A future is completed only after the commit that holds its work (`synchronous=FULL`).
-* One process at a time: an exclusive lock on a file beside the database.
+The rules of its batches are those of `batch.py`; a commit is durable (`synchronous=FULL`).
+One process at a time: an exclusive lock on a file beside the database.
 
 `pysqlite3` bundles its SQLite; the standard library's may have the WAL-reset bug (sqlite.org/wal.html).
 """
@@ -17,27 +14,19 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pysqlite3 import dbapi2 as sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
-from exchange.crypto.statement import encode_statement, leaf_hash
+from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
 from exchange.store.errors import StoreInUse, StoreUnavailable
-from exchange.store.log import CheckpointSigner, append_batch, log_size
+from exchange.store.log import CheckpointSigner, append_batch
 from exchange.store.migrate import migrate_sqlite
-from exchange.store.transaction import LogEntry, Operation, Parameters, Row, Sql
+from exchange.store.transaction import Operation, Parameters, Row, Sql
 
 T = TypeVar("T")
-
-#: Enough to share one checkpoint widely, few enough that nobody waits long for the batch that they are in.
-MAX_BATCH: Final = 256
-
-#: A batch waits so long for more when the last one held as many operations.
-_LINGER_S: Final = 0.002
-_BUSY: Final = 4
 
 _dialect = pysqlite.dialect(paramstyle="named")
 
@@ -53,21 +42,20 @@ def _run(operation: Operation[T], tx: "SqliteTransaction") -> T:
     raise RuntimeError("an operation awaited something other than its transaction")
 
 
-class SqliteTransaction:
+class SqliteTransaction(Signing):
     """A transaction on one SQLite connection, used by one thread."""
 
     def __init__(self, connection: Any) -> None:
+        super().__init__()
         self.cursor = connection.cursor()
-        self.entries: list[tuple[str, LogEntry]] = []
-        self._next_position: int | None = None
 
     async def execute(self, sql: Sql, parameters: Parameters) -> int:
-        text, constants = sql.compiled(_dialect)
+        text, constants, _ = sql.compiled(_dialect)
         self.cursor.execute(text, {**constants, **parameters} if constants else parameters)
         return int(self.cursor.rowcount)
 
     async def execute_many(self, sql: Sql, rows: Sequence[Parameters]) -> None:
-        text, constants = sql.compiled(_dialect)
+        text, constants, _ = sql.compiled(_dialect)
         self.cursor.executemany(text, [{**constants, **row} for row in rows] if constants else rows)
 
     async def fetch_all(self, sql: Sql, parameters: Parameters) -> list[Row]:
@@ -87,53 +75,16 @@ class SqliteTransaction:
             raise StoreUnavailable("an insert returned no row")
         return int(row[0])
 
-    async def sign(self, statement_type: str, body: bytes) -> LogEntry:
-        if self._next_position is None:
-            self._next_position = await log_size(self)
-        statement = encode_statement(statement_type, body)
-        entry = LogEntry(statement, leaf_hash(statement))
-        entry.position = self._next_position
-        self._next_position += 1
-        self.entries.append((statement_type, entry))
-        return entry
-
-    def mark(self) -> int:
-        return len(self.entries)
-
-    def forget(self, mark: int) -> None:
-        """Take back what was signed since `mark`."""
-        if self._next_position is not None:
-            self._next_position -= len(self.entries) - mark
-        del self.entries[mark:]
-
-
-@dataclass(slots=True)
-class _Work:
-    operation: Operation[Any]
-    future: "asyncio.Future[Any]"
-    result: Any = None
-    error: BaseException | None = None
-
-
-def _complete(works: list[_Work]) -> None:
-    for work in works:
-        if work.future.done():
-            continue
-        if work.error is not None:
-            work.future.set_exception(work.error)
-        else:
-            work.future.set_result(work.result)
-
 
 class _Queue:
     """Work for a thread. What is asked for in one turn of the loop arrives at once, so that it shares a batch."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._turn: list[_Work] = []
-        self._ready: queue.SimpleQueue[list[_Work] | None] = queue.SimpleQueue()
+        self._turn: list[Work] = []
+        self._ready: queue.SimpleQueue[list[Work] | None] = queue.SimpleQueue()
 
-    def put(self, work: _Work) -> None:
+    def put(self, work: Work) -> None:
         if not self._turn:
             self._loop.call_soon(self._hand_over)
         self._turn.append(work)
@@ -148,9 +99,9 @@ class _Queue:
         self._hand_over()
         self._ready.put(None)
 
-    def gather(self, linger_s: float = 0.0) -> tuple[list[_Work], bool]:
+    def gather(self, linger_s: float = 0.0) -> tuple[list[Work], bool]:
         """In the thread: wait for work, linger, then take what else is there; the flag says that this is all."""
-        works: list[_Work] = []
+        works: list[Work] = []
         found = self._ready.get()
         if linger_s:
             time.sleep(linger_s)
@@ -204,18 +155,18 @@ class SqliteStore:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        pending.put(_Work(operation, future))
+        pending.put(Work(operation, future))
         return await future
 
-    def _finish(self, works: list[_Work]) -> None:
+    def _finish(self, works: list[Work]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits for these any more
-            self._loop.call_soon_threadsafe(_complete, works)
+            self._loop.call_soon_threadsafe(complete, works)
 
     def _write_loop(self, connection: Any) -> None:
         last, linger_s = False, 0.0
         while not last:
             works, last = self._writes.gather(linger_s)
-            linger_s = _LINGER_S if len(works) >= _BUSY else 0.0
+            linger_s = linger_after(works)
             scrubs = [work for work in works if work.operation is _scrub]
             works = [work for work in works if work.operation is not _scrub]
             if works:
@@ -229,7 +180,7 @@ class SqliteStore:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
-    def _run_batch(self, connection: Any, works: list[_Work]) -> bool:
+    def _run_batch(self, connection: Any, works: list[Work]) -> bool:
         """Run `works` in one transaction; False where a batch of several has to be tried one by one."""
         tx = SqliteTransaction(connection)
         try:
@@ -237,8 +188,7 @@ class SqliteStore:
             for work in works:
                 work.result = work.error = None
                 _run_in_savepoint(tx, work)
-            if tx.entries:
-                prove = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
+            prove = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
             tx.cursor.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
             with contextlib.suppress(sqlite.Error):
@@ -247,10 +197,7 @@ class SqliteStore:
                 return False
             works[0].error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
             return True
-        if tx.entries:
-            size = tx.entries[-1][1].position + 1
-            for _, entry in tx.entries:
-                entry.committed(prove, size)
+        tx.committed(prove)
         return True
 
     def _read_loop(self, connection: Any) -> None:
@@ -277,7 +224,7 @@ async def _scrub(_: Any) -> None:
     """Marks the work that is done between two transactions."""
 
 
-def _empty_wal(connection: Any, scrubs: list[_Work]) -> None:
+def _empty_wal(connection: Any, scrubs: list[Work]) -> None:
     error: StoreUnavailable | None = None
     try:
         if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
@@ -288,7 +235,7 @@ def _empty_wal(connection: Any, scrubs: list[_Work]) -> None:
         scrub.error = error
 
 
-def _run_in_savepoint(tx: SqliteTransaction, work: _Work) -> None:
+def _run_in_savepoint(tx: SqliteTransaction, work: Work) -> None:
     mark = tx.mark()
     tx.cursor.execute("SAVEPOINT operation")
     try:

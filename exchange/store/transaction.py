@@ -6,7 +6,7 @@ Statements are SQLAlchemy Core, compiled once for each dialect and run on the dr
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -19,6 +19,14 @@ Row: TypeAlias = tuple[Any, ...]
 Parameters: TypeAlias = Mapping[str, Any]
 
 
+class Compiled(NamedTuple):
+    """A statement's text, the constants in it by parameter name, and the names in order where a driver counts them."""
+
+    text: str
+    constants: dict[str, Any]
+    order: tuple[str, ...]
+
+
 class Sql:
     """One statement, compiled for a dialect at its first use there and then kept."""
 
@@ -26,17 +34,18 @@ class Sql:
 
     def __init__(self, element: ClauseElement) -> None:
         self.element = element
-        self._compiled: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._compiled: dict[str, Compiled] = {}
 
-    def compiled(self, dialect: Dialect) -> tuple[str, dict[str, Any]]:
-        """The statement's text, and the values of the constants in it by parameter name."""
+    def compiled(self, dialect: Dialect) -> "Compiled":
+        """The statement as that dialect has it."""
         found = self._compiled.get(dialect.name)
         if found is None:
             compiled = cast("SQLCompiler", self.element.compile(dialect=dialect))
             # A constant may be None, so only what is required is left for `parameters` to give.
             given = {bind.key for bind in compiled.binds.values() if bind.required}
             constants = {name: value for name, value in compiled.params.items() if name not in given}
-            found = self._compiled[dialect.name] = (str(compiled), constants)
+            order = tuple(compiled.positiontup or ())
+            found = self._compiled[dialect.name] = Compiled(str(compiled), constants, order)
         return found
 
 

@@ -13,8 +13,9 @@ from exchange.crypto.names import Origin
 from exchange.crypto.note import VerifierKey
 from exchange.crypto.signing import SigningKeys
 from exchange.store.messages import INBOUND, KeysRow, MessageRow, SectionRow, add_message
-from exchange.store.sqlite import SqliteStore, open_sqlite
-from exchange.store.transaction import Transaction
+from exchange.store.opening import open_store as open_at
+from exchange.store.transaction import Store, Transaction
+from tests import databases
 
 ORIGIN = Origin("exchange.hackney.example")
 NOW_MS = 1_795_468_800_000  # 2026-11-23 16:00 UTC
@@ -67,25 +68,46 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "node.db"
 
 
+@pytest.fixture(scope="session", params=databases.KINDS)
+def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Makes the URL of a database that is not there yet; each test runs on both kinds."""
+    if request.param == "postgresql":
+        server = request.getfixturevalue("postgresql_server")
+        return lambda: databases.make_schema(server)
+    directory = tmp_path_factory.mktemp("sqlite")
+    numbers = itertools.count()
+    return lambda: f"sqlite:///{directory}/{next(numbers)}.db"
+
+
 @pytest.fixture
-async def store(path: Path, signer: Signer, clock: Clock) -> AsyncIterator[SqliteStore]:
-    store = await open_sqlite(path, signer, clock)
+def url(new_url: Callable[[], str]) -> str:
+    return new_url()
+
+
+@pytest.fixture
+async def store(url: str, signer: Signer, clock: Clock) -> AsyncIterator[Store]:
+    store = await open_at(url, signer, clock)
     yield store
     await store.close()
 
 
-#: Runs a scenario with a store in a file of its own, once per example that Hypothesis draws.
-OpenStore: TypeAlias = Callable[[Callable[[SqliteStore], Awaitable[Any]]], Any]
+#: Runs a scenario with a store of its own, once per example that Hypothesis draws.
+OpenStore: TypeAlias = Callable[[Callable[[Store], Awaitable[Any]]], Any]
 
 
 @pytest.fixture(scope="session")
-def open_store(tmp_path_factory: pytest.TempPathFactory) -> OpenStore:
-    directory = tmp_path_factory.mktemp("examples")
-    numbers = itertools.count()
+def open_store(new_url: Callable[[], str]) -> OpenStore:
+    shared = new_url()
 
-    def run(scenario: Callable[[SqliteStore], Awaitable[Any]]) -> Any:
+    def run(scenario: Callable[[Store], Awaitable[Any]]) -> Any:
+        if shared.startswith("postgresql"):
+            databases.empty(shared)
+            url = shared
+        else:
+            url = new_url()
+
         async def opened() -> Any:
-            store = await open_sqlite(directory / f"{next(numbers)}.db", Signer(), Clock())
+            store = await open_at(url, Signer(), Clock())
             try:
                 return await scenario(store)
             finally:

@@ -20,12 +20,11 @@ from exchange.store.log import (
     proven_at,
     statement_at,
 )
-from exchange.store.sqlite import SqliteStore
-from exchange.store.transaction import LogEntry, Transaction
+from exchange.store.transaction import LogEntry, Store, Transaction
 from tests.store.conftest import ORIGIN, Clock, OpenStore, Signer, call
 
 
-async def append(store: SqliteStore, count: int, label: str = "") -> list[LogEntry]:
+async def append(store: Store, count: int, label: str = "") -> list[LogEntry]:
     """Sign `count` statements in one batch."""
 
     async def operation(tx: Transaction) -> list[LogEntry]:
@@ -35,7 +34,7 @@ async def append(store: SqliteStore, count: int, label: str = "") -> list[LogEnt
     return await store.write(operation)
 
 
-async def test_positions_follow_on_across_batches(store: SqliteStore) -> None:
+async def test_positions_follow_on_across_batches(store: Store) -> None:
     entries = [*await append(store, 3), *await append(store, 1), *await append(store, 4)]
 
     assert [entry.position for entry in entries] == list(range(8))
@@ -47,7 +46,7 @@ async def test_positions_follow_on_across_batches(store: SqliteStore) -> None:
 def test_a_proof_made_later_is_the_one_that_was_given_out(
     open_store: OpenStore, verifiers: tuple[VerifierKey, VerifierKey], batches: list[int]
 ) -> None:
-    async def scenario(store: SqliteStore) -> None:
+    async def scenario(store: Store) -> None:
         entries = [entry for count in batches for entry in await append(store, count)]
         for entry in entries:
             again = await store.read(call(proven_at, entry.position))
@@ -58,7 +57,7 @@ def test_a_proof_made_later_is_the_one_that_was_given_out(
 
 
 async def test_a_proof_can_be_made_against_the_latest_checkpoint(
-    store: SqliteStore, verifiers: tuple[VerifierKey, VerifierKey]
+    store: Store, verifiers: tuple[VerifierKey, VerifierKey]
 ) -> None:
     await append(store, 5)
     await append(store, 6)
@@ -70,7 +69,7 @@ async def test_a_proof_can_be_made_against_the_latest_checkpoint(
         assert (verified.index, verified.checkpoint.size, verified.checkpoint.text) == (position, 11, head.text)
 
 
-async def test_the_log_grows_consistently_between_any_two_sizes(store: SqliteStore, signer: Signer) -> None:
+async def test_the_log_grows_consistently_between_any_two_sizes(store: Store, signer: Signer) -> None:
     for _ in range(33):
         await append(store, 1)
     roots = signer.roots()
@@ -85,7 +84,7 @@ async def test_the_log_grows_consistently_between_any_two_sizes(store: SqliteSto
 @given(st.lists(st.integers(1, 70), min_size=2, max_size=5))
 @settings(max_examples=30)
 def test_checkpoints_of_batches_of_any_size_are_consistent(open_store: OpenStore, batches: list[int]) -> None:
-    async def scenario(store: SqliteStore) -> None:
+    async def scenario(store: Store) -> None:
         heads = []
         for count in batches:
             await append(store, count)
@@ -101,7 +100,7 @@ def root_of(checkpoint: str) -> bytes:
     return b64decode(checkpoint.split("\n")[2])
 
 
-async def test_from_nothing_and_to_itself_a_size_needs_no_path(store: SqliteStore) -> None:
+async def test_from_nothing_and_to_itself_a_size_needs_no_path(store: Store) -> None:
     await append(store, 3)
 
     assert await store.read(call(consistency_between, 0, 3)) == []
@@ -110,7 +109,7 @@ async def test_from_nothing_and_to_itself_a_size_needs_no_path(store: SqliteStor
 
 
 @pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 4), (4, 4), (-1, 2)])
-async def test_sizes_that_the_log_never_had_are_refused(store: SqliteStore, first: int, second: int) -> None:
+async def test_sizes_that_the_log_never_had_are_refused(store: Store, first: int, second: int) -> None:
     await append(store, 3)
 
     with pytest.raises(NotFound):
@@ -118,20 +117,20 @@ async def test_sizes_that_the_log_never_had_are_refused(store: SqliteStore, firs
 
 
 @pytest.mark.parametrize("query", [statement_at, proven_at])
-async def test_a_position_beyond_the_log_is_not_found(store: SqliteStore, query: object) -> None:
+async def test_a_position_beyond_the_log_is_not_found(store: Store, query: object) -> None:
     await append(store, 3)
 
     with pytest.raises(NotFound):
         await store.read(call(query, 3))  # type: ignore[arg-type]
 
 
-async def test_a_log_without_a_leaf_has_no_head(store: SqliteStore) -> None:
+async def test_a_log_without_a_leaf_has_no_head(store: Store) -> None:
     assert await store.read(log_size) == 0
     with pytest.raises(NotFound):
         await store.read(latest_head)
 
 
-async def test_a_statement_is_covered_by_the_first_checkpoint_after_it(store: SqliteStore) -> None:
+async def test_a_statement_is_covered_by_the_first_checkpoint_after_it(store: Store) -> None:
     (first,) = await append(store, 1)
     later = await append(store, 2)
 
@@ -140,7 +139,7 @@ async def test_a_statement_is_covered_by_the_first_checkpoint_after_it(store: Sq
 
 
 async def test_checkpoints_carry_the_time_of_their_batch(
-    store: SqliteStore, clock: Clock, verifiers: tuple[VerifierKey, VerifierKey]
+    store: Store, clock: Clock, verifiers: tuple[VerifierKey, VerifierKey]
 ) -> None:
     await append(store, 1)
     clock.now_ms += 3_600_000
@@ -161,9 +160,7 @@ def key_id_of(line: str) -> bytes:
     return signature(line)[:4] if line.startswith("— ") else b""
 
 
-async def test_many_writers_at_once_leave_no_gap(
-    store: SqliteStore, verifiers: tuple[VerifierKey, VerifierKey]
-) -> None:
+async def test_many_writers_at_once_leave_no_gap(store: Store, verifiers: tuple[VerifierKey, VerifierKey]) -> None:
     groups = await asyncio.gather(*(append(store, 2, f"{number}-") for number in range(40)))
 
     entries = sorted((entry for group in groups for entry in group), key=lambda entry: entry.position)

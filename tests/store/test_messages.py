@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ from exchange.store.messages import (
     received_at_ms,
     sections_of,
 )
-from exchange.store.sqlite import SqliteStore
+from exchange.store.transaction import Store
 from tests.store.conftest import NOW_MS, ORIGIN, OpenStore, add_one, call, message_row
 
 LADDER = ["received", "routed", "delivered", "owned"]
@@ -39,7 +40,7 @@ FIRST = "00000000-0000-4000-8000-000000000001"
 SECOND = "00000000-0000-4000-8000-000000000002"
 
 
-async def test_a_message_comes_back_as_it_was_stored(store: SqliteStore) -> None:
+async def test_a_message_comes_back_as_it_was_stored(store: Store) -> None:
     number = await store.write(call(add_one, FIRST, urgent=1))
 
     row = await store.read(call(message_by_id, FIRST))
@@ -50,7 +51,7 @@ async def test_a_message_comes_back_as_it_was_stored(store: SqliteStore) -> None
     assert await store.read(call(keys_of, number)) == KeysRow(b"wrapped", b"secrets")
 
 
-async def test_sections_come_back_and_one_that_nobody_here_opens_has_no_secret(store: SqliteStore) -> None:
+async def test_sections_come_back_and_one_that_nobody_here_opens_has_no_secret(store: Store) -> None:
     number = await store.write(call(add_one))
 
     assert await store.read(call(sections_of, number)) == [
@@ -59,16 +60,16 @@ async def test_sections_come_back_and_one_that_nobody_here_opens_has_no_secret(s
     ]
 
 
-async def test_one_origin_cannot_store_the_same_message_id_twice(store: SqliteStore) -> None:
+async def test_one_origin_cannot_store_the_same_message_id_twice(store: Store) -> None:
     await store.write(call(add_one, FIRST))
 
-    with pytest.raises(sqlite.IntegrityError):
+    with pytest.raises((sqlite.IntegrityError, asyncpg.IntegrityConstraintViolationError)):
         await store.write(call(add_one, FIRST))
 
     assert len(await store.read(call(list_messages, INBOUND, 10))) == 1
 
 
-async def test_two_origins_may_use_the_same_message_id(store: SqliteStore) -> None:
+async def test_two_origins_may_use_the_same_message_id(store: Store) -> None:
     await store.write(call(add_one, FIRST))
     await store.write(call(add_one, FIRST, origin="exchange.enfield.example"))
 
@@ -78,7 +79,7 @@ async def test_two_origins_may_use_the_same_message_id(store: SqliteStore) -> No
     assert found.origin == "exchange.enfield.example"
 
 
-async def test_messages_are_listed_by_direction_and_newest_first(store: SqliteStore) -> None:
+async def test_messages_are_listed_by_direction_and_newest_first(store: Store) -> None:
     for name, direction in (("a", INBOUND), ("b", OUTBOUND), ("c", INBOUND), ("d", INBOUND)):
         await store.write(call(add_one, name, direction=direction))
 
@@ -95,14 +96,14 @@ async def test_messages_are_listed_by_direction_and_newest_first(store: SqliteSt
     ],
     ids=["by id", "by number", "key"],
 )
-async def test_asking_for_what_is_not_there_says_so(store: SqliteStore, query: object) -> None:
+async def test_asking_for_what_is_not_there_says_so(store: Store, query: object) -> None:
     with pytest.raises(NotFound):
         await store.read(query)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("start", LADDER)
 @pytest.mark.parametrize("rung", LADDER)
-async def test_a_rung_rises_and_never_goes_down(store: SqliteStore, start: str, rung: str) -> None:
+async def test_a_rung_rises_and_never_goes_down(store: Store, start: str, rung: str) -> None:
     number = await store.write(call(add_one))
     pairs = [("subject", "police")]
     await store.write(call(raise_rung, number, start, pairs, NOW_MS))
@@ -117,7 +118,7 @@ async def test_a_rung_rises_and_never_goes_down(store: SqliteStore, start: str, 
 
 @given(st.lists(st.sampled_from(LADDER), min_size=1, max_size=12))
 def test_in_whatever_order_rungs_arrive_the_highest_stands(open_store: OpenStore, rungs: list[str]) -> None:
-    async def climb(store: SqliteStore) -> list[PlacementRow]:
+    async def climb(store: Store) -> list[PlacementRow]:
         number = await store.write(call(add_one))
         for rung in rungs:
             await store.write(call(raise_rung, number, rung, [("subject", "police")], NOW_MS))
@@ -128,7 +129,7 @@ def test_in_whatever_order_rungs_arrive_the_highest_stands(open_store: OpenStore
     assert placement.rung == max(rungs, key=LADDER.index)
 
 
-async def test_raising_one_section_leaves_the_others(store: SqliteStore) -> None:
+async def test_raising_one_section_leaves_the_others(store: Store) -> None:
     number = await store.write(call(add_one))
     other = await store.write(call(add_one, SECOND))
     pairs = [("housing", "housing"), ("subject", "housing"), ("subject", "police")]
@@ -142,7 +143,7 @@ async def test_raising_one_section_leaves_the_others(store: SqliteStore) -> None
     assert {row.rung for row in await store.read(call(placements_of, other))} == {"routed"}
 
 
-async def test_a_message_is_received_when_its_receipt_says(store: SqliteStore) -> None:
+async def test_a_message_is_received_when_its_receipt_says(store: Store) -> None:
     number = await store.write(call(add_one))
     assert await store.read(call(received_at_ms, number)) is None
 
@@ -151,7 +152,7 @@ async def test_a_message_is_received_when_its_receipt_says(store: SqliteStore) -
     assert await store.read(call(received_at_ms, number)) == NOW_MS + 5
 
 
-async def test_a_receipt_is_kept_once(store: SqliteStore) -> None:
+async def test_a_receipt_is_kept_once(store: Store) -> None:
     number = await store.write(call(add_one))
 
     first = await store.write(call(add_receipt, number, "received", b"leaf", b"body", NOW_MS, proof="proof"))
@@ -161,7 +162,7 @@ async def test_a_receipt_is_kept_once(store: SqliteStore) -> None:
     assert await store.read(call(receipts_of, number)) == [ReceiptRow("received", b"body", "proof", None)]
 
 
-async def test_the_timeline_is_in_the_order_of_writing(store: SqliteStore) -> None:
+async def test_the_timeline_is_in_the_order_of_writing(store: Store) -> None:
     number = await store.write(call(add_one))
     await store.write(call(add_event, number, "received", NOW_MS + 5))
     await store.write(call(add_event, number, "delivered", NOW_MS, agency="police", detail="note"))
@@ -172,7 +173,7 @@ async def test_the_timeline_is_in_the_order_of_writing(store: SqliteStore) -> No
     assert (events[1].agency, events[1].detail) == ("police", "note")
 
 
-async def test_the_latest_alarm_comes_first(store: SqliteStore) -> None:
+async def test_the_latest_alarm_comes_first(store: Store) -> None:
     for at in (1, 2, 3):
         await store.write(call(add_alarm, "fork", ORIGIN, "two roots", at, b"sealed"))
 

@@ -26,7 +26,7 @@ from exchange.store.outbox import (
     release_lane,
     waiting_of,
 )
-from exchange.store.sqlite import SqliteStore
+from exchange.store.transaction import Store
 from tests.store.conftest import NOW_MS, OpenStore, add_one, call
 
 LANE = "peer:exchange.enfield.example"
@@ -39,7 +39,7 @@ def delivery(**changes: object) -> dict[str, object]:
     return new_delivery(**(values | changes))  # type: ignore[arg-type]
 
 
-async def claimed(store: SqliteStore, most: int = 10, now_ms: int = NOW_MS, lane: str = LANE) -> list[int]:
+async def claimed(store: Store, most: int = 10, now_ms: int = NOW_MS, lane: str = LANE) -> list[int]:
     return [row.number for row in await store.write(call(claim, lane, most, now_ms, LEASE_MS))]
 
 
@@ -47,7 +47,7 @@ async def claimed(store: SqliteStore, most: int = 10, now_ms: int = NOW_MS, lane
 def test_urgent_rows_are_claimed_first_and_otherwise_in_order(
     open_store: OpenStore, urgent: list[bool], most: int
 ) -> None:
-    async def drain(store: SqliteStore) -> list[int]:
+    async def drain(store: Store) -> list[int]:
         await store.write(call(enqueue, [delivery(urgent=flag) for flag in urgent]))
         taken: list[int] = []
         while numbers := await claimed(store, most):
@@ -60,13 +60,13 @@ def test_urgent_rows_are_claimed_first_and_otherwise_in_order(
     assert taken == sorted(numbers, key=lambda number: (not urgent[number - 1], number))
 
 
-async def test_a_claim_takes_only_from_its_lane(store: SqliteStore) -> None:
+async def test_a_claim_takes_only_from_its_lane(store: Store) -> None:
     await store.write(call(enqueue, [delivery(), delivery(lane=OTHER)]))
 
     assert await claimed(store, lane=OTHER) == [2]
 
 
-async def test_a_leased_row_is_not_claimed_until_its_lease_has_run_out(store: SqliteStore) -> None:
+async def test_a_leased_row_is_not_claimed_until_its_lease_has_run_out(store: Store) -> None:
     await store.write(call(enqueue, [delivery()]))
 
     assert await claimed(store) == [1]
@@ -74,14 +74,14 @@ async def test_a_leased_row_is_not_claimed_until_its_lease_has_run_out(store: Sq
     assert await claimed(store, now_ms=NOW_MS + LEASE_MS) == [1]
 
 
-async def test_every_claim_counts_as_an_attempt(store: SqliteStore) -> None:
+async def test_every_claim_counts_as_an_attempt(store: Store) -> None:
     await store.write(call(enqueue, [delivery()]))
     for attempt in range(3):
         (row,) = await store.write(call(claim, LANE, 1, NOW_MS + attempt * LEASE_MS, LEASE_MS))
         assert row.attempts == attempt
 
 
-async def test_a_row_that_was_given_back_is_claimed_at_once(store: SqliteStore) -> None:
+async def test_a_row_that_was_given_back_is_claimed_at_once(store: Store) -> None:
     await store.write(call(enqueue, [delivery(), delivery()]))
     await claimed(store)
 
@@ -90,7 +90,7 @@ async def test_a_row_that_was_given_back_is_claimed_at_once(store: SqliteStore) 
     assert await claimed(store) == [2]
 
 
-async def test_a_node_that_starts_ends_the_leases_of_its_last_life(store: SqliteStore) -> None:
+async def test_a_node_that_starts_ends_the_leases_of_its_last_life(store: Store) -> None:
     await store.write(call(enqueue, [delivery(), delivery(lane=OTHER)]))
     await claimed(store)
     await claimed(store, lane=OTHER)
@@ -101,7 +101,7 @@ async def test_a_node_that_starts_ends_the_leases_of_its_last_life(store: Sqlite
     assert await claimed(store, lane=OTHER) == [2]
 
 
-async def test_what_was_delivered_is_gone(store: SqliteStore) -> None:
+async def test_what_was_delivered_is_gone(store: Store) -> None:
     await store.write(call(enqueue, [delivery(), delivery()]))
 
     await store.write(call(done, [1]))
@@ -110,7 +110,7 @@ async def test_what_was_delivered_is_gone(store: SqliteStore) -> None:
     assert await store.read(backlog) == [(LANE, "due", 1)]
 
 
-async def test_a_held_row_is_shown_with_its_reason_and_never_claimed(store: SqliteStore) -> None:
+async def test_a_held_row_is_shown_with_its_reason_and_never_claimed(store: Store) -> None:
     message = await store.write(call(add_one, "message"))
     await store.write(call(enqueue, [delivery(message=message, agency="police"), delivery()]))
 
@@ -121,14 +121,14 @@ async def test_a_held_row_is_shown_with_its_reason_and_never_claimed(store: Sqli
     assert await claimed(store, now_ms=NOW_MS + 10 * LEASE_MS) == [2]
 
 
-async def test_a_row_may_be_held_from_the_start(store: SqliteStore) -> None:
+async def test_a_row_may_be_held_from_the_start(store: Store) -> None:
     await store.write(call(enqueue, [delivery(held="peer-unverified")]))
 
     assert [row.reason for row in await store.read(call(held, 10))] == ["peer-unverified"]
     assert await store.read(due_lanes) == []
 
 
-async def test_a_released_row_is_due_again_with_a_new_deadline_and_no_attempts(store: SqliteStore) -> None:
+async def test_a_released_row_is_due_again_with_a_new_deadline_and_no_attempts(store: Store) -> None:
     await store.write(call(enqueue, [delivery()]))
     await claimed(store)
     await store.write(call(hold, 1, "peer-blocked"))
@@ -141,14 +141,14 @@ async def test_a_released_row_is_due_again_with_a_new_deadline_and_no_attempts(s
 
 
 @pytest.mark.parametrize("number", [1, 2])
-async def test_only_what_is_held_can_be_released(store: SqliteStore, number: int) -> None:
+async def test_only_what_is_held_can_be_released(store: Store, number: int) -> None:
     await store.write(call(enqueue, [delivery()]))
 
     with pytest.raises(NotFound):
         await store.write(call(release, number, NOW_MS))
 
 
-async def test_a_lane_is_released_whole_and_no_other_with_it(store: SqliteStore) -> None:
+async def test_a_lane_is_released_whole_and_no_other_with_it(store: Store) -> None:
     rows = [delivery(held="x"), delivery(), delivery(held="x"), delivery(lane=OTHER, held="x")]
     await store.write(call(enqueue, rows))
 
@@ -158,21 +158,21 @@ async def test_a_lane_is_released_whole_and_no_other_with_it(store: SqliteStore)
     assert [row.number for row in await store.read(call(held, 10))] == [4]
 
 
-async def test_overdue_is_what_is_due_and_has_reached_its_deadline(store: SqliteStore) -> None:
+async def test_overdue_is_what_is_due_and_has_reached_its_deadline(store: Store) -> None:
     rows = [delivery(deadline_ms=at, held=reason) for at, reason in ((10, None), (11, None), (10, "x"))]
     await store.write(call(enqueue, [*rows, delivery(lane=OTHER, deadline_ms=10)]))
 
     assert [row.number for row in await store.read(call(overdue, LANE, 10))] == [1]
 
 
-async def test_lanes_with_something_due_are_named_once(store: SqliteStore) -> None:
+async def test_lanes_with_something_due_are_named_once(store: Store) -> None:
     await store.write(call(enqueue, [delivery(), delivery(), delivery(lane=OTHER), delivery(lane="x", held="why")]))
 
     assert sorted(await store.read(due_lanes)) == [OTHER, LANE]
     assert await store.read(backlog) == [(OTHER, "due", 1), (LANE, "due", 2), ("x", "held", 1)]
 
 
-async def test_a_message_tells_what_of_it_still_waits(store: SqliteStore) -> None:
+async def test_a_message_tells_what_of_it_still_waits(store: Store) -> None:
     message = await store.write(call(add_one))
     await store.write(call(enqueue, [delivery(message=message), delivery(), delivery(message=message, held="why")]))
 
@@ -181,7 +181,7 @@ async def test_a_message_tells_what_of_it_still_waits(store: SqliteStore) -> Non
     assert [(row.state, row.reason) for row in waiting] == [("due", None), ("held", "why")]
 
 
-async def test_a_lane_remembers_its_failures_until_it_succeeds(store: SqliteStore) -> None:
+async def test_a_lane_remembers_its_failures_until_it_succeeds(store: Store) -> None:
     assert await store.read(call(lane_state, LANE)) == LaneRow(LANE, 0, 0, None)
 
     for failures in (1, 2):

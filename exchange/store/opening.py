@@ -1,0 +1,27 @@
+"""A node's store, by its URL."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from exchange.store.log import CheckpointSigner
+from exchange.store.sqlite import open_sqlite
+from exchange.store.transaction import Store
+
+SQLITE: Final = "sqlite:///"
+
+
+async def open_store(url: str, sign: CheckpointSigner, now_ms: Callable[[], int]) -> Store:
+    """Open the store at `url`, `sqlite:///FILE` or `postgresql://...`, making or migrating it first.
+
+    Raises:
+        StoreInUse: another process has the SQLite file open.
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: it cannot be reached, read or written.
+    """
+    if url.startswith(SQLITE):
+        return await open_sqlite(Path(url.removeprefix(SQLITE)), sign, now_ms)
+    # Whoever stays with SQLite need not have the driver.
+    from exchange.store.postgresql import open_postgresql
+
+    return await open_postgresql(url, sign, now_ms)
