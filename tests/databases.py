@@ -1,42 +1,74 @@
-"""A database for each test: a SQLite file, or a schema in a PostgreSQL server that the tests start."""
+"""A database for each test: a SQLite file, or one in a PostgreSQL server that the tests start."""
 
 import asyncio
+import contextlib
+import itertools
+import re
 import uuid
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
-from urllib.parse import quote
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import asyncpg
+from pysqlite3 import dbapi2 as sqlite
 
 KINDS: Final = ("sqlite", "postgresql")
 
+#: The server on which nodes keep their stores, where the tests were told so; else each has a SQLite file.
+server: str | None = None
 
-def make_schema(server: str) -> str:
-    """Make an empty schema; return the URL with which a store is opened in it."""
 
-    async def make() -> str:
-        name = f"node_{uuid.uuid4().hex}"
-        connection = await asyncpg.connect(server)
-        await connection.execute(f"CREATE SCHEMA {name}")
-        await connection.close()
-        return name
+def make(server: str, template: str = "template1") -> str:
+    """Make a database, empty or as another is; return its URL. Nobody may be connected to the other."""
+    name = f"node_{uuid.uuid4().hex}"
+    _do(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    return urlsplit(server)._replace(path=f"/{name}").geturl()
 
-    options = quote(f"-csearch_path={asyncio.run(make())}", safe="")
-    return f"{server}&options={options}"
+
+def url_for_a_node() -> str:
+    """Where a new node is to keep its store."""
+    return make(server) if server else "sqlite:///exchange.db"
+
+
+def copied_into(configuration: Path) -> None:
+    """Give a node whose directory was copied a copy of its store too."""
+    text = configuration.read_text()
+    found = re.search(r'"(postgresql://[^"]*/(node_[0-9a-f]+)\?[^"]*)"', text)
+    if found and server:
+        configuration.write_text(text.replace(found[1], make(server, found[2])))
+
+
+def rows(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """Look into a store from outside; the query counts its parameters as SQLite does."""
+    if url.startswith("sqlite:///"):
+        with contextlib.closing(sqlite.connect(url.removeprefix("sqlite:///"))) as connection:
+            return list(connection.execute(query, parameters).fetchall())
+    numbers = itertools.count(1)
+    numbered = re.sub(r"\?", lambda _: f"${next(numbers)}", query)
+    return [tuple(record) for record in _do(url, numbered, *parameters)]
+
+
+def _do(url: str, query: str, *parameters: object) -> Any:
+    async def do() -> Any:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetch(query, *parameters)
+        finally:
+            await connection.close()
+
+    # The test's own loop may run in this thread.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, do()).result()
 
 
 def empty(url: str) -> None:
     """Take every row out of the store at `url`, which is quicker than to make another."""
 
-    async def truncate() -> None:
-        connection = await asyncpg.connect(url)
-        query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename != 'alembic_version'"
-        if tables := [record[0] for record in await connection.fetch(query)]:
-            await connection.execute(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
-        await connection.close()
-
-    asyncio.run(truncate())
+    query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename != 'alembic_version'"
+    if tables := [record[0] for record in _do(url, query)]:
+        _do(url, f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
 
 
 def start_server(directory: Path) -> str:

@@ -270,7 +270,7 @@ def _what_to_do(place: Place, about: About, state: str) -> list[str]:
     day = about.made_at[:10]
     if state == "none":
         return [
-            f"There is no store at {place.store}, and the node does not start without one.",
+            f"There is no store at {place.store.removeprefix('sqlite:///')}, and the node does not start without one.",
             "Put there the store that ran last (exchange.db, and exchange.db-wal if there is one), and exchange.toml.",
             "If it is lost, do not use these keys: make a new node, and register it anew with each peer.",
             "See docs/keys.md, Restore the keys.",

@@ -22,6 +22,12 @@ from exchange.cli.output import config_option, json_option, print_json, print_ta
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="The file that holds the keystore's passphrase. [default: a new one in DIRECTORY]",
 )
+@click.option(
+    "--store",
+    default="sqlite:///exchange.db",
+    show_default=True,
+    help="The database: sqlite:///FILE, or postgresql://HOST/DATABASE.",
+)
 @json_option
 def init(
     directory: Path,
@@ -31,6 +37,7 @@ def init(
     origin: str | None,
     listen: str,
     passphrase_file: Path | None,
+    store: str,
     as_json: bool,
 ) -> None:
     """Make a new node in DIRECTORY: configuration, keystore, store, first card, and a revocation to keep offline."""
@@ -38,7 +45,7 @@ def init(
     from exchange.node.setup import NewNode, make_node
 
     harden()
-    path = asyncio.run(make_node(NewNode(directory, area, name, url, origin, listen, passphrase_file)))
+    path = asyncio.run(make_node(NewNode(directory, area, name, url, origin, listen, passphrase_file, store)))
     if as_json:
         print_json({"config": str(path), "directory": str(directory)})
         return

@@ -49,10 +49,11 @@ from exchange.schema.catalogue import default_catalogue
 from exchange.schema.wire import card_decoder, decode_wire
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
+from exchange.store.locking import lock_store
 from exchange.store.log import log_size
+from exchange.store.opening import open_store, store_exists
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
-from exchange.store.sqlite import open_sqlite
 from exchange.store.transaction import Transaction
 
 _DAY_MS = 86_400_000
@@ -80,7 +81,9 @@ async def open_services(
     stack: AsyncExitStack, configuration: Configuration, keyring: Keyring, protection: Protection | None = None
 ) -> Services:
     """Open the store and what else a node needs; the stack closes it."""
-    store = await open_sqlite(configuration.store_path, keyring.sign_checkpoint, wall_clock_ms)
+    if configuration.store_file is None:
+        stack.callback(lock_store(configuration.lock_path).close)
+    store = await open_store(configuration.store_url, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
     services = Services(
         configuration=configuration,
@@ -181,10 +184,10 @@ async def run_node(
         StoreOlder: the keys were restored, and the store is older than they are, unless `old_store`.
         StoreError: the store cannot be opened.
     """
-    if not configuration.store_path.exists():
+    if not await store_exists(configuration.store_url):
         # An empty store in its place would begin the log anew: a fork in the eyes of every peer.
         raise ConfigurationInvalid(
-            f"there is no store at {configuration.store_path}",
+            f"there is no store at {configuration.store_file or configuration.store_url}",
             hint="Correct store.url, or restore the store from its backup.",
         )
     # Strangers who take all of the listener's connections must leave enough for the rest of the node.

@@ -17,6 +17,7 @@ from exchange.crypto.names import Origin, parse_origin
 from exchange.node.errors import ConfigurationInvalid
 from exchange.schema.reasons import explain
 from exchange.schema.wire import AreaText, NameText
+from exchange.store.opening import SQLITE
 
 FileText = Annotated[str, Meta(min_length=1, max_length=4096)]
 
@@ -64,7 +65,7 @@ class KeystoreTable(_Table, frozen=True):
 
 
 class StoreTable(_Table, frozen=True):
-    """Where the store is: `sqlite:///FILE`."""
+    """Where the store is: `sqlite:///FILE`, or `postgresql://...`."""
 
     url: str = "sqlite:///exchange.db"
 
@@ -137,9 +138,20 @@ class Configuration:
         return self.resolve(name).resolve() if name else None
 
     @property
-    def store_path(self) -> Path:
-        """The SQLite file."""
-        return self.resolve(self.tables.store.url.removeprefix("sqlite:///"))
+    def store_url(self) -> str:
+        """Where the store is; the path of a SQLite file is absolute."""
+        return f"{SQLITE}{self.store_file}" if self.store_file else self.tables.store.url
+
+    @property
+    def store_file(self) -> Path | None:
+        """The SQLite file, if the store is one."""
+        url = self.tables.store.url
+        return self.resolve(url.removeprefix(SQLITE)) if url.startswith(SQLITE) else None
+
+    @property
+    def lock_path(self) -> Path:
+        """The file that is locked while a process runs on this directory."""
+        return (self.store_file or self.resolve("exchange.db")).with_suffix(".lock")
 
     @property
     def registration_url(self) -> str:
@@ -202,13 +214,23 @@ def parse_configuration(path: Path, text: str) -> Configuration:
     return Configuration(path.absolute(), tables, origin)
 
 
+def _check_store(url: str) -> None:
+    if re.fullmatch(r"sqlite:///.+", url):
+        return
+    if not re.fullmatch(r"postgres(ql)?://.+", url):
+        raise ConfigurationInvalid("store.url: must be sqlite:///FILE or postgresql://HOST/DATABASE")
+    if re.match(r"[a-z]+://[^/@]*:[^/@]+@", url) or re.search(r"[?&]password=", url):
+        raise ConfigurationInvalid(
+            "store.url: must not hold a password", hint="Put it into a file in pgpass format, and add ?passfile=FILE."
+        )
+
+
 def _check(tables: FileTables) -> None:
     """Check what no field can see by itself."""
     listen, local = tables.listen, tables.local
     if not is_node_url(tables.node.url):
         raise ConfigurationInvalid("node.url: must be https://HOST (or http:// on loopback), without user or query")
-    if not re.fullmatch(r"sqlite:///.+", tables.store.url):
-        raise ConfigurationInvalid("store.url: must be sqlite:///FILE")
+    _check_store(tables.store.url)
     if bool(listen.certificate) != bool(listen.key):
         raise ConfigurationInvalid("listen: certificate and key belong together")
     host, _ = split_address(listen.address, "listen.address")

@@ -32,7 +32,7 @@ from exchange.schema.errors import SchemaError
 from exchange.store.errors import NotFound
 from exchange.store.keys import proven_card
 from exchange.store.log import log_size
-from exchange.store.sqlite import open_sqlite
+from exchange.store.opening import SQLITE, open_store, store_exists
 from exchange.store.trust import rotations_of
 
 _CONFIGURATION: Final = "exchange.toml"
@@ -70,7 +70,8 @@ class Place:
     """Where keys are restored to, and what lies there already."""
 
     keystore: Path
-    store: Path
+    #: Its URL.
+    store: str
     configuration: Configuration | None
     #: How many statements the store holds; None where there is no store.
     store_size: int | None
@@ -96,19 +97,21 @@ def place_for(directory: Path, backup: Backup) -> Place:
     if configuration is not None and configuration.origin != origin:
         raise RequestInvalid(f"{path} is of {configuration.origin}, and the backup of {origin}; nothing was changed")
     keystore = configuration.keystore_path if configuration else directory.absolute() / "keystore.json"
-    store = configuration.store_path if configuration else directory.absolute() / "exchange.db"
+    store = configuration.store_url if configuration else f"{SQLITE}{directory.absolute() / 'exchange.db'}"
     if os.path.lexists(keystore):
         raise RequestInvalid(
             f"{keystore} is there already; nothing was changed",
             hint="If it is of no use any more, move it away first.",
         )
-    size = asyncio.run(_look_into(store, backup.about)) if store.exists() else None
+    size = asyncio.run(_look_into(store, backup.about))
     return Place(keystore, store, configuration, size)
 
 
-async def _look_into(path: Path, about: About) -> int:
+async def _look_into(url: str, about: About) -> int | None:
+    if not await store_exists(url):
+        return None
     async with AsyncExitStack() as stack:
-        store = await open_sqlite(path, _sign_nothing, lambda: time.time_ns() // 1_000_000)
+        store = await open_store(url, _sign_nothing, lambda: time.time_ns() // 1_000_000)
         stack.push_async_callback(store.close)
         rotations = await store.read(lambda tx: rotations_of(tx, about.origin))
         size = await store.read(log_size)

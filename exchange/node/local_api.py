@@ -345,6 +345,8 @@ def _number(text: str) -> int:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if "\0" in request.path:
+        return problem(404, "not-found", "nothing is there: no name holds a NUL")
     try:
         return await handler(request)
     except ExchangeError as error:

@@ -9,7 +9,7 @@ from exchange.crypto.errors import CryptoError, KeystoreError, WrongPassphrase
 from exchange.errors import ExchangeError
 from exchange.node import errors
 from exchange.schema.errors import FormInvalid, SchemaError
-from exchange.store.errors import AlreadyThere, Conflict, NotFound, StoreUnavailable
+from exchange.store.errors import AlreadyThere, Conflict, NotFound, StoreUnavailable, ValueRefused
 
 _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (FormInvalid, 422),
@@ -23,6 +23,7 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.Unacceptable, 403),
     (errors.ForkDetected, 403),
     (errors.RequestInvalid, 400),
+    (ValueRefused, 400),
     (errors.NotNow, 503),
     (errors.NoCurrentKey, 503),
     (StoreUnavailable, 503),

@@ -20,7 +20,7 @@ from exchange.node.config import Configuration
 from exchange.node.errors import ConfigurationInvalid, RequestInvalid
 from exchange.node.keystore_file import KeystoreFile, beside, put_in_place, wipe_file, write_beside
 from exchange.node.passphrase import Ask, check_mode, check_new, passphrase_of, read_passphrase
-from exchange.store.sqlite import lock_store
+from exchange.store.locking import lock_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ class Relocking:
             KeystoreError: it was locked anew by somebody else.
             OSError: it could not be written; the old one stands.
         """
-        with lock_store(self.configuration.store_path):
+        with lock_store(self.configuration.lock_path):
             KeystoreFile(self.configuration.keystore_path, self.old).lock_anew(self.new)
 
     def is_done(self) -> bool:

@@ -18,6 +18,7 @@ from exchange.node.errors import ConfigurationInvalid
 from exchange.node.keyring import new_keystore
 from exchange.node.passphrase import check_new, read_passphrase
 from exchange.node.revocation import prepare_revocation
+from exchange.store.opening import SQLITE, store_exists
 
 _PASSPHRASE_FILE: Final = "passphrase"  # noqa: S105 - the name of a file
 _KEYSTORE: Final = "keystore.json"
@@ -46,7 +47,7 @@ file = "keystore.json"
 passphrase_file = {passphrase_file}
 
 [store]
-url = "sqlite:///exchange.db"
+url = {store}
 """
 
 
@@ -61,6 +62,7 @@ class NewNode:
     origin: str | None = None
     listen: str = "127.0.0.1:7400"
     passphrase_file: Path | None = None
+    store: str = f"{SQLITE}exchange.db"
 
 
 async def make_node(new: NewNode) -> Path:
@@ -87,6 +89,11 @@ async def make_node(new: NewNode) -> Path:
         raise ConfigurationInvalid(
             f"{what}; nothing was made", hint="`exchange init --help` shows what each option takes."
         ) from None
+    if not new.store.startswith(SQLITE) and await store_exists(new.store):
+        raise ConfigurationInvalid(
+            "the PostgreSQL database holds a node already; nothing was changed",
+            hint="Choose another database, or a schema of its own, for a new node.",
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if new.passphrase_file is None:
@@ -131,6 +138,7 @@ def _text(new: NewNode, passphrase_name: str) -> str:
         "url": new.url.rstrip("/"),
         "listen": new.listen,
         "passphrase_file": passphrase_name,
+        "store": new.store,
     }
     return _TEMPLATE.format(**{key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
 

@@ -18,6 +18,13 @@ class StoreUnavailable(StoreError):
     hint = "Check the disk's free space and permissions; the node goes on by itself once the store answers."
 
 
+class ValueRefused(StoreError):
+    """The database cannot hold a value, such as a text with a NUL in PostgreSQL."""
+
+    code = "value-refused"
+    hint = "Take characters that cannot be printed out of what was sent."
+
+
 class StoreInUse(StoreError):
     """Another process has the store open."""
 

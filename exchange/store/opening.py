@@ -1,5 +1,6 @@
 """A node's store, by its URL."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,19 @@ from exchange.store.sqlite import open_sqlite
 from exchange.store.transaction import Store
 
 SQLITE: Final = "sqlite:///"
+
+
+async def store_exists(url: str) -> bool:
+    """Whether there is a store at `url`.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached.
+    """
+    if url.startswith(SQLITE):
+        return os.path.exists(url.removeprefix(SQLITE))  # noqa: ASYNC240 - as quick as a question can be
+    from exchange.store.postgresql import has_tables
+
+    return await has_tables(url)
 
 
 async def open_store(url: str, sign: CheckpointSigner, now_ms: Callable[[], int]) -> Store:

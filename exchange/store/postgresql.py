@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
-from exchange.store.errors import StoreError, StoreUnavailable
+from exchange.store.errors import StoreError, StoreUnavailable, ValueRefused
 from exchange.store.log import CheckpointSigner, append_batch
 from exchange.store.migrate import migrate
 from exchange.store.transaction import Operation, Parameters, Row, Sql
@@ -68,9 +68,6 @@ _IN_DOUBT: Final = (
     asyncpg.exceptions.TransactionRollbackError,
 )
 
-#: What an operation asked for breaks a rule of the tables: its own fault alone.
-_REFUSED: Final = asyncpg.IntegrityConstraintViolationError
-
 _dialect = dialects.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -105,6 +102,15 @@ class PostgresTransaction(Signing):
         if row is None:
             raise StoreUnavailable("an insert returned no row")
         return int(row[0])
+
+
+def _told(error: Exception, what: str) -> Exception:
+    """What a caller hears of an error; what the database says may hold what was sent, so only its kind is told."""
+    if isinstance(error, asyncpg.DataError):
+        return ValueRefused(f"the store cannot {what} this: {type(error).__name__}")
+    if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.IntegrityConstraintViolationError):
+        return StoreUnavailable(f"the store could not {what} this: {type(error).__name__}")
+    return error
 
 
 def _in_order(order: tuple[str, ...], constants: Parameters, parameters: Parameters) -> list[Any]:
@@ -196,7 +202,7 @@ class PostgresStore:
                 if isinstance(error, _LOST) and not isinstance(error, asyncpg.exceptions.ReadOnlySQLTransactionError):
                     connection.terminate()
                     raise
-                raise StoreUnavailable(f"the store could not be read: {type(error).__name__}") from error
+                raise _told(error, "read") from error
 
     async def _until_back(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
         """Try until the server answers, or patience ends."""
@@ -296,8 +302,7 @@ class PostgresStore:
         except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
             await connection.execute("ROLLBACK TO SAVEPOINT operation")
             tx.forget(mark)
-            broken = isinstance(error, asyncpg.PostgresError) and not isinstance(error, _REFUSED)
-            work.error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}") if broken else error
+            work.error = _told(error, "keep")
         else:
             await connection.execute("RELEASE SAVEPOINT operation; SAVEPOINT operation")
 
@@ -324,6 +329,36 @@ class PostgresStore:
             await asyncio.sleep(1.0)
 
 
+@contextlib.asynccontextmanager
+async def _asking(url: str) -> AsyncIterator[Any]:
+    """A connection for a moment.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached, or refuses.
+    """
+    try:
+        connection = await asyncpg.connect(url, timeout=10)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise StoreUnavailable(
+            f"cannot open the store in PostgreSQL: {error or type(error).__name__}",
+            hint="Check store.url, and that the server runs and lets this node in.",
+        ) from error
+
+
+async def has_tables(url: str) -> bool:
+    """Whether a node was ever set up in the database at `url`.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached, or refuses.
+    """
+    async with _asking(url) as connection:
+        return await connection.fetchval("SELECT to_regclass('log_head')") is not None
+
+
 async def open_postgresql(url: str, sign: CheckpointSigner, now_ms: Callable[[], int]) -> PostgresStore:
     """Open the store in the database at `url`, making or migrating its tables first.
 
@@ -331,18 +366,14 @@ async def open_postgresql(url: str, sign: CheckpointSigner, now_ms: Callable[[],
         StoreTooNew: a newer version of the program wrote it.
         StoreUnavailable: the server cannot be reached, or is set up so that what it confirmed could be lost.
     """
-    try:
-        connection = await asyncpg.connect(url, timeout=10)
-        try:
-            await _refuse_forgetful(connection)
-            schema = await connection.fetchval("SELECT current_schema()")
-            await _migrate(url)
-        finally:
-            await connection.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise StoreUnavailable(f"cannot open the store in PostgreSQL: {error}") from error
+    async with _asking(url) as connection:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            if await connection.fetchval("SELECT current_setting($1)", setting) == "off":
+                raise StoreUnavailable(f"the PostgreSQL server has {setting} = off: what it confirmed could be lost")
+        schema = await connection.fetchval("SELECT current_schema()")
     if schema is None:
         raise StoreUnavailable("cannot open the store in PostgreSQL: the search path names no schema that exists")
+    await _migrate(url)
     return PostgresStore(url, f"exchange_{hashlib.sha256(schema.encode()).hexdigest()[:16]}", sign, now_ms)
 
 
@@ -361,9 +392,3 @@ async def _migrate(url: str) -> None:
         raise StoreUnavailable(f"cannot open the store in PostgreSQL: {error.orig}") from None
     finally:
         await engine.dispose()
-
-
-async def _refuse_forgetful(connection: Any) -> None:
-    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-        if await connection.fetchval("SELECT current_setting($1)", setting) == "off":
-            raise StoreUnavailable(f"the PostgreSQL server has {setting} = off: what it confirmed could be lost")

@@ -8,7 +8,6 @@ One process at a time: an exclusive lock on a file beside the database.
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import queue
 import threading
@@ -21,7 +20,8 @@ from pysqlite3 import dbapi2 as sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
-from exchange.store.errors import StoreInUse, StoreUnavailable
+from exchange.store.errors import StoreUnavailable
+from exchange.store.locking import lock_store
 from exchange.store.log import CheckpointSigner, append_batch
 from exchange.store.migrate import migrate_sqlite
 from exchange.store.transaction import Operation, Parameters, Row, Sql
@@ -274,26 +274,6 @@ def _prepare(path: Path) -> tuple[Any, Any]:
     return writing, reading
 
 
-def lock_store(path: Path) -> Any:
-    """Keep every other process out of the store at `path`, until what is returned is closed.
-
-    Raises:
-        StoreInUse: another process has it open.
-        StoreUnavailable: its directory cannot be written to.
-    """
-    try:
-        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        lock = os.fdopen(descriptor, "w")
-    except OSError as error:
-        raise StoreUnavailable(f"cannot open the store at {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.close()
-        raise StoreInUse(f"another process has the store at {path} open") from None
-    return lock
-
-
 async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], int]) -> SqliteStore:
     """Open the store at `path`, making or migrating it first.
 
@@ -302,7 +282,7 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
         StoreTooNew: a newer version of the program wrote it.
         StoreUnavailable: the file cannot be read or written.
     """
-    lock = lock_store(path)
+    lock = lock_store(path.with_suffix(".lock"))
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connections = await asyncio.to_thread(_prepare, path)

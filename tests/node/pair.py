@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import aiohttp
 import structlog
-from pysqlite3 import dbapi2 as sqlite
 
 from exchange.crypto.rest import StoreKey
 from exchange.crypto.signing import SigningKeys
@@ -26,6 +25,8 @@ from exchange.node.logs import configure_logs
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.services import Services
 from exchange.schema.wire import Card, ProvenStatement
+from exchange.store.tables import metadata
+from tests import databases
 from tests.node.handmade import Borough, read_card
 
 T = TypeVar("T")
@@ -52,6 +53,8 @@ backoff_base_s = 0.05
 backoff_cap_s = 0.2
 peer_timeout_s = 5
 agency_timeout_s = 5
+[store]
+url = "{store}"
 """
 
 
@@ -191,16 +194,12 @@ class Node:
 
     def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Look into the store from outside."""
-        connection = sqlite.connect(str(self.services.configuration.store_path))
-        try:
-            return list(connection.execute(sql, parameters).fetchall())
-        finally:
-            connection.close()
+        return databases.rows(self.services.configuration.store_url, sql, *parameters)
 
     def kept(self) -> dict[str, int]:
         """How many rows each table has, but for those that a node changes by itself."""
-        names = [row[0] for row in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        return {name: self.rows(f"SELECT count(*) FROM {name}")[0][0] for name in names if name not in RESTLESS}
+        names = metadata.tables.keys() - RESTLESS
+        return {name: self.rows(f"SELECT count(*) FROM {name}")[0][0] for name in sorted(names)}
 
 
 def _proven(document: dict[str, str]) -> ProvenStatement:
@@ -225,7 +224,11 @@ def configure(directory: Path, area: str, origin: str, ports: tuple[int, int] = 
     """A node's configuration in a directory of its own."""
     directory.mkdir(parents=True)
     path = directory / "exchange.toml"
-    path.write_text(_CONFIGURATION.format(origin=origin, area=area, port=ports[0], local_port=ports[1]))
+    path.write_text(
+        _CONFIGURATION.format(
+            origin=origin, area=area, port=ports[0], local_port=ports[1], store=databases.url_for_a_node()
+        )
+    )
     return load_configuration(path)
 
 

@@ -319,6 +319,7 @@ async def test_there_is_one_agency_of_a_kind(enfield: Node, agencies: dict[str, 
     assert housing.id in document["message"]
 
 
+@pytest.mark.sqlite
 async def test_the_secret_is_told_once_and_kept_sealed(
     enfield: Node, agencies: dict[str, Agency], lines: io.StringIO
 ) -> None:
@@ -326,7 +327,7 @@ async def test_the_secret_is_told_once_and_kept_sealed(
     await housing.register(enfield)
     listed = (await enfield.local("GET", "/v1/agencies"))[1]["items"]
     assert [item["id"] for item in listed] == [housing.id]
-    path = enfield.services.configuration.store_path
+    path = enfield.services.configuration.store_file
     stored = path.read_bytes() + path.with_name("exchange.db-wal").read_bytes()
     told = json.dumps(listed).encode() + lines.getvalue().encode()
     for secret in (housing.secret.encode(), housing.secret.removeprefix("whsec_").encode()):

@@ -68,7 +68,9 @@ def test_the_least_that_a_file_must_say_is_enough(tmp_path: Path) -> None:
         ("local", "address", '"7480"'),
         ("local", "socket", '""'),
         ("keystore", "file", '""'),
-        ("store", "url", '"postgresql://localhost/exchange"'),
+        ("store", "url", '"mysql://localhost/exchange"'),
+        ("store", "url", '"postgresql://exchange:word@db.hackney.example/exchange"'),
+        ("store", "url", '"postgresql://db.hackney.example/exchange?user=exchange&password=word"'),
         ("store", "url", '"sqlite:///"'),
         ("keys", "sealing_lifetime_days", "0"),
         ("keys", "sealing_lifetime_days", "91"),
@@ -182,7 +184,7 @@ def test_paths_are_relative_to_the_file_and_not_to_where_the_program_runs(
     monkeypatch.chdir(tmp_path)
     configuration = load_configuration(Path("hackney/exchange.toml"))
     monkeypatch.chdir("/")
-    assert configuration.store_path == directory / "data/node.db"
+    assert configuration.store_file == directory / "data/node.db"
     assert configuration.socket_path == directory / "exchange.sock"
     assert configuration.card_path == directory / "card.json"
     assert configuration.resolve("keystore.json") == directory / "keystore.json"
@@ -190,7 +192,7 @@ def test_paths_are_relative_to_the_file_and_not_to_where_the_program_runs(
 
 def test_a_path_from_the_root_stays_as_it_is(tmp_path: Path) -> None:
     configuration = load_configuration(write(tmp_path, store={"url": '"sqlite:////var/lib/exchange/node.db"'}))
-    assert configuration.store_path == Path("/var/lib/exchange/node.db")
+    assert configuration.store_file == Path("/var/lib/exchange/node.db")
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:

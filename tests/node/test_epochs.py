@@ -70,10 +70,11 @@ async def test_a_key_opens_what_comes_late_until_its_grace_has_passed(services: 
     assert first not in await stored(services)
 
 
+@pytest.mark.sqlite
 async def test_a_destroyed_key_is_at_once_in_no_file_of_the_running_store(services: Services, clock: Clock) -> None:
     await turn_epoch(services)
     (row,) = await services.store.read(all_sealing_keys)
-    path = services.configuration.store_path
+    path = services.configuration.store_file
     assert any(row.wrapped_seed in file.read_bytes() for file in path.parent.iterdir())
     clock.now_ms += LIFETIME_MS + GRACE_MS
     await turn_epoch(services)
@@ -110,11 +111,12 @@ async def test_what_could_not_be_destroyed_for_good_is_told_and_tried_at_the_nex
     assert len(kept) == 2
 
 
+@pytest.mark.sqlite
 async def test_while_something_else_reads_the_store_the_keystore_is_not_believed_to_be_done(
     services: Services, clock: Clock
 ) -> None:
     await turn_epoch(services)
-    reader = sqlite.connect(str(services.configuration.store_path), isolation_level=None)
+    reader = sqlite.connect(str(services.configuration.store_file), isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM sealing_keys").fetchall()
     clock.now_ms += LIFETIME_MS + GRACE_MS

@@ -117,6 +117,7 @@ async def test_two_pasts_in_one_envelope_are_a_fork(enfield: Node, camden: Borou
     await forked(enfield, camden, lines, envelope)
 
 
+@pytest.mark.sqlite
 async def test_the_evidence_is_sealed(enfield: Node, camden: Borough, lines: io.StringIO) -> None:
     await enfield.know(camden)
     assert await say(enfield, camden) == 200
@@ -125,7 +126,7 @@ async def test_the_evidence_is_sealed(enfield: Node, camden: Borough, lines: io.
     made = camden.message(card)
     item = camden.sign_manifest(made)
     await forked(enfield, camden, lines, camden.envelope(card, [item], made.ciphertexts))
-    path = enfield.services.configuration.store_path
+    path = enfield.services.configuration.store_file
     stored = path.read_bytes() + path.with_name("exchange.db-wal").read_bytes()
     assert item.statement not in stored
     assert made.ciphertexts[0] not in stored

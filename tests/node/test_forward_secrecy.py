@@ -127,6 +127,7 @@ def found(story: Story, disks: dict[str, Disk]) -> list[bytes]:
     return [text for disk in disks.values() for text in thief.search(disk, PASSPHRASE)]
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_after_the_epoch_nothing_that_was_recorded_opens_with_the_whole_disk_and_the_passphrase(
@@ -138,6 +139,7 @@ async def test_after_the_epoch_nothing_that_was_recorded_opens_with_the_whole_di
     assert found(story, story.after) == []
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_an_old_copy_of_the_store_alone_does_not_bring_the_keys_back(story: Story) -> None:
@@ -151,6 +153,7 @@ async def test_an_old_copy_of_the_store_alone_does_not_bring_the_keys_back(story
         assert not list(thief.seeds(Disk({"keystore.json": old["keystore.json"], **_database(new)}), PASSPHRASE))
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_a_backup_of_the_keys_opens_nothing_even_with_the_store_of_its_time(story: Story) -> None:

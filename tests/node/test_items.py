@@ -280,11 +280,12 @@ async def test_what_is_just_within_the_rules_is_taken_and_nothing_else_with_it(
     assert len(kept) == (1 if name.startswith("one section") else 2)
 
 
+@pytest.mark.sqlite
 async def test_nothing_of_a_refused_item_is_in_the_store(enfield: Node, camden: Borough, lines: io.StringIO) -> None:
     await enfield.know(camden)
     item, ciphertexts = manifest(to_area="E09000005")(camden, await enfield.card())
     await refused_item(enfield, camden, item, ciphertexts, lines)
-    kept = enfield.services.configuration.store_path.read_bytes()
-    kept += enfield.services.configuration.store_path.with_name("exchange.db-wal").read_bytes()
+    kept = enfield.services.configuration.store_file.read_bytes()
+    kept += enfield.services.configuration.store_file.with_name("exchange.db-wal").read_bytes()
     assert not any(ciphertext in kept for ciphertext in ciphertexts)
     assert item.statement not in kept

@@ -102,9 +102,10 @@ async def test_a_token_without_a_time_lasts(enfield: Node, tcp: aiohttp.ClientSe
         assert answer.status == 200
 
 
+@pytest.mark.sqlite
 async def test_only_the_hash_of_a_token_is_kept(enfield: Node, lines: io.StringIO) -> None:
     token = await new_token(enfield)
-    path = enfield.services.configuration.store_path
+    path = enfield.services.configuration.store_file
     stored = path.read_bytes() + path.with_name("exchange.db-wal").read_bytes()
     assert token.encode() not in stored
     assert token.removeprefix("exch_").encode() not in stored

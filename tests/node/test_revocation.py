@@ -169,6 +169,7 @@ async def test_the_revocation_of_another_node_is_not_published_as_ones_own(pair:
     assert await pair.enfield.trust(pair.hackney.origin) == "verified"
 
 
+@pytest.mark.sqlite
 async def test_nothing_of_a_prepared_revocation_stays_in_the_store(services: Services) -> None:
     prepared = msgspec.json.decode(await prepare_revocation(services), type=RevocationFile)
     nonce = decode_wire(revocation_decoder, parse_statement(prepared.statement).body).nonce

@@ -24,6 +24,7 @@ from exchange.schema.catalogue import default_catalogue
 from exchange.schema.examples import example_form
 from exchange.schema.form import decode_form
 from exchange.schema.split import FormPart, preview, split
+from tests import databases
 from tests.processes.ports import free_port
 from tests.processes.receiver import Receiver
 
@@ -111,7 +112,8 @@ def _made_once(templates: Path, slug: str, area: str) -> Path:
         url, listen = f"http://127.0.0.1:{_ANY_PORT}", f"127.0.0.1:{_ANY_PORT}"
         name, origin = f"Borough of {slug.title()}", f"exchange.{slug}.example"
         made = exchange(
-            "init", directory, "--area", area, "--name", name, "--origin", origin, "--listen", listen, "--url", url
+            *("init", directory, "--area", area, "--name", name, "--origin", origin, "--listen", listen, "--url", url),
+            *("--store", databases.url_for_a_node()),
         )
         assert made.code == 0, made
         passphrase = Secret((directory / "passphrase").read_bytes().strip())
@@ -126,6 +128,7 @@ class Borough:
     def __init__(self, root: Path, templates: Path, slug: str, area: str, *, scheme: str = "http") -> None:
         self.directory = Path(shutil.copytree(_made_once(templates, slug, area), root / slug))
         self.config = self.directory / "exchange.toml"
+        databases.copied_into(self.config)
         self.log = root / f"{slug}.log"
         self.origin = f"exchange.{slug}.example"
         self.area = area

@@ -367,15 +367,20 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
         pytest.param(edit('passphrase_file = "passphrase"', ""), ["passphrase_file", "locked"], id="locked keystore"),
         pytest.param(lambda d: (d / "keystore.json").write_text("{}"), ["keystore"], id="damaged keystore"),
         pytest.param(lambda d: (d / "keystore.json").unlink(), ["keystore", "No such file"], id="no keystore"),
-        pytest.param(lambda d: (d / "exchange.db").unlink(), ["no store at"], id="no store"),
+        pytest.param(lambda d: (d / "exchange.db").unlink(), ["no store at"], id="no store", marks=pytest.mark.sqlite),
         pytest.param(
             edit("exchange.hackney.example", "exchange.barnet.example"),
             ["exchange.hackney.example", "exchange.barnet.example"],
             id="another origin",
         ),
         pytest.param(edit(HACKNEY, ENFIELD), [HACKNEY, ENFIELD], id="another area"),
-        pytest.param(newer, ["9999", "newer"], id="database newer than the program"),
-        pytest.param(lambda d: (d / "exchange.db").write_bytes(b"x" * 8192), ["store"], id="not a database"),
+        pytest.param(newer, ["9999", "newer"], id="database newer than the program", marks=pytest.mark.sqlite),
+        pytest.param(
+            lambda d: (d / "exchange.db").write_bytes(b"x" * 8192),
+            ["store"],
+            id="not a database",
+            marks=pytest.mark.sqlite,
+        ),
         pytest.param(edit("[listen]", "[listen]\nadress = 1"), ["adress", "did you mean 'address'"], id="unknown key"),
         pytest.param(edit("[listen]", "[listen"), ["exchange.toml", "line"], id="not TOML"),
         pytest.param(edit("127.0.0.1:", "0.0.0.0:"), ["loopback"], id="plain HTTP for the world"),
@@ -424,7 +429,9 @@ def test_a_directory_that_has_a_node_is_not_made_anew(made: Borough) -> None:
     assert {path: path.read_bytes() for path in made.directory.iterdir() if path.is_file()} == before
 
 
-@pytest.mark.parametrize("lost", ["exchange.toml", "keystore.json", "exchange.db"])
+@pytest.mark.parametrize(
+    "lost", ["exchange.toml", "keystore.json", pytest.param("exchange.db", marks=pytest.mark.sqlite)]
+)
 def test_what_is_left_of_a_node_is_never_overwritten(copy: Path, lost: str) -> None:
     """A new passphrase in place of the old one would take the keys of a keystore that is left with it."""
     (copy / lost).unlink()

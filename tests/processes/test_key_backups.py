@@ -86,6 +86,7 @@ def turned(form: bytes) -> bytes:
     return form.replace(here, aside).replace(there, here).replace(aside, there)
 
 
+@pytest.mark.sqlite
 def test_a_node_on_a_store_older_than_its_backup_does_not_start_unasked_and_then_shows_as_a_fork(town: Town) -> None:
     hackney, enfield = town.borough("hackney", HACKNEY).start(), town.borough("enfield", ENFIELD).start()
     introduce(hackney, enfield)

@@ -73,7 +73,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """Makes the URL of a database that is not there yet; each test runs on both kinds."""
     if request.param == "postgresql":
         server = request.getfixturevalue("postgresql_server")
-        return lambda: databases.make_schema(server)
+        return lambda: databases.make(server)
     directory = tmp_path_factory.mktemp("sqlite")
     numbers = itertools.count()
     return lambda: f"sqlite:///{directory}/{next(numbers)}.db"
