@@ -37,6 +37,7 @@ T = TypeVar("T")
 PATIENCE_S: Final = 20.0
 
 _RETRY_S: Final = 0.2
+_LISTEN_AGAIN_S: Final = 1.0
 _READERS: Final = 4
 
 #: With the schema's name, what the batches of one node's replicas lock; the number has no meaning.
@@ -53,6 +54,7 @@ _LOST: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.exceptions.OperatorInterventionError,
     asyncpg.exceptions.ReadOnlySQLTransactionError,
@@ -133,6 +135,8 @@ class PostgresStore:
         self._connection: Any = None
         #: Told of each commit of another replica, and after anything that may have hidden one.
         self.changed: Callable[[], None] = lambda: None
+        #: Set while commits of other replicas are heard of.
+        self.listening = asyncio.Event()
         self._writer = asyncio.create_task(self._write_loop(), name="store-writer")
         self._listener = asyncio.create_task(self._listen(), name="store-listener")
 
@@ -269,7 +273,7 @@ class PostgresStore:
             await connection.execute("COMMIT")
         except _LOST as error:
             connection.terminate()
-            if not await self._until_back(lambda: self._was_committed(number), "written"):
+            if not await self._until_back(lambda: self.was_committed(number), "written"):
                 raise ConnectionResetError("the batch was rolled back") from error
         tx.committed(prove)
 
@@ -279,7 +283,7 @@ class PostgresStore:
         except Exception as error:
             raise StoreUnavailable(f"the checkpoint could not be signed: {type(error).__name__}") from error
 
-    async def _was_committed(self, number: str) -> bool:
+    async def was_committed(self, number: str) -> bool:
         """What came of a transaction whose COMMIT had no answer.
 
         Raises:
@@ -319,14 +323,16 @@ class PostgresStore:
                 connection = await self._connect()
                 connection.add_termination_listener(lambda _, gone=gone: gone.set())
                 await connection.add_listener(self._channel, self._heard)
+                self.listening.set()
                 self.changed()
                 await gone.wait()
             except (*_LOST, asyncpg.PostgresError):
                 pass
             finally:
+                self.listening.clear()
                 if connection is not None:
                     connection.terminate()
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
 @contextlib.asynccontextmanager

@@ -33,6 +33,7 @@ def is_received(borough: Borough, message_id: str) -> bool:
     return all(section["rung"] for section in borough.status(message_id, "received", 5)["sections"])
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 def test_keys_are_changed_and_destroyed_while_messages_go_on(town: Town) -> None:
     hackney, enfield = town.borough("hackney", HACKNEY), town.borough("enfield", ENFIELD)

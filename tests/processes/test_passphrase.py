@@ -193,6 +193,7 @@ def test_the_passphrase_is_changed_while_the_node_runs_and_goes_on_being_rewritt
     assert [file.name for file in hackney.directory.iterdir() if file.name.endswith(".new")] == []
 
 
+@pytest.mark.sqlite
 @pytest.mark.slow
 def test_the_passphrase_is_changed_again_and_again_while_sealing_keys_are_destroyed(
     hackney: Borough, town: Town
