@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-slow check lint types bench vectors lock clean
+.PHONY: demo test test-fast test-slow test-postgresql check lint types bench vectors lock clean
 
 .venv/run: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -31,6 +31,10 @@ test-fast: .venv/dev
 
 test-slow: .venv/dev .venv/scan
 	$(BIN)/python -m pytest -m slow
+
+# Everything that keeps a store, again on a PostgreSQL server that the tests start.
+test-postgresql: .venv/dev
+	$(BIN)/python -m pytest -n 2 -m "not slow" --store postgresql tests/node tests/processes
 
 lint: .venv/dev
 	$(BIN)/ruff check .
