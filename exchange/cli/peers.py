@@ -93,6 +93,28 @@ def peer_show(origin: str, config: Path, as_json: bool) -> None:
     _show(Node(config).request("GET", f"/v1/peers/{origin}"), as_json)
 
 
+@peer.command("explain")
+@click.argument("origin")
+@click.option(
+    "--evidence",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the signed checkpoints that contradict each other to this file.",
+)
+@config_option
+@json_option
+def peer_explain(origin: str, evidence: Path | None, config: Path, as_json: bool) -> None:
+    """Why a peer stands as it does, what was seen of it, and what to do."""
+    from exchange.cli.peer_story import tell, write_evidence
+
+    document = Node(config).request("GET", f"/v1/peers/explain/{origin}")
+    if evidence is not None:
+        write_evidence(document, evidence)
+    if as_json:
+        print_json(document)
+    else:
+        tell(document)
+
+
 peer.add_command(peer_add, "import")
 
 

@@ -222,7 +222,7 @@ class CardRefresh:
                 )
             except ForkDetected as error:
                 file = msgspec.json.encode(CardFile(shown.statement, shown.proof))
-                await self._inbound.quarantine(row.origin, str(error), file)
+                await self._inbound.quarantine(row.origin, error, file)
                 return
             for head in heads:
                 await services.store.write(head)

@@ -70,7 +70,8 @@ class Continuity:
         root = known.get(checkpoint.size)
         if root is not None:
             if root != checkpoint.root:
-                raise ForkDetected(f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements")
+                detail = f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements"
+                raise ForkDetected(detail, checkpoint.text)
             return []
         if known:
             await self._prove(known, checkpoint, consistency, fetch)
@@ -111,9 +112,8 @@ class Continuity:
         try:
             verify_consistency(first, second, path, roots[first], roots[second])
         except ProofError:
-            raise ForkDetected(
-                f"{checkpoint.origin} cannot show that its log of {second} statements continues the one of {first}"
-            ) from None
+            detail = f"{checkpoint.origin} cannot show that its log of {second} statements continues the one of {first}"
+            raise ForkDetected(detail, checkpoint.text) from None
 
     def forget(self, origin: str) -> None:
         """Forget a peer that was removed."""

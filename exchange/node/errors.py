@@ -124,3 +124,8 @@ class ForkDetected(NodeError):
 
     code = "fork"
     hint = "Telephone the other borough: its key may be stolen, or its node restored from an old backup."
+
+    def __init__(self, message: str = "", shown: str = "") -> None:
+        super().__init__(message)
+        #: The checkpoint that contradicts, a signed note.
+        self.shown = shown

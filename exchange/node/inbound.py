@@ -17,10 +17,9 @@ import msgspec
 
 from exchange.crypto.envelope import envelope_key_id, open_envelope, seal_reply
 from exchange.crypto.errors import CryptoError
-from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, context
+from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName
 from exchange.crypto.parcel import open_parcel
 from exchange.crypto.proof import VerifiedStatement, verify_statement
-from exchange.crypto.rest import seal_at_rest
 from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
@@ -29,6 +28,7 @@ from exchange.node.cards import has_expired, peer_card, release_if_current, veri
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
+from exchange.node.forks import FORK, keep_fork
 from exchange.node.peering import move
 from exchange.node.services import Services, card_keys, milliseconds
 from exchange.node.trust import Standing
@@ -74,7 +74,7 @@ from exchange.store.messages import (
     raise_rung,
 )
 from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
-from exchange.store.peers import PeerRow, peer, peer_head, peer_state, set_peer_card
+from exchange.store.peers import PeerRow, peer, peer_state, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
 
 T = TypeVar("T")
@@ -95,13 +95,6 @@ class Answer:
     body: bytes
     origin: str
     lanes: frozenset[str]
-
-
-class Evidence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an alarm keeps, sealed: the checkpoint that was held of a peer, and what the peer then showed."""
-
-    held: str
-    shown: bytes
 
 
 class Inbound:
@@ -218,27 +211,20 @@ class Inbound:
                     checkpoint, payload.consistency, lambda first, second: self._fetch_proof(row, first, second)
                 )
             except ForkDetected as error:
-                await self.quarantine(row.origin, str(error), opened)
+                await self.quarantine(row.origin, error, opened)
                 raise Unacceptable("fork") from None
         return payload, row, verified, heads
 
-    async def quarantine(self, origin: str, detail: str, shown: bytes) -> None:
-        """Stop hearing and sending to a peer, and tell the admins.
-
-        The evidence is what it has now shown, opened, since sealing keys do not last, and the checkpoint that this
-        contradicts; both bear its signatures.
-        """
+    async def quarantine(self, origin: str, fork: ForkDetected, shown: bytes) -> None:
+        """Stop hearing and sending to a peer, and tell the admins; `shown` is what came with the contradiction."""
         services = self._services
 
         async def operation(tx: Transaction) -> None:
             await move(tx, origin, Standing.fork)
-            head = await peer_head(tx, origin)
-            evidence = Evidence(held=head.checkpoint if head else "", shown=shown)
-            sealed = seal_at_rest(services.keyring.store_key, context("evidence"), encode_wire(evidence))
-            await add_alarm(tx, "fork", origin, detail, services.now_ms(), sealed)
+            await keep_fork(tx, services, origin, str(fork), fork.shown, shown)
 
         await services.store.write(operation)
-        self._tell("fork", origin, detail)
+        self._tell(FORK, origin, str(fork))
 
     async def _conflict(self, origin: str, detail: str) -> None:
         services = self._services

@@ -207,7 +207,7 @@ class Outbound:
                 finish(services, answered),
             )
         except ForkDetected as error:
-            await self._inbound.quarantine(row.origin, str(error), data)
+            await self._inbound.quarantine(row.origin, error, data)
             return Outcome(held=[(waiting, "the peer is quarantined") for waiting in sent])
         except Unacceptable as error:
             # It was stopped while it answered. Verified again, it gives the same receipt again.

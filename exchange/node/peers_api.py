@@ -20,11 +20,13 @@ from exchange.node.cards import CardFile, describe_card, parse_card_file, verify
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
+from exchange.node.forks import Fork, forks_of
 from exchange.node.peering import Confirmation, confirm, move, show_card
 from exchange.node.problems import json_response
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
+from exchange.store.outbox import backlog
 from exchange.store.peers import PeerRow, all_peers, keep_peer, peer, remove_peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import verifications_of
@@ -76,6 +78,7 @@ class PeersApi:
             web.get("/v1/peers", self._all),
             web.post("/v1/peers", self._add),
             web.get("/v1/peers/number/{origin:.+}", self._number),
+            web.get("/v1/peers/explain/{origin:.+}", self._explain),
             web.post("/v1/peers/verify/{origin:.+}", self._verify),
             web.post("/v1/peers/suspend/{origin:.+}", self._suspend),
             web.get("/v1/peers/{origin:.+}", self._one),
@@ -102,6 +105,17 @@ class PeersApi:
 
         row, records = await self._services.store.read(collect)
         return json_response({**self.describe(row), "verifications": records})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        origin = request.match_info["origin"]
+
+        async def collect(tx: Transaction) -> tuple[PeerRow, list[Fork], int]:
+            waiting = sum(count for lane, _, count in await backlog(tx) if lane == f"peer:{origin}")
+            return await peer(tx, origin), await forks_of(tx, self._services, origin), waiting
+
+        row, forks, waiting = await self._services.store.read(collect)
+        described = [fork.describe() for fork in forks]
+        return json_response({**self.describe(row), "waiting": waiting, "forks": described})
 
     def describe(self, row: PeerRow) -> dict[str, Any]:
         """A peer for a person or a script."""

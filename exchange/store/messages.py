@@ -185,6 +185,12 @@ _alarm = Sql(
     )
     .limit(1)
 )
+_alarms_about = Sql(
+    select(alarms.c.at_ms, alarms.c.detail, alarms.c.evidence)
+    .where(alarms.c.kind == bindparam("kind"), alarms.c.origin == bindparam("origin"))
+    .order_by(alarms.c.number.desc())
+    .limit(20)
+)
 _alarms = Sql(
     select(alarms.c.at_ms, alarms.c.kind, alarms.c.origin, alarms.c.detail)
     .order_by(alarms.c.number.desc())
@@ -357,6 +363,14 @@ async def add_alarm(
 async def has_alarm(tx: Transaction, kind: str, origin: str, detail: str) -> bool:
     """Whether the admins were told that already; the list is short."""
     return await tx.fetch_one(_alarm, {"kind": kind, "origin": origin, "detail": detail}) is not None
+
+
+async def alarms_about(tx: Transaction, kind: str, origin: str) -> list[tuple[int, str, bytes | None]]:
+    """The alarms of a kind about a peer, newest first: time, detail, sealed evidence."""
+    return [
+        (int(row[0]), str(row[1]), None if row[2] is None else bytes(row[2]))
+        for row in await tx.fetch_all(_alarms_about, {"kind": kind, "origin": origin})
+    ]
 
 
 async def list_alarms(tx: Transaction, most: int) -> list[tuple[int, str, str, str]]:

@@ -13,6 +13,7 @@ import pytest
 
 from exchange.cli.main import cli
 from exchange.node.config import FileTables, NodeTable, load_configuration
+from exchange.node.forks import FORK
 from exchange.node.logs import ALLOWED
 from exchange.node.trust import Trust
 
@@ -92,8 +93,8 @@ def test_the_page_lists_every_key_that_a_log_line_may_have() -> None:
 
 def test_the_page_explains_every_kind_of_alarm() -> None:
     code = "".join(read(path) for path in (ROOT / "exchange" / "node").glob("*.py"))
-    kinds = set(re.findall(r'add_alarm\(\s*tx,\s*"([a-z-]+)"', code))
-    assert kinds >= {"fork", "conflict"}, "the code no longer says so in this way"
+    kinds = set(re.findall(r'add_alarm\(\s*tx,\s*"([a-z-]+)"', code)) | {FORK}
+    assert kinds >= {"revoked", "conflict"}, "the code no longer says so in this way"
     _, _, alarms = read(DOCS / "operations.md").partition("\n## Alarms\n")
     assert set(re.findall(r"(?m)^\| `([a-z-]+)` \|", alarms.partition("\n## ")[0])) == kinds
 

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from exchange.crypto.names import context
 from exchange.crypto.rest import open_at_rest
-from exchange.node.inbound import Evidence
+from exchange.node.forks import Evidence
 from exchange.schema.wire import CARD, Consistency, ProvenStatement
 from tests.node.handmade import CONTENT, Borough, Desk, read_reply
 from tests.node.pair import Clock, Node, form, until

@@ -25,6 +25,12 @@ class Town:
         self._boroughs.append(made)
         return made
 
+    def copy_of(self, borough: Borough, name: str) -> Borough:
+        """A second node with the keys and the store of one that does not run."""
+        made = borough.copied(name)
+        self._boroughs.append(made)
+        return made
+
     def receiver(self) -> Receiver:
         """A receiver that listens."""
         made = Receiver().start()

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -137,6 +138,23 @@ class Borough:
         self.process: subprocess.Popen[bytes] | None = None
         text = self.config.read_text().replace(f":{_ANY_PORT}", f":{self.port}").replace("http://", f"{scheme}://")
         self.config.write_text(text)
+
+    def copied(self, name: str) -> "Borough":
+        """A second node with the keys and the store of this one, which must not run; it names the same URL."""
+        other = copy.copy(self)
+        other.directory = Path(
+            shutil.copytree(
+                self.directory, self.directory.parent / name, ignore=shutil.ignore_patterns("*.sock", "*.lock")
+            )
+        )
+        other.config, other.log = other.directory / "exchange.toml", self.log.with_name(f"{name}.log")
+        other.port, other.process = free_port(), None
+        databases.copied_into(other.config)
+        text = other.config.read_text()
+        other.config.write_text(
+            text.replace(f'address = "127.0.0.1:{self.port}"', f'address = "127.0.0.1:{other.port}"')
+        )
+        return other
 
     def configure(self, table: str, **values: object) -> None:
         """Set keys of a table of the configuration file."""
