@@ -57,6 +57,10 @@ def tell(document: dict[str, Any]) -> None:
         click.echo("  * its node was restored from an old copy, or two copies of it run;")
         click.echo("  * its keys were stolen, and somebody signs in its name;")
         click.echo("  * whoever runs it shows different boroughs different logs.")
+    for one in document["compared"]:
+        click.echo(f"Its log is the one that {one['with']} has seen: compared at {one['at']}.")
+    for one in document["unproven"]:
+        click.echo(f"It has not shown yet that its log is the one that {one['with']} has seen, since {one['since']}.")
     if document["waiting"]:
         many = "1 delivery waits" if document["waiting"] == 1 else f"{document['waiting']} deliveries wait"
         click.echo(f"\n{many} for it here. Nothing is lost.")

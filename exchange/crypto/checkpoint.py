@@ -19,12 +19,16 @@ _SIZE: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A verified checkpoint: `root` is the 32-byte root of the tree of the first `size` statements of `origin`."""
+    """A verified checkpoint: `root` is the 32-byte root of the tree of the first `size` statements of `origin`.
+
+    `signed_at_s` is the time that the signer gave, in seconds since 1970.
+    """
 
     origin: Origin
     size: int
     root: bytes
     text: str
+    signed_at_s: int
 
 
 def parse_checkpoint(text: str, origin: Origin, keys: tuple[VerifierKey, VerifierKey]) -> Checkpoint:
@@ -51,7 +55,7 @@ def parse_checkpoint(text: str, origin: Origin, keys: tuple[VerifierKey, Verifie
     cosignature = _signature_of(signatures, mldsa44)
     timestamp_s = int.from_bytes(cosignature[:8], "big")
     verify_mldsa44(mldsa44, cosignature[8:], cosigned_message(origin, timestamp_s, size, root))
-    return Checkpoint(origin, size, root, text)
+    return Checkpoint(origin, size, root, text, timestamp_s)
 
 
 def _signature_of(signatures: list[NoteSignature], key: VerifierKey) -> bytes:

@@ -18,6 +18,7 @@ from exchange.crypto.statement import parse_statement
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
+from exchange.node.comparing import Comparing
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -43,6 +44,7 @@ from exchange.node.peer_client import PeerClient
 from exchange.node.relocking import find_key
 from exchange.node.rotation import settle_rotation
 from exchange.node.services import Changes, Counters, Revoked, Services
+from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
@@ -227,7 +229,10 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         inbound = Inbound(services, continuity, client.fetch_consistency)
         cards = CardRefresh(services, continuity, inbound, client, lambda lane: dispatcher.wake(lane))
         inbound.unproven = cards.soon
-        outbound = Outbound(services, continuity, inbound, client, cards)
+        telling = Telling(services, lambda lane: dispatcher.wake(lane))
+        comparing = Comparing(services, continuity, inbound, client)
+        inbound.told, inbound.forked = comparing.take, telling.soon
+        outbound = Outbound(services, continuity, inbound, client, cards, telling)
         agencies = AgencyDeliveries(services, inbound, client)
         stack.push_async_callback(agencies.close)
         dispatcher = Dispatcher(services, {"peer": outbound.perform, "agency": agencies.perform})
@@ -241,13 +246,15 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         wall = Wall(services, peers.connections, dispatcher)
         await wall.raise_up()
         more = KeysApi(services, dispatcher, client).routes()
-        local = LocalApi(services, dispatcher, continuity, agencies, cards, wall, more)
+        local = LocalApi(services, dispatcher, continuity, comparing, agencies, cards, wall, more)
         sites = await _listen(stack, configuration, peers, local, wall)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
             group.create_task(wall.run(stop))
+            group.create_task(telling.run(stop))
+            group.create_task(comparing.run(stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

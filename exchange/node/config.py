@@ -79,9 +79,11 @@ class KeysTable(_Table, frozen=True):
 
 
 class TrustTable(_Table, frozen=True):
-    """Whether a peer counts as verified only once two people have compared its identity."""
+    """Whether a peer counts as verified only once two people have compared its identity, and how often nodes tell each
+    other which checkpoints they have seen."""
 
     two_people: bool = False
+    compare_logs_hours: Annotated[float, Meta(gt=0, le=168)] = 1
 
 
 class DeliveryTable(_Table, frozen=True):

@@ -112,6 +112,10 @@ class Inbound:
         self._shown = Shown()
         #: Told of a verified peer in whose name something came that does not verify.
         self.unproven: Callable[[str], None] = lambda origin: None
+        #: Told of the checkpoints that a peer says it has seen.
+        self.told: Callable[[str, Sequence[str]], Awaitable[None]] = _unheard
+        #: Told when a peer's log was seen to fork.
+        self.forked: Callable[[], None] = lambda: None
 
     async def accept(self, data: bytes) -> Answer:
         """Take an envelope.
@@ -126,11 +130,13 @@ class Inbound:
         ciphertexts = {hashlib.sha256(data).digest(): data for data in payload.ciphertexts}
         # All at once, so that they share the writer's next batch and its checkpoint.
         _, outcomes = await asyncio.gather(
-            asyncio.gather(*(services.store.write(_while_heard(row.origin, head)) for head in heads)),
+            asyncio.gather(*(services.store.write(while_heard(row.origin, head)) for head in heads)),
             asyncio.gather(*(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)),
         )
         services.counters.add("envelopes_accepted")
         services.changes.notify()
+        if payload.seen:
+            await self.told(row.origin, payload.seen)
         results = tuple(_result(statement, outcome) for (statement, _), outcome in zip(verified, outcomes, strict=True))
         proven = max((outcome.size for outcome in outcomes if isinstance(outcome, LogEntry)), default=None)
         return Answer(await self._reply(payload, results, proven), row.origin, frozenset(lanes))
@@ -225,6 +231,7 @@ class Inbound:
 
         await services.store.write(operation)
         self._tell(FORK, origin, str(fork))
+        self.forked()
 
     async def _conflict(self, origin: str, detail: str) -> None:
         services = self._services
@@ -529,6 +536,10 @@ class Inbound:
         await enqueue(tx, [delivery])
 
 
+async def _unheard(_: str, __: Sequence[str]) -> None:
+    pass
+
+
 async def _still_heard(tx: Transaction, origin: str) -> None:
     """Check again, in the transaction that stores what a peer sent, that the peer was not stopped in the meantime.
 
@@ -540,7 +551,9 @@ async def _still_heard(tx: Transaction, origin: str) -> None:
         raise Unacceptable(f"the peer is {state or 'not registered any more'}")
 
 
-def _while_heard(origin: str, operation: Operation[T]) -> Operation[T]:
+def while_heard(origin: str, operation: Operation[T]) -> Operation[T]:
+    """An operation for what came from a peer: it is refused where the peer was stopped in the meantime."""
+
     async def checked(tx: Transaction) -> T:
         await _still_heard(tx, origin)
         return await operation(tx)

@@ -21,6 +21,7 @@ from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
 from exchange.node.sending import sign_waiting
 from exchange.node.services import Services, card_keys
+from exchange.node.telling import Telling
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
     RECEIPT,
@@ -54,13 +55,20 @@ class Outbound:
     """Delivers to peers."""
 
     def __init__(
-        self, services: Services, continuity: Continuity, inbound: Inbound, client: PeerClient, cards: CardRefresh
+        self,
+        services: Services,
+        continuity: Continuity,
+        inbound: Inbound,
+        client: PeerClient,
+        cards: CardRefresh,
+        telling: Telling,
     ) -> None:
         self._services = services
         self._continuity = continuity
         self._inbound = inbound
         self._client = client
         self._cards = cards
+        self._telling = telling
         #: Of each peer, the size of this node's log that it said it holds.
         self._told: dict[str, int] = {}
         self._shown = Shown()
@@ -114,6 +122,7 @@ class Outbound:
         except CryptoError as error:
             raise NotNow(f"the reply of {origin} does not hold: {error}") from None
         outcome = await self._take_reply(row, card, payload, sent, data)
+        self._telling.told(origin, payload.seen)
         outcome.again += left
         return outcome
 
@@ -124,6 +133,7 @@ class Outbound:
         services = self._services
         holds = await self._continuity.held_size(origin)
         told = self._told.get(origin, 0)
+        seen = await self._telling.offer(origin)
 
         async def collect(tx: Transaction) -> tuple[EnvelopePayload, int, int]:
             head = await latest_head(tx)
@@ -153,6 +163,7 @@ class Outbound:
                 reply_secret=reply_secret.reveal(),
                 items=tuple(items),
                 ciphertexts=tuple(ciphertexts),
+                seen=seen,
             )
             return payload, len(items), head.size
 

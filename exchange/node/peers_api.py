@@ -17,6 +17,7 @@ from exchange.crypto.number import compare_number, parse_number
 from exchange.crypto.signing import fingerprint as fingerprint_of
 from exchange.crypto.signing import parse_fingerprint
 from exchange.node.cards import CardFile, describe_card, parse_card_file, verify_card
+from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
@@ -67,10 +68,13 @@ def who_asks(request: web.Request) -> str:
 class PeersApi:
     """The handlers for peers."""
 
-    def __init__(self, services: Services, dispatcher: Dispatcher, continuity: Continuity) -> None:
+    def __init__(
+        self, services: Services, dispatcher: Dispatcher, continuity: Continuity, comparing: Comparing
+    ) -> None:
         self._services = services
         self._dispatcher = dispatcher
         self._continuity = continuity
+        self._comparing = comparing
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, for the local API's application."""
@@ -115,7 +119,8 @@ class PeersApi:
 
         row, forks, waiting = await self._services.store.read(collect)
         described = [fork.describe() for fork in forks]
-        return json_response({**self.describe(row), "waiting": waiting, "forks": described})
+        seen = self._comparing.describe(origin)
+        return json_response({**self.describe(row), "waiting": waiting, "forks": described, **seen})
 
     def describe(self, row: PeerRow) -> dict[str, Any]:
         """A peer for a person or a script."""

@@ -22,6 +22,8 @@ from exchange.schema.errors import WireInvalid
 T = TypeVar("T")
 
 VERSION: Final = 1
+#: How many checkpoints one envelope tells of.
+MOST_SEEN: Final = 256
 
 CARD: Final = "card"
 MANIFEST: Final = "manifest"
@@ -43,6 +45,7 @@ Moment = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 VersionOne = Annotated[int, Meta(ge=VERSION, le=VERSION)]
 ProofText = Annotated[str, Meta(max_length=32_768)]
+CheckpointText = Annotated[str, Meta(max_length=8_192)]
 StatementBytes = Annotated[bytes, Meta(max_length=4 * 1024 * 1024)]
 
 
@@ -205,7 +208,8 @@ class Consistency(Wire, frozen=True):
 class EnvelopePayload(Wire, frozen=True):
     """What an envelope holds. All proofs are against one checkpoint of the sender's log.
 
-    `holds` is the size of the receiver's log that the sender has verified; `reply_secret` seals the reply.
+    `holds` is the size of the receiver's log that the sender has verified; `reply_secret` seals the reply. `seen` are
+    checkpoints that the sender has verified, of any node's log.
     """
 
     version: VersionOne
@@ -215,6 +219,7 @@ class EnvelopePayload(Wire, frozen=True):
     reply_secret: HashBytes
     items: Annotated[tuple[ProvenStatement, ...], Meta(min_length=1, max_length=256)]
     ciphertexts: Annotated[tuple[bytes, ...], Meta(max_length=4096)] = ()
+    seen: Annotated[tuple[CheckpointText, ...], Meta(max_length=MOST_SEEN)] = ()
 
 
 class ProblemDetails(Wire, frozen=True):

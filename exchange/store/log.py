@@ -19,6 +19,7 @@ from exchange.crypto.merkle import (
     inclusion_needs,
     inclusion_path,
 )
+from exchange.crypto.note import decode_base64
 from exchange.crypto.proof import format_proof
 from exchange.store.errors import NotFound, StoreError
 from exchange.store.tables import checkpoints, log_head, log_nodes, statements
@@ -72,6 +73,11 @@ class Head:
 
     size: int
     text: str
+
+    @property
+    def root(self) -> bytes:
+        """The root of the tree, 32 bytes."""
+        return decode_base64(self.text.split("\n", 3)[2])
 
 
 @dataclass(frozen=True, slots=True)

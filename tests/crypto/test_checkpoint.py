@@ -14,7 +14,7 @@ SIGNED, (ED25519_LINE, MLDSA44_LINE) = parse_note(TEXT)
 
 
 def test_a_signed_checkpoint_verifies() -> None:
-    assert parse_checkpoint(TEXT, HACKNEY, VERIFIERS) == Checkpoint(HACKNEY, 7, ROOT, TEXT)
+    assert parse_checkpoint(TEXT, HACKNEY, VERIFIERS) == Checkpoint(HACKNEY, 7, ROOT, TEXT, NOW_S)
 
 
 def test_signatures_of_unknown_keys_are_ignored() -> None:

@@ -220,14 +220,17 @@ def reserved_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def configure(directory: Path, area: str, origin: str, ports: tuple[int, int] = (7400, 7480)) -> Configuration:
-    """A node's configuration in a directory of its own."""
+def configure(
+    directory: Path, area: str, origin: str, ports: tuple[int, int] = (7400, 7480), more: str = ""
+) -> Configuration:
+    """A node's configuration in a directory of its own; `more` is the text of further tables."""
     directory.mkdir(parents=True)
     path = directory / "exchange.toml"
     path.write_text(
         _CONFIGURATION.format(
             origin=origin, area=area, port=ports[0], local_port=ports[1], store=databases.url_for_a_node()
         )
+        + more
     )
     return load_configuration(path)
 
@@ -242,10 +245,10 @@ async def opened(directory: Path, clock: Clock) -> AsyncIterator[Services]:
 
 
 @asynccontextmanager
-async def running(directory: Path, area: str, origin: str, clock: Clock) -> AsyncIterator[Node]:
+async def running(directory: Path, area: str, origin: str, clock: Clock, more: str = "") -> AsyncIterator[Node]:
     """Run a node in a directory of its own."""
     with reserved_port() as port, reserved_port() as local_port:
-        configuration = configure(directory, area, origin, (port, local_port))
+        configuration = configure(directory, area, origin, (port, local_port), more)
         async with serving(configuration, clock) as node:
             yield node
 
@@ -287,11 +290,11 @@ class Pair:
 
 
 @asynccontextmanager
-async def running_pair(directory: Path, clock: Clock) -> AsyncIterator[Pair]:
+async def running_pair(directory: Path, clock: Clock, more: str = "") -> AsyncIterator[Pair]:
     """Run Hackney and Enfield, each registered and verified at the other."""
     async with (
-        running(directory / "hackney", HACKNEY, "exchange.hackney.example", clock) as hackney,
-        running(directory / "enfield", ENFIELD, "exchange.enfield.example", clock) as enfield,
+        running(directory / "hackney", HACKNEY, "exchange.hackney.example", clock, more) as hackney,
+        running(directory / "enfield", ENFIELD, "exchange.enfield.example", clock, more) as enfield,
     ):
         await hackney.know(enfield)
         await enfield.know(hackney)

@@ -32,7 +32,7 @@ class Log:
 
     def checkpoint(self, size: int) -> Checkpoint:
         frontier, _ = Frontier(0, ()).append(self._leaves[:size])
-        return Checkpoint(CAMDEN, size, frontier.root(), f"checkpoint {size} {frontier.root().hex()}")
+        return Checkpoint(CAMDEN, size, frontier.root(), f"checkpoint {size} {frontier.root().hex()}", 0)
 
     def path(self, first: int, second: int) -> list[bytes]:
         _, nodes = Frontier(0, ()).append(self._leaves[:second])

@@ -1,4 +1,7 @@
-"""Two logs under one name: a thief with copied keys, and a node that was set back, each found at its next message."""
+"""Two logs under one name: a thief with copied keys, a node that was set back, and a liar who shows each peer its own.
+
+The first two are found at the next message, the third when peers compare what they have seen.
+"""
 
 import json
 from pathlib import Path
@@ -130,6 +133,39 @@ def test_a_node_that_was_set_back_is_found_at_its_next_message_and_goes_on_once_
     verify_again(enfield, yesterday)
     arrives(yesterday, enfield, lost_its_memory)
     assert trust(enfield, hackney) == "verified"
+
+
+def test_a_liar_who_shows_two_peers_two_histories_is_found_when_they_compare(town: Town) -> None:
+    hackney, enfield = town.borough("hackney", HACKNEY), town.borough("enfield", ENFIELD)
+    camden = town.borough("camden", "E09000007").start()
+    for borough in (hackney, enfield):
+        borough.configure("trust", compare_logs_hours=0.0005)
+        borough.start()
+        introduce(borough, camden)
+    camden.stop()
+    liar = town.copy_of(camden, "liar")
+    camden.start()
+    liar.start()
+    camden_form = FORM.replace(HACKNEY.encode(), b"E09000007")
+    # Two nodes of one name, each to one peer, each going on from what that peer has seen.
+    to_hackney = camden.send(camden_form.replace(ENFIELD.encode(), HACKNEY.encode()), HACKNEY)
+    to_enfield = liar.send(camden_form, ENFIELD)
+    assert camden.status(to_hackney, "received", 60)["reached"]
+    assert liar.status(to_enfield, "received", 60)["reached"]
+    assert trust(hackney, camden) == trust(enfield, camden) == "verified"
+
+    hackney.trusts(enfield)
+    enfield.trusts(hackney)
+
+    for borough, other in ((hackney, enfield), (enfield, hackney)):
+        quarantined(borough, camden)
+        told = borough.cli("peer", "explain", camden.origin).stdout
+        assert f"{other.origin} has seen the other" in told
+        (fork,) = borough.ask("peer", "explain", camden.origin)["forks"]
+        assert fork["held"]["root"] != fork["shown"]["root"]
+    # What arrived before stays where it is; what people have to decide is whom to believe from now on.
+    assert (inbox(hackney), inbox(enfield)) == ([to_hackney], [to_enfield])
+    assert trust(hackney, enfield) == trust(enfield, hackney) == "verified"
 
 
 def test_of_a_peer_in_good_standing_there_is_little_to_explain(introduced: tuple[Borough, Borough]) -> None:
