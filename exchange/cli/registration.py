@@ -106,8 +106,9 @@ def _hand_out(invitation: dict[str, Any], link: str, file: Path | None, svg: Pat
 
 def _advise(made: dict[str, Any], file: Path | None, svg: Path | None) -> None:
     click.echo(
-        "This holds a secret: whoever has it first can register as your peer. Give it to the other admin by a way that\n"
-        "nobody else can read or change, such as by hand or an encrypted messenger; not by ordinary e-mail. They run:\n"
+        "This holds a secret: whoever has it first can register as your peer. Give it to the other admin by a way\n"
+        "that nobody else can read or change, such as by hand or an encrypted messenger; not by ordinary e-mail.\n"
+        "They run:\n"
         "    exchange peer accept INVITATION\n"
         f"It can be used once, until {made['expires_at']}. Then see who has used it: exchange peer invitations\n"
         f"To take it back: exchange peer uninvite {made['id']}",
