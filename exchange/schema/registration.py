@@ -10,6 +10,7 @@ Source: docs/protocol.md, "Registration".
 """
 
 import base64
+import hashlib
 from typing import Annotated, Final
 
 import msgspec
@@ -32,6 +33,7 @@ PAIRING_TYPE: Final = "application/vnd.exchange.pairing"
 LINK: Final = "exchange-invitation:"
 FORMAT: Final = "exchange-invitation/1"
 MOST_INVITATION_BYTES: Final = 4096
+_CHECK_BYTES: Final = 8
 
 InvitationId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
@@ -52,8 +54,9 @@ class Invitation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def invitation_link(invitation: Invitation) -> str:
-    """An invitation as one word, for a message or a QR code."""
-    return LINK + base64.urlsafe_b64encode(msgspec.json.encode(invitation)).decode().rstrip("=")
+    """An invitation as one word, for a message or a QR code; its check tells what was damaged from what is refused."""
+    data = msgspec.json.encode(invitation)
+    return LINK + base64.urlsafe_b64encode(_check(data) + data).decode().rstrip("=")
 
 
 def parse_invitation(text: str) -> Invitation:
@@ -69,12 +72,17 @@ def parse_invitation(text: str) -> Invitation:
         if data.startswith(LINK.encode()):
             # Mail programs break long words.
             word = b"".join(data.removeprefix(LINK.encode()).split())
-            data = base64.b64decode(word + b"=" * (-len(word) % 4), altchars=b"-_", validate=True)
-            if base64.urlsafe_b64encode(data).rstrip(b"=") != word:
-                raise InvitationInvalid("that is not an invitation: its end is not as it was written")
+            body = base64.b64decode(word + b"=" * (-len(word) % 4), altchars=b"-_", validate=True)
+            check, data = body[:_CHECK_BYTES], body[_CHECK_BYTES:]
+            if check != _check(data) or base64.urlsafe_b64encode(body).rstrip(b"=") != word:
+                raise InvitationInvalid("that is not the whole of an invitation, or it was changed")
         return msgspec.json.decode(data, type=Invitation)
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise InvitationInvalid("that is not an invitation, or not all of it") from None
+
+
+def _check(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()[:_CHECK_BYTES]
 
 
 class Registration(Wire, frozen=True):
