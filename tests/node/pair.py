@@ -220,14 +220,17 @@ def reserved_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-def configure(directory: Path, area: str, origin: str, ports: tuple[int, int] = (7400, 7480)) -> Configuration:
-    """A node's configuration in a directory of its own."""
+def configure(
+    directory: Path, area: str, origin: str, ports: tuple[int, int] = (7400, 7480), more: str = ""
+) -> Configuration:
+    """A node's configuration in a directory of its own, with more tables."""
     directory.mkdir(parents=True)
     path = directory / "exchange.toml"
     path.write_text(
         _CONFIGURATION.format(
             origin=origin, area=area, port=ports[0], local_port=ports[1], store=databases.url_for_a_node()
         )
+        + more
     )
     return load_configuration(path)
 
@@ -242,10 +245,10 @@ async def opened(directory: Path, clock: Clock) -> AsyncIterator[Services]:
 
 
 @asynccontextmanager
-async def running(directory: Path, area: str, origin: str, clock: Clock) -> AsyncIterator[Node]:
-    """Run a node in a directory of its own."""
+async def running(directory: Path, area: str, origin: str, clock: Clock, more: str = "") -> AsyncIterator[Node]:
+    """Run a node in a directory of its own, with more tables in its configuration."""
     with reserved_port() as port, reserved_port() as local_port:
-        configuration = configure(directory, area, origin, (port, local_port))
+        configuration = configure(directory, area, origin, (port, local_port), more)
         async with serving(configuration, clock) as node:
             yield node
 
