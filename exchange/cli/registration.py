@@ -151,10 +151,7 @@ def peer_uninvite(invitation_id: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def peer_accept(invitation: str, ca_file: str | None, networks: tuple[str, ...], config: Path, as_json: bool) -> None:
-    """Accept INVITATION: a file, the word that begins with exchange-invitation:, or - for standard input.
-
-    Both nodes are registered and verified.
-    """
+    """Accept INVITATION, a file, a word or - for standard input: both nodes are then registered and verified."""
     body = {"invitation": _read(invitation), **_allowance(ca_file, networks)}
     document = Node(config).request("POST", "/v1/invitations/accept", body, wait_s=_TWO_CALLS_S)
     show_peer(document, as_json)

@@ -16,7 +16,7 @@ from exchange.node.errors import RequestInvalid, Unacceptable
 from exchange.node.invitations import Invitations
 from exchange.node.listener import Bodies
 from exchange.node.pairing import Stage
-from exchange.node.pairings import OFFERS, REVEALS, Pairings, Session
+from exchange.node.pairings import Pairings, Session
 from exchange.node.peers_api import PeersApi, who_asks
 from exchange.node.problems import json_response, problem
 from exchange.node.registering import Allowance
@@ -93,8 +93,8 @@ class RegistrationApi:
         """For the listeners that strangers reach."""
         return [
             web.post("/v1/registrations", self._registrations),
-            web.post(OFFERS, self._offers),
-            web.post(REVEALS, self._reveals),
+            web.post("/v1/pairings", self._offers),
+            web.post("/v1/pairings/reveal", self._reveals),
         ]
 
     def local_routes(self) -> list[web.RouteDef]:
