@@ -157,7 +157,7 @@ def peer_accept(invitation: str, ca_file: str | None, networks: tuple[str, ...],
     show_peer(document, as_json)
     if not document["verified_there"]:
         click.echo("At the other borough a second person must verify you: exchange peer verify", err=True)
-    if invitation != "-" and not invitation.startswith("exchange-invitation:"):
+    if document["trust"] == "verified" and invitation != "-" and not invitation.startswith("exchange-invitation:"):
         click.echo(f"Delete {invitation}: it is of no more use.", err=True)
 
 

@@ -29,7 +29,7 @@ from exchange.node.config import is_node_url
 from exchange.node.errors import FingerprintMismatch, NodeError, NotNow, PeerUntrusted, RequestInvalid, Unacceptable
 from exchange.node.peer_client import PeerClient
 from exchange.node.peering import Confirmation, check_shown
-from exchange.node.registering import Allowance, known_peer, refuse_revoked, register
+from exchange.node.registering import Allowance, fetch_shown, known_peer, refuse_revoked, register
 from exchange.node.services import Services, milliseconds, moment
 from exchange.node.trust import Trust
 from exchange.schema.errors import SchemaError
@@ -165,8 +165,7 @@ class Invitations:
         if not is_node_url(given.url):
             raise RequestInvalid("the invitation names a URL that is not https://HOST")
         await services.store.read(lambda tx: _check_open(tx, given.origin, given.fingerprint))
-        place = allowance.place(given.url)
-        shown = await self._client.fetch_card(place)
+        shown = await fetch_shown(self._client, given.url, allowance)
         if shown.card.origin != given.origin or shown.fingerprint != given.fingerprint:
             raise FingerprintMismatch(
                 f"{given.url} shows another identity than the invitation names; nothing was sent or kept",
@@ -184,7 +183,7 @@ class Invitations:
         )
         key = current_sealing_key(shown.card, services.now())
         envelope = seal_envelope(encode_wire(registration), Origin(given.origin), key)
-        answer = await self._client.post(place, "/v1/registrations", REGISTRATION_TYPE, envelope)
+        answer = await self._client.post(allowance.place(given.url), "/v1/registrations", REGISTRATION_TYPE, envelope)
         if answer.code == "unacceptable":
             raise Unacceptable(
                 f"{given.origin} does not honour the invitation; nothing was kept",

@@ -23,7 +23,7 @@ from exchange.node.errors import FingerprintMismatch, NotNow, RequestInvalid, Un
 from exchange.node.pairing import Identity, Pairing, Stage
 from exchange.node.peer_client import PeerClient
 from exchange.node.peering import Confirmation, check_shown
-from exchange.node.registering import Allowance, refuse_revoked, register
+from exchange.node.registering import Allowance, fetch_shown, refuse_revoked, register
 from exchange.node.services import Changes, Services, moment
 from exchange.schema.errors import SchemaError
 from exchange.schema.registration import (
@@ -110,7 +110,7 @@ class Pairings:
                     hint=f"End it with: exchange peer pair {current.url} --stop. By itself it ends at "
                     f"{current.ends_at:%H:%M} UTC.",
                 )
-            shown = await self._client.fetch_card(allowance.place(url))
+            shown = await fetch_shown(self._client, url, allowance)
             await services.store.read(lambda tx: check_shown(tx, services, shown))
             origin = services.configuration.origin
             own = Identity(origin, fingerprint(origin, services.keyring.verifiers))

@@ -8,8 +8,8 @@ import json
 from dataclasses import dataclass, replace
 
 from exchange.node.cards import VerifiedCard
-from exchange.node.errors import RequestInvalid
-from exchange.node.peer_client import Place
+from exchange.node.errors import NotNow, RequestInvalid
+from exchange.node.peer_client import PeerClient, Place
 from exchange.node.peering import Confirmation, confirm, show_card
 from exchange.node.services import Services
 from exchange.node.trust import Trust
@@ -29,6 +29,24 @@ class Allowance:
     def place(self, url: str) -> Place:
         """Where a node is that is not registered yet."""
         return Place(url, self.ca_file, json.dumps(self.networks))
+
+
+async def fetch_shown(client: PeerClient, url: str, allowance: Allowance) -> VerifiedCard:
+    """The card at a URL that an admin gave; nothing says yet whose it is.
+
+    Raises:
+        NotNow: the node cannot be reached.
+        RequestInvalid: what it serves is no card.
+        IdentityRevoked: it shows a revocation.
+    """
+    try:
+        return await client.fetch_card(allowance.place(url))
+    except NotNow as error:
+        raise NotNow(
+            str(error),
+            hint="Check the URL with its admin: a node with mutual TLS has another one for this. A private authority "
+            "needs --ca-file, and a network that is not on the internet --allow-network.",
+        ) from None
 
 
 async def known_peer(tx: Transaction, origin: str) -> PeerRow | None:

@@ -10,9 +10,19 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.secret import Secret
+from exchange.node.continuity import Continuity
+from exchange.node.delivery import Dispatcher
+from exchange.node.inbound import Inbound
+from exchange.node.invitations import Invitations
+from exchange.node.pairings import Pairings
+from exchange.node.peer_api import PeerApi
+from exchange.node.peer_client import PeerClient
+from exchange.node.peers_api import PeersApi
+from exchange.node.registration_api import RegistrationApi
 from exchange.node.revocation import prepare_revocation, publish_revocation
 from exchange.schema.registration import (
     REGISTRATION_TYPE,
@@ -381,6 +391,35 @@ async def test_what_is_no_registration_is_refused_before_it_costs(hackney: Node,
         async with hackney.http.get(f"{hackney.url}{path}") as answer:
             assert answer.status == 405
     assert hackney.kept() == before
+
+
+@pytest.fixture
+async def impatient(hackney: Node) -> AsyncIterator[str]:
+    """What strangers reach of the node, at a place of its own, with little patience."""
+    services = hackney.services
+    client = PeerClient(services)
+    continuity = Continuity(services.store, services.now_ms)
+    peers_api = PeersApi(services, Dispatcher(services, {}), continuity)
+    invitations, pairings = Invitations(services, client), Pairings(services, client)
+    registration = RegistrationApi(services, invitations, pairings, peers_api, patience_s=0.2)
+    inbound = Inbound(services, continuity, client.fetch_consistency)
+    api = PeerApi(services, inbound, lambda origin, lanes: None, more=registration.public_routes())
+    runner = web.AppRunner(api.application(for_strangers=True), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+    await client.close()
+
+
+@pytest.mark.parametrize("path", ["registrations", "pairings", "pairings/reveal"])
+async def test_a_body_that_does_not_come_to_its_end_is_given_up(impatient: str, path: str) -> None:
+    kind = REGISTRATION_TYPE if path == "registrations" else "application/vnd.exchange.pairing"
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(impatient.rpartition(":")[2]))
+    writer.write(f"POST /v1/{path} HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: 99\r\n\r\nx".encode())
+    status = (await reader.readline()).decode()
+    writer.close()
+    assert " 408 " in status
 
 
 async def _chunks(data: bytes) -> AsyncIterator[bytes]:

@@ -1,6 +1,9 @@
 """Two nodes as processes are registered with one another, each way that there is, over HTTP and with mutual TLS."""
 
+import json
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,7 +139,16 @@ def test_an_invitation_travels_as_a_word_through_standard_input_or_as_an_argumen
     assert word.startswith("exchange-invitation:")
     assert "secret" in told.stderr
     assert "uninvite" in told.stderr
-    assert enfield.ask("peer", "accept", word)["trust"] == "verified"
+    piped = subprocess.run(
+        [sys.executable, "-m", "exchange.cli.main", "peer", "accept", "-", "--json", "--config", enfield.config],
+        input=f"\n  {word[:90]}\n{word[90:]}\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (piped.returncode, json.loads(piped.stdout)["trust"]) == (0, "verified"), piped
+    assert enfield.ask("peer", "accept", word)["trust"] == "verified", "the same once more does no harm"
 
 
 def test_a_qr_code_holds_the_invitation_and_its_file_is_for_its_owner_alone(plain: Two, tmp_path: Path) -> None:
