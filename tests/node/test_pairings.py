@@ -197,6 +197,24 @@ async def test_a_peer_that_was_blocked_is_verified_anew_once_its_identity_was_co
         assert document["fingerprint"] == one["fingerprint"]
 
 
+async def test_a_peer_that_a_false_card_has_blocked_is_verified_again_under_the_keys_it_has(
+    hackney: Node, enfield: Node, clock: Clock
+) -> None:
+    await hackney.know(enfield)
+    await hackney.know(Borough(enfield.origin, ENFIELD, clock), verified=False)
+    shown = (await hackney.local("GET", f"/v1/peers/{enfield.origin}"))[1]
+    assert shown["trust"] == "blocked"
+    assert shown["candidate"]
+    one, _ = await show_words(hackney, enfield)
+    assert one["fingerprint"] == shown["fingerprint"]
+    document = (await confirm(hackney, one, same=True))[1]
+    assert (document["trust"], document["candidate"], document["fingerprint"]) == (
+        "verified",
+        None,
+        shown["fingerprint"],
+    )
+
+
 async def test_a_peer_that_is_suspended_is_verified_by_it_and_a_verified_one_stays_so(
     hackney: Node, enfield: Node
 ) -> None:
