@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from exchange.schema import identity, wire
+from exchange.schema import identity, registration, wire
 
 PAGE: Final = Path(__file__).with_name("protocol.md")
 STRUCTS: Final = (
@@ -30,6 +30,11 @@ STRUCTS: Final = (
     wire.ProblemDetails,
     identity.Rotation,
     identity.Revocation,
+    registration.Registration,
+    registration.RegistrationReply,
+    registration.PairingOffer,
+    registration.PairingAnswer,
+    registration.PairingReveal,
 )
 _PATTERNS: Final = {
     "EWSN": "area",
@@ -38,6 +43,7 @@ _PATTERNS: Final = {
     "0,79": "section name",
     "2066": "line",
     "!-~": "URL",
+    "{32}": "32 hexadecimal digits",
 }
 
 

@@ -18,7 +18,7 @@ _VERBS: Final = {
     "token": ("exchange.cli.node", "token"),
     "health": ("exchange.cli.node", "health"),
     "alarms": ("exchange.cli.node", "alarms"),
-    "peer": ("exchange.cli.peers", "peer"),
+    "peer": ("exchange.cli.registration", "peer"),
     "agency": ("exchange.cli.agencies", "agency"),
     "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),

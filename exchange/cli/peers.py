@@ -33,7 +33,8 @@ _ADVICE = {
 }
 
 
-def _show(document: dict[str, Any], as_json: bool) -> None:
+def show_peer(document: dict[str, Any], as_json: bool) -> None:
+    """Print a peer, and on standard error what is to be done about it."""
     if as_json:
         print_json(document)
         return
@@ -68,7 +69,7 @@ def peer_add(
         raise CommandFailed(f"{file} is not a card file", INVALID) from None
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {"card": card, "fingerprint": fingerprint, "ca_file": ca_path, "networks": networks}
-    _show(Node(config).request("POST", "/v1/peers", body), as_json)
+    show_peer(Node(config).request("POST", "/v1/peers", body), as_json)
 
 
 @peer.command("list")
@@ -90,7 +91,7 @@ def peer_list(config: Path, as_json: bool) -> None:
 @json_option
 def peer_show(origin: str, config: Path, as_json: bool) -> None:
     """One peer."""
-    _show(Node(config).request("GET", f"/v1/peers/{origin}"), as_json)
+    show_peer(Node(config).request("GET", f"/v1/peers/{origin}"), as_json)
 
 
 @peer.command("explain")
@@ -157,7 +158,7 @@ def peer_verify(origin: str, number: str | None, fingerprint: str | None, config
     if number is None and fingerprint is None:
         number = _ask(node, origin)
     body = {"number": number, "fingerprint": fingerprint}
-    _show(node.request("POST", f"/v1/peers/verify/{origin}", body), as_json)
+    show_peer(node.request("POST", f"/v1/peers/verify/{origin}", body), as_json)
 
 
 def _ask(node: Node, origin: str) -> str:
@@ -188,7 +189,7 @@ def _ask(node: Node, origin: str) -> str:
 @json_option
 def peer_suspend(origin: str, config: Path, as_json: bool) -> None:
     """Send a peer nothing and hear nothing of it, until it is verified again."""
-    _show(Node(config).request("POST", f"/v1/peers/suspend/{origin}"), as_json)
+    show_peer(Node(config).request("POST", f"/v1/peers/suspend/{origin}"), as_json)
 
 
 @peer.command("remove")

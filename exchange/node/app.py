@@ -33,14 +33,18 @@ from exchange.node.epochs import (
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
+from exchange.node.invitations import Invitations
 from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
 from exchange.node.listener import MOST_CONNECTIONS, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
+from exchange.node.pairings import Pairings
 from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
+from exchange.node.peers_api import PeersApi
+from exchange.node.registration_api import RegistrationApi
 from exchange.node.relocking import find_key
 from exchange.node.rotation import settle_rotation
 from exchange.node.services import Changes, Counters, Revoked, Services
@@ -242,11 +246,14 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             for lane in lanes:
                 dispatcher.wake(lane)
 
-        peers = PeerApi(services, inbound, accepted)
+        pairings = Pairings(services, client)
+        peers_api = PeersApi(services, dispatcher, continuity, comparing)
+        registration = RegistrationApi(services, Invitations(services, client), pairings, peers_api)
+        peers = PeerApi(services, inbound, accepted, more=registration.public_routes())
         wall = Wall(services, peers.connections, dispatcher)
         await wall.raise_up()
-        more = KeysApi(services, dispatcher, client).routes()
-        local = LocalApi(services, dispatcher, continuity, comparing, agencies, cards, wall, more)
+        more = [*KeysApi(services, dispatcher, client).routes(), *registration.local_routes()]
+        local = LocalApi(services, dispatcher, peers_api, agencies, cards, wall, more)
         sites = await _listen(stack, configuration, peers, local, wall)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -255,6 +262,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(wall.run(stop))
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))
+            group.create_task(pairings.run(stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

@@ -25,8 +25,6 @@ from exchange.handover.rungs import LADDER, all_reached
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import describe_card, own_card_file, verify_card
-from exchange.node.comparing import Comparing
-from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.egress import why_unreachable
 from exchange.node.epochs import renew_card
@@ -84,8 +82,7 @@ class LocalApi:
         self,
         services: Services,
         dispatcher: Dispatcher,
-        continuity: Continuity,
-        comparing: Comparing,
+        peers: PeersApi,
         deliveries: AgencyDeliveries,
         cards: CardRefresh,
         wall: Wall,
@@ -93,7 +90,7 @@ class LocalApi:
     ) -> None:
         self._services = services
         self._dispatcher = dispatcher
-        self._peers = PeersApi(services, dispatcher, continuity, comparing)
+        self._peers = peers
         self._deliveries = deliveries
         self._cards = cards
         self._wall = wall

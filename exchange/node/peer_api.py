@@ -1,6 +1,6 @@
 """The public listener: what peers may ask. It says nothing to an unproven sender but `unacceptable`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -32,8 +32,11 @@ class PeerApi:
         inbound: Inbound,
         accepted: Callable[[str, frozenset[str]], None],
         body_timeout_s: float = 60.0,
+        more: Sequence[web.RouteDef] = (),
     ) -> None:
         self._services = services
+        #: What strangers need too.
+        self._more = more
         self.connections = Connections()
         #: Those of the listener for strangers: however many they are, they close none of the peers' connections.
         self.open_connections = Connections()
@@ -47,6 +50,7 @@ class PeerApi:
         application = web.Application(client_max_size=MAX_ENVELOPE_BYTES, middlewares=[self._guard])
         application.add_routes(
             [
+                *self._more,
                 web.get("/v1/card", self._card),
                 web.get("/v1/health", self._health),
                 web.post("/v1/revocations", self._revocations),
@@ -119,7 +123,8 @@ class PeerApi:
         """Whoever brings a revocation that holds is heard: it proves itself."""
         if (request.content_length or 0) > MOST_BYTES:
             return problem(413, "too-large", "a revocation is 64 KiB at most")
-        row = await take_revocation(self._services, await self._usual.read(request))
+        data = await self._usual.read(request.clone(client_max_size=MOST_BYTES))
+        row = await take_revocation(self._services, data)
         return json_response({"origin": row.origin, "trust": row.state})
 
     async def _checkpoint(self, _: web.Request) -> web.Response:

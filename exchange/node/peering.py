@@ -71,6 +71,21 @@ def with_standing(row: PeerRow, standing: Standing) -> PeerRow:
     return changed
 
 
+async def check_shown(tx: Transaction, services: Services, verified: VerifiedCard) -> None:
+    """Refuse a card by which no peer can be registered.
+
+    Raises:
+        RequestInvalid: it is this node's own card, has expired, or its identity was revoked.
+    """
+    card = verified.card
+    if card.origin == services.configuration.origin:
+        raise RequestInvalid("that is this node's own card")
+    if has_expired(card, services.now()):
+        raise RequestInvalid(f"that card of {card.origin} has expired; ask for the current one")
+    if verified.fingerprint in await revoked_identities(tx, card.origin):
+        raise RequestInvalid(f"that identity of {card.origin} was revoked; ask for the card of its new one")
+
+
 async def show_card(tx: Transaction, services: Services, verified: VerifiedCard, ca_file: str | None = None) -> PeerRow:
     """Take a card whose origin is not proven by anything but itself: from a file, or from a URL.
 
@@ -82,12 +97,7 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
             revoked.
     """
     card, now_ms = verified.card, services.now_ms()
-    if card.origin == services.configuration.origin:
-        raise RequestInvalid("that is this node's own card")
-    if has_expired(card, services.now()):
-        raise RequestInvalid(f"that card of {card.origin} has expired; ask for the current one")
-    if verified.fingerprint in await revoked_identities(tx, card.origin):
-        raise RequestInvalid(f"that identity of {card.origin} was revoked; ask for the card of its new one")
+    await check_shown(tx, services, verified)
     try:
         row = await peer(tx, card.origin)
     except NotFound:

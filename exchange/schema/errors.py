@@ -27,6 +27,15 @@ class WireInvalid(SchemaError):
     code = "wire-invalid"
 
 
+class InvitationInvalid(SchemaError):
+    """A text is not an invitation."""
+
+    code = "invitation-invalid"
+    hint = (
+        "Take all of the file, or the whole word that begins with exchange-invitation: and ask for another if need be."
+    )
+
+
 class FormInvalid(SchemaError):
     """A form was refused whole; nothing of it was kept."""
 

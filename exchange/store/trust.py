@@ -5,8 +5,9 @@ Every query is by primary key or by the origin's index.
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select, update
 
+from exchange.store.errors import NotFound
 from exchange.store.log import ProvenEntry, proven_at
 from exchange.store.tables import invitations, revocations, rotations, verifications
 from exchange.store.transaction import Sql, Transaction
@@ -49,7 +50,7 @@ class RevocationRow:
 
 @dataclass(frozen=True, slots=True)
 class InvitationRow:
-    """An invitation that nobody has used yet; its secret is wrapped by the store key."""
+    """An invitation until it expires; its secret, and what goes with it, is wrapped by the store key."""
 
     id: str
     wrapped_secret: bytes
@@ -73,8 +74,17 @@ _add_invitation = Sql(insert(invitations).values({column.name: bindparam(column.
 _invitation = Sql(
     select(*invitations.c).where(invitations.c.id == bindparam("id"), invitations.c.expires_at_ms > bindparam("now_ms"))
 )
-_invitations = Sql(select(*invitations.c).order_by(invitations.c.created_at_ms))
-_use_invitation = Sql(delete(invitations).where(invitations.c.id == bindparam("id")))
+_invitations = Sql(
+    select(*invitations.c)
+    .where(invitations.c.expires_at_ms > bindparam("now_ms"))
+    .order_by(invitations.c.created_at_ms)
+)
+_withdraw_invitation = Sql(delete(invitations).where(invitations.c.id == bindparam("id")))
+_rewrap_invitation = Sql(
+    update(invitations)
+    .where(invitations.c.id == bindparam("which"), invitations.c.wrapped_secret == bindparam("before"))
+    .values(wrapped_secret=bindparam("after"))
+)
 _expire_invitations = Sql(delete(invitations).where(invitations.c.expires_at_ms <= bindparam("now_ms")))
 
 
@@ -129,22 +139,33 @@ async def revoked_identities(tx: Transaction, origin: str) -> frozenset[str]:
 
 
 async def add_invitation(tx: Transaction, row: InvitationRow) -> None:
-    """Keep an invitation until it is used or expires."""
+    """Keep an invitation until it expires or is withdrawn."""
     await tx.execute(_expire_invitations, {"now_ms": row.created_at_ms})
     await tx.execute(_add_invitation, {column.name: getattr(row, column.name) for column in invitations.c})
 
 
 async def invitation(tx: Transaction, invitation_id: str, now_ms: int) -> InvitationRow | None:
-    """An invitation that can still be used."""
+    """An invitation that has not expired, if there is one of that id."""
     row = await tx.fetch_one(_invitation, {"id": invitation_id, "now_ms": now_ms})
     return InvitationRow(*row) if row else None
 
 
-async def all_invitations(tx: Transaction) -> list[InvitationRow]:
-    """Every invitation that was not used, oldest first."""
-    return [InvitationRow(*row) for row in await tx.fetch_all(_invitations, {})]
+async def all_invitations(tx: Transaction, now_ms: int) -> list[InvitationRow]:
+    """Every invitation that has not expired, oldest first."""
+    return [InvitationRow(*row) for row in await tx.fetch_all(_invitations, {"now_ms": now_ms})]
 
 
-async def use_invitation(tx: Transaction, invitation_id: str) -> bool:
-    """Spend an invitation; False where it was spent already."""
-    return await tx.execute(_use_invitation, {"id": invitation_id}) == 1
+async def rewrap_invitation(tx: Transaction, row: InvitationRow, wrapped: bytes) -> bool:
+    """Change what is wrapped; False where somebody else has since."""
+    parameters = {"which": row.id, "before": row.wrapped_secret, "after": wrapped}
+    return await tx.execute(_rewrap_invitation, parameters) == 1
+
+
+async def withdraw_invitation(tx: Transaction, invitation_id: str) -> None:
+    """Delete an invitation.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    if await tx.execute(_withdraw_invitation, {"id": invitation_id}) == 0:
+        raise NotFound("there is no such invitation", hint="`exchange peer invitations` lists those that there are.")

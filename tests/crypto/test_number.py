@@ -1,4 +1,4 @@
-"""The number that admins compare, and the words of pairing."""
+"""The number that admins compare."""
 
 import hashlib
 
@@ -7,10 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.crypto.number import compare_number, parse_number
-from exchange.crypto.pairing import commitment, commitment_holds, word_numbers
 
 ONE, OTHER = (hashlib.sha256(name).hexdigest() for name in (b"hackney", b"enfield"))
-NONCES = st.binary(min_size=32, max_size=32)
 FINGERPRINTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 
 
@@ -47,32 +45,3 @@ def test_a_number_is_read_however_it_is_written(separator: str) -> None:
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="60 digits"):
         parse_number(text)
-
-
-@given(FINGERPRINTS, NONCES)
-def test_a_commitment_holds_for_what_was_committed_to(fingerprint: str, nonce: bytes) -> None:
-    assert commitment_holds(commitment(fingerprint, nonce), fingerprint, nonce)
-
-
-@given(FINGERPRINTS, FINGERPRINTS, NONCES, NONCES)
-def test_a_commitment_holds_for_nothing_else(one: str, other: str, nonce: bytes, another: bytes) -> None:
-    if (one, nonce) != (other, another):
-        assert not commitment_holds(commitment(one, nonce), other, another)
-
-
-def test_a_nonce_that_is_too_short_never_holds() -> None:
-    assert not commitment_holds(commitment(ONE, b"short"), ONE, b"short")
-
-
-@given(st.lists(NONCES, min_size=3, max_size=3), st.integers(0, 4))
-def test_the_words_change_with_everything_that_was_sent(values: list[bytes], place: int) -> None:
-    sent: list[str | bytes] = [ONE, OTHER, *values]
-    words = word_numbers(*sent)  # type: ignore[arg-type]
-    value = sent[place]
-    sent[place] = hashlib.sha256(value.encode() if isinstance(value, str) else value).digest()
-    if isinstance(value, str):
-        sent[place] = sent[place].hex()  # type: ignore[union-attr]
-
-    assert len(words) == 4
-    assert all(0 <= word < 2048 for word in words)
-    assert word_numbers(*sent) != words  # type: ignore[arg-type]

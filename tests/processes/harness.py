@@ -134,6 +134,8 @@ class Borough:
         self.origin = f"exchange.{slug}.example"
         self.area = area
         self.port = free_port()
+        #: Where strangers reach it, if elsewhere than its peers.
+        self.open_url = ""
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         text = self.config.read_text().replace(f":{_ANY_PORT}", f":{self.port}").replace("http://", f"{scheme}://")

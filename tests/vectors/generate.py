@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from mnemonic import Mnemonic
+
 from exchange.crypto import (
     backup,
     envelope,
     keystore,
     merkle,
     padding,
+    pairing,
     parcel,
     proof,
     rest,
@@ -31,7 +34,7 @@ from exchange.crypto import (
     signing,
     statement,
 )
-from exchange.crypto.errors import CryptoError
+from exchange.crypto.errors import CommitmentError, CryptoError
 from exchange.crypto.merkle import Frontier
 from exchange.crypto.names import (
     LeafHash,
@@ -557,6 +560,46 @@ class Kind:
     random: bool = False
 
 
+# pairing.json: the commitment, and the words that both admins see
+
+_ENGLISH: Final = tuple(Mnemonic("english").wordlist)
+
+
+def _make_pairing() -> Iterator[Case]:
+    pair = signing.SigningKeys(*map(Secret, SIGNING_SEEDS))
+    identities = [signing.fingerprint(origin, pair.verifiers(origin)) for origin in (RECIPIENT, SENDER)]
+    for name, ours, theirs in [
+        ("Enfield begins", b"\x11" * 32, b"\x22" * 32),
+        ("the same nonce at both ends", bytes(32), bytes(32)),
+        ("counted bytes", bytes(range(32)), bytes(range(32, 64))),
+    ]:
+        committed = pairing.commitment(identities[0], ours)
+        numbers = pairing.word_numbers(*identities, committed, ours, theirs)
+        case = {
+            "name": name,
+            "initiator": identities[0],
+            "responder": identities[1],
+            "initiator_nonce": ours.hex(),
+            "responder_nonce": theirs.hex(),
+            "commitment": committed.hex(),
+            "numbers": list(numbers),
+            "words": [_ENGLISH[number] for number in numbers],
+        }
+        yield case
+        yield _refused("commitment of another nonce", case, initiator_nonce=_flip(ours, 31).hex())
+        yield _refused("commitment of another identity", case, initiator=identities[1])
+        yield _refused("nonce of 31 bytes", case, initiator_nonce=ours[1:].hex())
+
+
+def _verify_pairing(case: Case) -> None:
+    committed, ours, theirs = (unhex(case[key]) for key in ("commitment", "initiator_nonce", "responder_nonce"))
+    if not pairing.commitment_holds(committed, case["initiator"], ours):
+        raise CommitmentError("the nonce is not the one that was committed to")
+    numbers = pairing.word_numbers(case["initiator"], case["responder"], committed, ours, theirs)
+    assert list(numbers) == case["numbers"]
+    assert [_ENGLISH[number] for number in numbers] == case["words"]
+
+
 KINDS: Final[dict[str, Kind]] = {
     "names": Kind(_make_names, _verify_name),
     "statements": Kind(_make_statements, _verify_statement),
@@ -568,6 +611,7 @@ KINDS: Final[dict[str, Kind]] = {
     "parcels": Kind(_make_parcels, _verify_parcel, random=True),
     "envelopes": Kind(_make_envelopes, _verify_envelope, random=True),
     "rest": Kind(_make_rest, _verify_rest, random=True),
+    "pairing": Kind(_make_pairing, _verify_pairing),
     "backups": Kind(_make_backups, _verify_backup, random=True),
 }
 
