@@ -26,6 +26,7 @@ from exchange.node.problems import json_response
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
+from exchange.store.directory import keep_stop
 from exchange.store.outbox import backlog
 from exchange.store.peers import PeerRow, all_peers, keep_peer, peer, remove_peer
 from exchange.store.transaction import Transaction
@@ -206,7 +207,13 @@ class PeersApi:
 
     async def _remove(self, request: web.Request) -> web.Response:
         origin = request.match_info["origin"]
-        await self._services.store.write(lambda tx: remove_peer(tx, origin))
+
+        async def operation(tx: Transaction) -> None:
+            await remove_peer(tx, origin)
+            # A directory that lists it must not bring it back by itself.
+            await keep_stop(tx, origin, "removed")
+
+        await self._services.store.write(operation)
         self._continuity.forget(origin)
         self._services.log.info("peer removed", peer=origin)
         return json_response({"origin": origin, "removed": True})
