@@ -10,6 +10,7 @@ Source: The Update Framework specification, 1.0.31, section 5.
 """
 
 import asyncio
+import hashlib
 import json
 import re
 import tempfile
@@ -241,3 +242,8 @@ def read_root(data: bytes) -> Root:
 def as_text(expiries: Mapping[str, datetime]) -> str:
     """When each part expires, as the store keeps it."""
     return json.dumps({role: at.isoformat() for role, at in expiries.items()})
+
+
+def root_fingerprint(data: bytes) -> str:
+    """What two admins compare of a root file: SHA-256 over what its keyholders signed."""
+    return hashlib.sha256(Metadata.from_bytes(data).signed_bytes).hexdigest()

@@ -124,6 +124,22 @@ async def keep_entries(tx: Transaction, rows: Iterable[EntryRow]) -> None:
         await tx.execute(_add_entry, {column.name: getattr(row, column.name) for column in _ENTRY})
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Which identity the directory lists of each node; nothing while it is refused."""
+
+    url: str | None
+    fingerprints: Mapping[str, str]
+
+
+async def listed(tx: Transaction) -> Listed:
+    """What the directory says of peers, as a hint for people."""
+    row = await joined(tx)
+    if row is None or row.problem not in (None, "unreachable"):
+        return Listed(None, {})
+    return Listed(row.url, {entry.origin: entry.fingerprint for entry in await entries(tx) if entry.note is None})
+
+
 async def stop_of(tx: Transaction, origin: str) -> str | None:
     """Why people here do not want to hear a node, if they do not."""
     row = await tx.fetch_one(_stop, {"origin": origin})
