@@ -450,6 +450,9 @@ def sign(key: Path, root_file: Path | None, yes: bool, passphrase_file: Path | N
     from exchange.directory.review import check_published, signatures
 
     file = _key_file(key)
+    if file.keystore is None:
+        hint = "Name the file without .pub, on the machine where it is kept."
+        raise CommandFailed(f"{key} is the public half of a key: it signs nothing", USAGE, hint)
     with _body(work).held() as body:
         published, root, targets = body.published(), body.staged_root(), body.staged_targets()
         check_published(body, published, _read(root_file) if root_file else None)

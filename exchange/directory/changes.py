@@ -16,7 +16,7 @@ from tuf.api.metadata import Metadata, Root, Targets
 from exchange.crypto.names import Origin
 from exchange.directory.body import Body, Published, write_file
 from exchange.directory.errors import DirectoryError
-from exchange.directory.keyfile import holder_of
+from exchange.directory.keyfile import HOLDER, holder_of
 from exchange.directory.metadata import (
     ONLINE,
     Settings,
@@ -216,7 +216,7 @@ def remove_key(root: Root, role: str, name: str) -> str:
         DirectoryError: nobody is called so, or several are.
     """
     held = [root.keys[keyid] for keyid in root.roles[role].keyids]
-    found = [key for key in held if holder_of(key).partition(" (")[0] == name or key.keyid.startswith(name)]
+    found = [key for key in held if key.unrecognized_fields.get(HOLDER) == name or key.keyid.startswith(name)]
     if len(found) != 1:
         raise DirectoryError(
             f"{'nobody' if not found else 'more than one'} called {name!r} holds a {role} key",

@@ -302,6 +302,17 @@ def test_who_is_to_be_removed_is_named_or_the_names_are_told(office: Office) -> 
     assert "anna-root" in found.value.hint
 
 
+def test_who_holds_several_keys_is_named_as_each_key_says() -> None:
+    keys = [holder(name).file.key() for name in ("Ben Example", "Ben Example (root)")]
+    root = Root()
+    for key in keys:
+        root.add_key(key, "root")
+    assert changes.remove_key(root, "root", "Ben Example (root)").startswith("Ben Example (root) (")
+    assert root.roles["root"].keyids == [keys[0].keyid]
+    changes.remove_key(root, "root", keys[0].keyid[:8])
+    assert root.roles["root"].keyids == []
+
+
 # Key files.
 
 
