@@ -446,7 +446,7 @@ def _many(count: int) -> str:
 @json_option
 def sign(key: Path, root_file: Path | None, yes: bool, passphrase_file: Path | None, work: Path, as_json: bool) -> None:
     """Show what is staged, and sign it with the key in KEYFILE."""
-    from exchange.directory.metadata import may_sign
+    from exchange.directory.metadata import check_root, may_sign
     from exchange.directory.review import check_published, signatures
 
     file = _key_file(key)
@@ -465,6 +465,7 @@ def sign(key: Path, root_file: Path | None, yes: bool, passphrase_file: Path | N
                 "See what is staged, and who must sign it: exchange directory status",
             )
         if root is not None and root in parts:
+            check_root(root.signed)
             _show_root(published.root, root.signed)
         if targets is not None and targets in parts:
             _show_targets(body, targets.signed)

@@ -94,7 +94,12 @@ def parse_key_file(data: bytes) -> KeyFile:
 
 def holder_of(key: Key) -> str:
     """Whose key it is, and which."""
-    return f"{key.unrecognized_fields.get(HOLDER, 'unknown')} ({key.keyid[:8]})"
+    return f"{plain(key.unrecognized_fields.get(HOLDER, 'unknown'))} ({plain(key.keyid[:8])})"
+
+
+def plain(text: object) -> str:
+    """A text of somebody else's as it may be shown on a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text)[:200])
 
 
 def _encode(file: KeyFile) -> bytes:

@@ -128,6 +128,10 @@ def check_root(root: Root) -> None:
                 f"{name}: {role.threshold} of {count} keys cannot be",
                 hint="Add keys, or lower the threshold, in the same change.",
             )
+    if len({key.keyval["public"] for key in root.keys.values()}) < len(root.keys):
+        raise DirectoryError(
+            "one key stands in the root under two names", hint="Sign nothing, and find out who did so."
+        )
     people = [keyid for name in PEOPLE for keyid in root.roles[name].keyids]
     online = {keyid for name in ONLINE for keyid in root.roles[name].keyids}
     if len(set(people)) < len(people) or online & set(people):

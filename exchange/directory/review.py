@@ -14,7 +14,7 @@ from tuf.api.metadata import Root, Targets
 
 from exchange.directory.body import Body, Published
 from exchange.directory.errors import DirectoryUnreadable
-from exchange.directory.keyfile import holder_of
+from exchange.directory.keyfile import holder_of, plain
 from exchange.directory.metadata import (
     ONLINE,
     PEOPLE,
@@ -86,7 +86,7 @@ def _line(body: Body, change: str, targets: Targets, area: str, before: Targets 
     found = body.verified_card(targets, area)
     was = body.verified_card(before, area).fingerprint if before is not None else None
     notes = [
-        f"compared by {note.get('by')} on {str(note.get('at'))[:10]}: {note.get('compared')}"
+        plain(f"compared by {note.get('by')} on {str(note.get('at'))[:10]}: {note.get('compared')}")
         for note in body.notes_on(found.fingerprint)
         if note.get("what") == "compared"
     ]

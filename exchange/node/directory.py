@@ -21,6 +21,7 @@ from exchange.node.errors import DirectoryRefused, NodeError, NotNow, RequestInv
 from exchange.node.peer_client import PeerClient, Place
 from exchange.node.services import Services, milliseconds, moment
 from exchange.schema.areas import area_name
+from exchange.schema.errors import SchemaError
 from exchange.store.directory import (
     DirectoryRow,
     EntryRow,
@@ -205,7 +206,7 @@ class Directory:
 
         services = self._services
         found = await asyncio.to_thread(read_entries, listing.cards)
-        found += [Entry(name[:100], b"", None, "that is no name for a card") for name in listing.ignored[:20]]
+        found += [Entry(name, b"", None, "that is no name for a card") for name in listing.ignored[:20]]
         found = await self._made_current(found, held.row)
         identity = fingerprint(services.configuration.origin, services.keyring.verifiers)
         now_ms = self._now_ms(held.row)
@@ -377,7 +378,7 @@ class Directory:
 def _name(area: str) -> str:
     try:
         return area_name(area)
-    except ValueError:
+    except SchemaError:
         return area
 
 

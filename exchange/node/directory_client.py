@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -107,19 +108,26 @@ class _Files(FetcherInterface):
         self._get = fetch
         self._loop = loop
         self._deadline = deadline
-        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._pending: Future[tuple[int, bytes]] | None = None
 
     def stop(self) -> None:
-        """Fetch nothing more."""
-        self._stopped.set()
+        """Fetch nothing more, and give up what is being fetched: the thread must not outlive the node."""
+        with self._lock:
+            self._stopped = True
+            if self._pending is not None:
+                self._pending.cancel()
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        if self._stopped.is_set():
-            raise exceptions.DownloadError("stopped")
         left_s = self._deadline - time.monotonic()
         if left_s <= 0:
             raise exceptions.SlowRetrievalError("the directory takes too long")
-        pending = asyncio.run_coroutine_threadsafe(self._within(url, left_s), self._loop)
+        with self._lock:
+            if self._stopped:
+                raise exceptions.DownloadError("stopped")
+            pending = asyncio.run_coroutine_threadsafe(self._within(url, left_s), self._loop)
+            self._pending = pending
         status, data = pending.result()
         if status != 200:
             raise exceptions.DownloadHTTPError(f"it answered {status}", status)
@@ -175,10 +183,15 @@ def _listing(known: Known, fetcher: Any, now: datetime, directory: Path) -> List
     if len(wanted) > MOST_CARDS:
         raise exceptions.DownloadLengthMismatchError("too many cards")
     cards = {area: _card(updater, info) for area, info in wanted}
-    ignored = tuple(sorted(path for path in targets.targets if not _CARD.fullmatch(path)))
+    ignored = tuple(sorted({_plain(path) for path in targets.targets if not _CARD.fullmatch(path)}))
     signed = {role: read(role, (directory / f"{role}.json").read_bytes()) for role in ROLES}
     versions = {role: part.version for role, part in signed.items()}
     return Listing(cards, ignored, versions, {role: part.expires for role, part in signed.items()})
+
+
+def _plain(name: str) -> str:
+    """A name as it can be stored and shown, whatever is in it."""
+    return re.sub(r"[^ -~]", "?", name)[:100]
 
 
 def _card(updater: Updater, info: TargetFile) -> bytes:

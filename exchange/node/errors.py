@@ -111,7 +111,7 @@ class DirectoryRefused(NodeError):
     code = "directory-refused"
     hint = "Peers go on as before. Ask the body that runs the directory; `exchange directory show` says since when."
 
-    def __init__(self, message: str, problem: str) -> None:
+    def __init__(self, message: str = "", problem: str = "") -> None:
         super().__init__(message)
         self.problem = problem
 

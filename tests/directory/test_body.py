@@ -16,8 +16,8 @@ from exchange.directory import body as body_module
 from exchange.directory import changes, publishing, review
 from exchange.directory.body import Body
 from exchange.directory.errors import DirectoryError, DirectoryUnreadable, SignaturesMissing
-from exchange.directory.keyfile import KeyFile, new_key, parse_key_file
-from exchange.directory.metadata import copy_signatures, may_sign
+from exchange.directory.keyfile import KeyFile, holder_of, new_key, parse_key_file
+from exchange.directory.metadata import check_root, copy_signatures, may_sign
 from exchange.node.directory_client import Known, Outcome, look
 from exchange.node.errors import RequestInvalid
 from tests.directory.office import CHEAP, DAY_MS, PASSPHRASE, Office, card_bytes, holder
@@ -311,6 +311,28 @@ def test_who_holds_several_keys_is_named_as_each_key_says() -> None:
     assert root.roles["root"].keyids == [keys[0].keyid]
     changes.remove_key(root, "root", keys[0].keyid[:8])
     assert root.roles["root"].keyids == []
+
+
+def test_one_key_does_not_count_twice_under_two_names(office: Office) -> None:
+    root = office.body.staged_root()
+    assert root is not None
+    again = office.root_holders[0].file.key()
+    again.keyid = "0" * 64
+    root.signed.add_key(again, "root")
+    with pytest.raises(DirectoryError, match="under two names"):
+        check_root(root.signed)
+
+
+def test_what_others_wrote_does_not_command_the_terminal_of_who_signs(office: Office, camden: Borough) -> None:
+    found = changes.look_at(office.body, card_bytes(camden.card()), office.now)
+    changes.add(office.body, found, "by \x1b[2Jnobody\n", office.now, replace=False)
+    staged = office.body.staged_targets()
+    assert staged is not None
+    (line,) = review.review_targets(office.body, office.body.published(), staged.signed)
+    assert line.notes[0].endswith("by ?[2Jnobody?")
+    key = office.root_holders[0].file.key()
+    key.unrecognized_fields["x-exchange-holder"] = "Anna\x1b]0;"
+    assert holder_of(key).startswith("Anna?]0; (")
 
 
 # Key files.

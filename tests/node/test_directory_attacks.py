@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 from aiohttp import web as http
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
-from exchange.directory.changes import add_key, change_root, remove_key
+from exchange.directory.body import write_file
+from exchange.directory.changes import add_key, change_root, remove_key, targets_to_change
+from exchange.directory.metadata import list_card
 from exchange.node.directory import Directory, wait_ms
 from exchange.node.errors import DirectoryRefused
 from exchange.node.peer_client import PeerClient
 from exchange.store.directory import DirectoryRow, directory_metadata
-from tests.directory.office import DAY_MS, Office, Web, holder, served
+from tests.directory.office import DAY_MS, Office, Web, card_bytes, holder, served
 from tests.node.directories import alarms, joined, refreshed, refused, shown, trusting
 from tests.node.handmade import Borough
-from tests.node.pair import NOW_MS, Clock, Node
+from tests.node.pair import NOW_MS, Clock, Node, until
 
 CAMDEN, ISLINGTON = "E09000007", "E09000019"
 
@@ -325,6 +327,76 @@ async def test_a_redirect_is_not_followed(node: Node, office: Office, web: Web) 
     web.asked.clear()
     assert (await refused(node))["code"] == "try-later"
     assert not any("elsewhere" in path for path in web.asked)
+
+
+async def test_what_is_listed_and_is_no_card_is_shown_and_leads_to_nothing(
+    node: Node, office: Office, web: Web, camden: Borough, islington: Borough
+) -> None:
+    staged = targets_to_change(office.body, office.body.published(), office.now)
+    for name in ("../../etc/passwd", "E09000019.json/x", "a\x00b\x1b[2J.json", "x" * 300):
+        staged.signed.targets[name] = TargetFile.from_data(name, b"x", ["sha256"])
+    other, nobody = card_bytes(islington.card()), b"not a card"
+    for area, data in (("E09000003", other), ("E09000005", nobody)):
+        list_card(staged.signed, area, data)
+        office.body.stage_card(area, data)
+    office.body.stage(staged)
+    office.sign()
+    # No body of ours would publish that; one that lost its keys might.
+    for path, data in forged(office, staged).items():
+        write_file(office.out / path, data)
+    document = await refreshed(node)
+    notes = {item["area"]: item["note"] for item in document["items"] if item["note"]}
+    assert notes["E09000003"] == "the card is of E09000019, and listed for E09000003"
+    assert notes["E09000005"] == "what is listed is not a card"
+    assert notes["../../etc/passwd"] == "that is no name for a card"
+    assert "a?b?[2J.json" in notes
+    assert len(notes) == 6
+    assert await node.trust(camden.origin) == "verified"
+    assert (await node.local("GET", f"/v1/peers/{islington.origin}"))[0] == 404
+
+
+def forged(office: Office, targets: Metadata[Targets]) -> dict[str, bytes]:
+    """What a body with all its keys can publish of some targets, checking nothing."""
+    version = targets.signed.version
+    expires = office.part("snapshot").signed.expires
+    snapshot = Metadata(Snapshot(version=version, expires=expires, meta={"targets.json": MetaFile(version)}))
+    data = signed(snapshot, office.online)
+    files = {
+        f"targets/{info.hashes['sha256']}.{path}": (office.body.staged / "cards" / path).read_bytes()
+        for path, info in targets.signed.targets.items()
+        if path.startswith("E0900") and path.endswith(".json") and (office.body.staged / "cards" / path).is_file()
+    }
+    files[f"metadata/{version}.targets.json"] = signed(targets, *office.targets_holders)
+    files[f"metadata/{version}.snapshot.json"] = data
+    return {**files, "metadata/timestamp.json": timestamp_of(office, data, version)}
+
+
+async def test_a_node_that_stops_does_not_wait_for_a_directory_that_does_not_answer(
+    node: Node, office: Office, web: Web, clock: Clock
+) -> None:
+    async def never(_: str) -> http.StreamResponse | None:
+        await asyncio.Event().wait()
+        return None
+
+    web.bend = never
+    clock.now_ms += 3_600_000
+    web.asked.clear()
+    client, stop = PeerClient(node.services), asyncio.Event()
+    running = asyncio.create_task(Directory(node.services, client, lambda *_: None).run(stop, 0.01))
+
+    async def asked() -> bool:
+        return bool(web.asked)
+
+    await until("the directory was asked", asked)
+    stop.set()
+    async with asyncio.timeout(3):
+        await running
+    await client.close()
+
+    async def nothing_runs() -> bool:
+        return not any("within" in str(task.get_coro()) for task in asyncio.all_tasks())
+
+    await until("nothing is fetched any more", nothing_runs, 3)
 
 
 # Keys that change.
