@@ -18,7 +18,14 @@ TRUST_REFUSED: Final = 4
 INVALID: Final = 5
 TRY_LATER: Final = 75
 
-_TRUST_CODES: Final = {"peer-untrusted", "fingerprint-mismatch", "unacceptable", "fork", "identity-revoked"}
+_TRUST_CODES: Final = {
+    "peer-untrusted",
+    "fingerprint-mismatch",
+    "unacceptable",
+    "fork",
+    "identity-revoked",
+    "directory-refused",
+}
 
 
 class CommandFailed(click.ClickException):

@@ -19,6 +19,7 @@ _VERBS: Final = {
     "health": ("exchange.cli.node", "health"),
     "alarms": ("exchange.cli.node", "alarms"),
     "peer": ("exchange.cli.registration", "peer"),
+    "directory": ("exchange.cli.directory", "directory"),
     "agency": ("exchange.cli.agencies", "agency"),
     "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),

@@ -46,6 +46,10 @@ def show_peer(document: dict[str, Any], as_json: bool) -> None:
     click.echo(f"{'fingerprint:':20} {format_fingerprint(document['fingerprint'])}")
     if document["candidate"]:
         click.echo(f"{'now shows:':20} {format_fingerprint(document['candidate'])}")
+    if document.get("listed_by"):
+        click.echo(f"{'listed by:':20} {document['listed_by']}, with this identity")
+    elif document.get("listed_fingerprint"):
+        click.echo(f"{'listed otherwise:':20} {format_fingerprint(document['listed_fingerprint'])}")
     for row in document.get("verifications", ()):
         click.echo(f"{'verified:':20} {row['at']} by {row['who']}, {row['how']}, {row['fingerprint'][:16]}...")
     if document["trust"] in _ADVICE:
@@ -165,7 +169,12 @@ def _ask(node: Node, origin: str) -> str:
     """Show the number and have the admin type what the other one reads: to type is to have listened."""
     if not sys.stdin.isatty():
         raise click.UsageError("give --number or --fingerprint, or run this in a terminal")
-    groups = node.request("GET", f"/v1/peers/number/{origin}")["number"]
+    document = node.request("GET", f"/v1/peers/number/{origin}")
+    groups = document["number"]
+    if document["listed_by"]:
+        click.echo(f"The directory {document['listed_by']} lists the same identity. Compare all the same:", err=True)
+    elif document["listed_fingerprint"]:
+        click.echo("The directory lists ANOTHER identity of this node. Find out why before you go on.", err=True)
     places = sorted(secrets.SystemRandom().sample(range(len(groups)), _ASKED))
     hidden = ["....." if place in places else group for place, group in enumerate(groups)]
     click.echo(f"Telephone the admin of {origin}, on a number that you know already. Both run `exchange peer number`.")

@@ -22,6 +22,8 @@ from exchange.node.comparing import Comparing
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
+from exchange.node.directory import Directory
+from exchange.node.directory_api import DirectoryApi
 from exchange.node.epochs import (
     card_is_current,
     keep_current,
@@ -252,13 +254,26 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         peers = PeerApi(services, inbound, accepted, more=registration.public_routes())
         wall = Wall(services, peers.connections, dispatcher)
         await wall.raise_up()
-        more = [*KeysApi(services, dispatcher, client).routes(), *registration.local_routes()]
+
+        def changed(origin: str, state: str) -> None:
+            continuity.forget(origin)
+            if state == "verified":
+                dispatcher.heard_from(f"peer:{origin}")
+                dispatcher.wake(f"peer:{origin}")
+
+        directory = Directory(services, client, changed)
+        more = [
+            *KeysApi(services, dispatcher, client).routes(),
+            *registration.local_routes(),
+            *DirectoryApi(services, directory).routes(),
+        ]
         local = LocalApi(services, dispatcher, peers_api, agencies, cards, wall, more)
         sites = await _listen(stack, configuration, peers, local, wall)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
+            group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))

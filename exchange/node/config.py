@@ -6,7 +6,7 @@ import re
 import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -79,11 +79,13 @@ class KeysTable(_Table, frozen=True):
 
 
 class TrustTable(_Table, frozen=True):
-    """Whether a peer counts as verified only once two people have compared its identity, and how often nodes tell each
-    other which checkpoints they have seen."""
+    """Whether a peer counts as verified only once two people have compared its identity; how often nodes tell others
+    which checkpoints they have seen; and what the word of a directory is worth: a `hint` to those who verify, or that
+    it `suffices` in place of one of them."""
 
     two_people: bool = False
     compare_logs_hours: Annotated[float, Meta(gt=0, le=168)] = 1
+    directory: Literal["hint", "suffices"] = "hint"
 
 
 class DeliveryTable(_Table, frozen=True):

@@ -105,6 +105,17 @@ class ProofAwaited(NotNow):
         self.holds = holds
 
 
+class DirectoryRefused(NodeError):
+    """A directory cannot be believed: it has expired, went back, or is not signed by its keyholders."""
+
+    code = "directory-refused"
+    hint = "Peers go on as before. Ask the body that runs the directory; `exchange directory show` says since when."
+
+    def __init__(self, message: str = "", problem: str = "") -> None:
+        super().__init__(message)
+        self.problem = problem
+
+
 class Unacceptable(NodeError):
     """What an unproven sender is told, whatever was wrong."""
 

@@ -76,6 +76,10 @@ def place_of(row: PeerRow, card: Card) -> Place:
     return Place(card.url, row.ca_file, row.networks, card.tls_spki_sha256)
 
 
+class AnswerTooLarge(NotNow):
+    """What was answered is larger than it may be; no more of it was read."""
+
+
 class PeerClient:
     """Talks to the public listeners of peers."""
 
@@ -151,6 +155,15 @@ class PeerClient:
         """
         return await self._request(place.url, place, "POST", path, body, content_type)
 
+    async def fetch_file(self, place: Place, path: str, most_bytes: int) -> PeerAnswer:
+        """A file that is served to everybody, such as a directory's.
+
+        Raises:
+            NotNow: it cannot be had.
+            AnswerTooLarge: it is larger than `most_bytes`.
+        """
+        return await self._request(place.url, place, "GET", path, most_bytes=most_bytes)
+
     async def _request(
         self,
         name: str,
@@ -159,6 +172,7 @@ class PeerClient:
         path: str,
         body: bytes | None = None,
         content_type: str = ENVELOPE_TYPE,
+        most_bytes: int = MAX_ENVELOPE_BYTES,
     ) -> PeerAnswer:
         services = self._services
         if not is_node_url(place.url):
@@ -176,7 +190,7 @@ class PeerClient:
                 allow_redirects=False,
                 timeout=timeout,
             ) as answer:
-                data = await _read_bounded(answer)
+                data = await _read_bounded(answer, most_bytes)
                 retry_after = answer.headers.get("retry-after", "")
                 said = _Problem()
                 if answer.status != 200 and answer.content_type == "application/problem+json":
@@ -216,12 +230,12 @@ class PeerClient:
         return session
 
 
-async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
+async def _read_bounded(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     chunks, size_bytes = [], 0
     async for chunk in answer.content.iter_chunked(65_536):
         size_bytes += len(chunk)
-        if size_bytes > MAX_ENVELOPE_BYTES:
-            raise NotNow("the answer is too large")
+        if size_bytes > most_bytes:
+            raise AnswerTooLarge("the answer is too large")
         chunks.append(chunk)
     return b"".join(chunks)
 

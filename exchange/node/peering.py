@@ -15,6 +15,7 @@ from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInva
 from exchange.node.services import Services, card_keys
 from exchange.node.succession import Step, steps_from
 from exchange.node.trust import NotInTable, Standing, Trust
+from exchange.store.directory import drop_stop, keep_stop
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
 from exchange.store.messages import add_alarm
@@ -38,6 +39,8 @@ from exchange.store.trust import (
 
 _DAY_MS: Final = 86_400_000
 RELEASED_FOR_MS: Final = 13 * _DAY_MS
+#: How a peer was verified where no person here compared anything: a directory lists that identity.
+BY_DIRECTORY: Final = "directory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,8 @@ async def confirm(tx: Transaction, services: Services, origin: str, confirmation
     )
     changed = with_standing(row, after)
     if after.is_heard:
+        if confirmation.how != BY_DIRECTORY:
+            await drop_stop(tx, origin)
         if before.trust in (Trust.BLOCKED, Trust.QUARANTINED, Trust.REVOKED) or row.candidate is not None:
             # The identity was compared anew: what its log was before is no measure of what it is now.
             await forget_peer_heads(tx, origin)
@@ -240,6 +245,8 @@ async def greet(tx: Transaction, services: Services, origin: str) -> None:
 async def move(tx: Transaction, origin: str, step: Callable[[Standing], Standing]) -> PeerRow:
     """Move a peer by the table: `Standing.suspend`, `Standing.fork`, `Standing.revoke`.
 
+    A stop is remembered until people verify the peer again, whatever becomes of the peer meanwhile.
+
     Raises:
         NotFound: nobody registered the peer.
         RequestInvalid: the table has no such step for it.
@@ -250,6 +257,8 @@ async def move(tx: Transaction, origin: str, step: Callable[[Standing], Standing
     except NotInTable as error:
         raise RequestInvalid(f"{origin}: {error}") from None
     await keep_peer(tx, changed)
+    if changed.state in (Trust.SUSPENDED, Trust.QUARANTINED):
+        await keep_stop(tx, origin, changed.state)
     return changed
 
 

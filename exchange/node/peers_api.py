@@ -27,6 +27,7 @@ from exchange.node.problems import json_response
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
+from exchange.store.directory import Listed, keep_stop, listed
 from exchange.store.outbox import backlog
 from exchange.store.peers import PeerRow, all_peers, keep_peer, peer, remove_peer
 from exchange.store.transaction import Transaction
@@ -65,6 +66,13 @@ def who_asks(request: web.Request) -> str:
         return f"uid {uid}"
 
 
+def describe_listing(row: PeerRow, said: Listed) -> dict[str, Any]:
+    """Whether the directory lists the identity that people would verify now, and which it lists."""
+    found = said.fingerprints.get(row.origin)
+    same = found is not None and found == (row.candidate or row.fingerprint)
+    return {"listed_by": said.url if same else None, "listed_fingerprint": found}
+
+
 class PeersApi:
     """The handlers for peers."""
 
@@ -94,21 +102,24 @@ class PeersApi:
         return fingerprint_of(self._services.configuration.origin, self._services.keyring.verifiers)
 
     async def _all(self, _: web.Request) -> web.Response:
-        rows = await self._services.store.read(all_peers)
-        return json_response({"items": [self.describe(row) for row in rows]})
+        async def collect(tx: Transaction) -> tuple[list[PeerRow], Listed]:
+            return await all_peers(tx), await listed(tx)
+
+        rows, said = await self._services.store.read(collect)
+        return json_response({"items": [{**self.describe(row), **describe_listing(row, said)} for row in rows]})
 
     async def _one(self, request: web.Request) -> web.Response:
         origin = request.match_info["origin"]
 
-        async def collect(tx: Transaction) -> tuple[PeerRow, list[dict[str, Any]]]:
+        async def collect(tx: Transaction) -> tuple[PeerRow, list[dict[str, Any]], Listed]:
             records = [
                 {"fingerprint": row.fingerprint, "how": row.how, "who": row.who, "at": moment(row.at_ms)}
                 for row in await verifications_of(tx, origin)
             ]
-            return await peer(tx, origin), records
+            return await peer(tx, origin), records, await listed(tx)
 
-        row, records = await self._services.store.read(collect)
-        return json_response({**self.describe(row), "verifications": records})
+        row, records, said = await self._services.store.read(collect)
+        return json_response({**self.describe(row), **describe_listing(row, said), "verifications": records})
 
     async def _explain(self, request: web.Request) -> web.Response:
         origin = request.match_info["origin"]
@@ -174,10 +185,14 @@ class PeersApi:
         return self.describe(row)
 
     async def _number(self, request: web.Request) -> web.Response:
-        row = await self._services.store.read(lambda tx: peer(tx, request.match_info["origin"]))
+        async def collect(tx: Transaction) -> tuple[PeerRow, Listed]:
+            return await peer(tx, request.match_info["origin"]), await listed(tx)
+
+        row, said = await self._services.store.read(collect)
         shown = row.candidate or row.fingerprint
         number = await asyncio.to_thread(compare_number, self.own_fingerprint(), shown)
-        return json_response({"origin": row.origin, "trust": row.state, "fingerprint": shown, "number": number})
+        facts = {"origin": row.origin, "trust": row.state, "fingerprint": shown, "number": number}
+        return json_response({**facts, **describe_listing(row, said)})
 
     async def _verify(self, request: web.Request) -> web.Response:
         services = self._services
@@ -211,7 +226,13 @@ class PeersApi:
 
     async def _remove(self, request: web.Request) -> web.Response:
         origin = request.match_info["origin"]
-        await self._services.store.write(lambda tx: remove_peer(tx, origin))
+
+        async def operation(tx: Transaction) -> None:
+            await remove_peer(tx, origin)
+            # A directory that lists it must not bring it back by itself.
+            await keep_stop(tx, origin, "removed")
+
+        await self._services.store.write(operation)
         self._continuity.forget(origin)
         self._services.log.info("peer removed", peer=origin)
         return json_response({"origin": origin, "removed": True})

@@ -21,6 +21,7 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.FingerprintMismatch, 403),
     (errors.IdentityRevoked, 403),
     (errors.Unacceptable, 403),
+    (errors.DirectoryRefused, 403),
     (errors.ForkDetected, 403),
     (errors.RequestInvalid, 400),
     (ValueRefused, 400),

@@ -311,3 +311,54 @@ tokens = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger),
 )
+
+#: The directory that the node has joined: none or one.
+directories = Table(
+    "directories",
+    metadata,
+    Column("url", Text, primary_key=True),
+    Column("ca_file", Text),
+    Column("networks", Text, nullable=False),
+    Column("peer_ca_file", Text),
+    Column("peer_networks", Text, nullable=False),
+    Column("joined_by", Text, nullable=False),
+    Column("joined_at_ms", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("checked_at_ms", BigInteger, nullable=False),
+    Column("refreshed_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("expiries", Text, nullable=False),
+    Column("problem", Text),
+    Column("detail", Text),
+    Column("problem_since_ms", BigInteger),
+    Column("alarmed", Integer, nullable=False),
+    Column("own", Text, nullable=False),
+)
+
+#: Its metadata, verified: what stands against an older state.
+directory_files = Table(
+    "directory_files",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+)
+
+#: What it lists: one card for an area, and why it is not taken if it is not.
+directory_entries = Table(
+    "directory_entries",
+    metadata,
+    Column("area", Text, primary_key=True),
+    Column("origin", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("note", Text),
+    Column("data", LargeBinary, nullable=False),
+)
+
+#: Whom people here, or a fork, stopped, until people verify it again: kept when the peer is removed.
+stops = Table(
+    "stops",
+    metadata,
+    Column("origin", Text, primary_key=True),
+    Column("why", Text, nullable=False),
+)

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.secret import Secret
+from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.inbound import Inbound
@@ -399,10 +400,11 @@ async def impatient(hackney: Node) -> AsyncIterator[str]:
     services = hackney.services
     client = PeerClient(services)
     continuity = Continuity(services.store, services.now_ms)
-    peers_api = PeersApi(services, Dispatcher(services, {}), continuity)
+    inbound = Inbound(services, continuity, client.fetch_consistency)
+    comparing = Comparing(services, continuity, inbound, client)
+    peers_api = PeersApi(services, Dispatcher(services, {}), continuity, comparing)
     invitations, pairings = Invitations(services, client), Pairings(services, client)
     registration = RegistrationApi(services, invitations, pairings, peers_api, patience_s=0.2)
-    inbound = Inbound(services, continuity, client.fetch_consistency)
     api = PeerApi(services, inbound, lambda origin, lanes: None, more=registration.public_routes())
     runner = web.AppRunner(api.application(for_strangers=True), access_log=None)
     await runner.setup()

@@ -1,0 +1,1 @@
+"""The body that runs a directory of boroughs: its keyholders, what is staged, signed and published, as files."""
