@@ -30,6 +30,8 @@ _DO = {
         "Telephone its admin on a number that you know already. Do not use one from a message that you just got.",
         "If they made their keys anew, compare the new identity: exchange peer verify {origin}",
         "If they did not, somebody stands between you: leave it blocked, and tell them.",
+        "Once that is over, compare the fingerprint that was verified before, and hear it again:\n"
+        "     exchange peer verify {origin} --fingerprint FINGERPRINT",
     ],
     "quarantined": [
         "Telephone its admin on a number that you know already, and read out the sizes and roots above.",
