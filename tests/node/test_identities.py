@@ -235,6 +235,11 @@ class Identities(RuleBasedStateMachine):
                 links = (*links[:-1], self._foreign_link())
         return Shown(identity, card, tuple(links))
 
+    async def _has_nothing_on_its_way(self) -> bool:
+        return self.node.rows(
+            "SELECT count(*) FROM outbox WHERE lane = ? AND lease_until_ms > 0", f"peer:{ORIGIN}"
+        ) == [(0,)]
+
     def _head(self) -> tuple[int, bytes] | None:
         rows = self.node.rows("SELECT size, root FROM peer_heads WHERE origin = ? ORDER BY size DESC", ORIGIN)
         return (int(rows[0][0]), bytes(rows[0][1])) if rows else None
@@ -298,6 +303,7 @@ class Identities(RuleBasedStateMachine):
             return
         identity.borough.serial = max(identity.borough.serial, self._serial())
         self.a_card_file_is_imported(self.identities.index(identity), 0, "as it is", CAMDEN)
+        self.nothing_passes_but_with_a_verified_identity()
         for who in PEOPLE:
             if self._look().trust != "verified":
                 self.somebody_compares_an_identity(self.identities.index(identity), who, False)
@@ -651,6 +657,9 @@ class Identities(RuleBasedStateMachine):
         assert set(now.records) <= self.records, "a verification that nobody made"
         if "unregistered" not in (before.trust, now.trust):
             assert now.area == before.area, "a borough does not change its area"
+        if self.believed != self.lately[-1]:
+            # What was on its way to the identity before may arrive, and nothing after it.
+            self.stage.run(until("nothing is on its way", self._has_nothing_on_its_way))
         self.lately.append(self.believed)
         keys = {bytes(one.borough.sealing.public.key_id): one.fingerprint for one in self.identities}
         for key in self.arrived:
@@ -687,10 +696,10 @@ def run(examples: int, steps: int) -> None:
 
 
 def test_no_short_sequence_leads_to_traffic_with_an_unverified_identity() -> None:
-    run(examples=8, steps=20)
+    run(examples=12, steps=20)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_no_sequence_leads_to_traffic_with_an_unverified_identity() -> None:
-    run(examples=60, steps=30)
+    run(examples=150, steps=40)
