@@ -13,6 +13,7 @@ from typing import Any, Final
 from exchange.cli.client import CommandFailed, Node, socket_of
 
 _START_TIMEOUT_S: Final = 60.0
+_PROGRAM: Final = (sys.executable, "-m", "exchange.cli.main")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,11 @@ class Borough:
     slug: str
     area: str
     name: str
+
+    @property
+    def origin(self) -> str:
+        """The name of its node."""
+        return f"exchange.{self.slug}.example"
 
 
 HACKNEY = Borough("hackney", "E09000012", "London Borough of Hackney")
@@ -36,10 +42,34 @@ class RunningNode(Node):
         self.process = process
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on which nobody listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def make_node(directory: Path, borough: Borough, *, url: str | None = None, port: int | None = None) -> None:
+    """Make the node of a borough, in whichever directory; its peers reach it at its own port, or at `url`.
+
+    Raises:
+        CommandFailed: it cannot be made there.
+    """
+    port = port or free_port()
+    made = subprocess.run(  # noqa: S603 - our own program
+        [
+            *_PROGRAM,
+            "init",
+            str(directory),
+            *("--area", borough.area, "--name", borough.name),
+            *("--origin", borough.origin),
+            *("--listen", f"127.0.0.1:{port}", "--url", url or f"http://127.0.0.1:{port}"),
+        ],
+        check=False,
+        stdout=subprocess.DEVNULL,
+    )
+    if made.returncode != 0:
+        raise CommandFailed(f"the node of {borough.name} could not be made in {directory}", 1)
 
 
 def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> RunningNode:
@@ -50,29 +80,14 @@ def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> Run
     """
     directory = root / borough.slug
     config = directory / "exchange.toml"
-    command = [sys.executable, "-m", "exchange.cli.main"]
     if not config.exists():
-        port = _free_port()
-        made = subprocess.run(  # noqa: S603 - our own program
-            [
-                *command,
-                "init",
-                str(directory),
-                *("--area", borough.area, "--name", borough.name),
-                *("--origin", f"exchange.{borough.slug}.example"),
-                *("--listen", f"127.0.0.1:{port}", "--url", f"http://127.0.0.1:{port}"),
-            ],
-            check=False,
-            stdout=subprocess.DEVNULL,
-        )
-        if made.returncode != 0:
-            raise CommandFailed(f"the node of {borough.name} could not be made in {directory}", 1)
+        make_node(directory, borough)
     elif _answers(config):
         raise CommandFailed(
             f"a node runs in {directory} already", 1, "Stop it first, or name another directory with --dir."
         )
     log = stack.enter_context((directory / "node.log").open("ab"))
-    process = subprocess.Popen([*command, "run", "--config", str(config)], stderr=log)  # noqa: S603 - our own program
+    process = subprocess.Popen([*_PROGRAM, "run", "--config", str(config)], stderr=log)  # noqa: S603 - our own program
     stack.callback(stop, process)
     _until_listening(process, config)
     return RunningNode(config, process)

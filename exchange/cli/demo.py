@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
 from exchange.cli.boroughs import ENFIELD, HACKNEY, register, start_node, stop
 from exchange.cli.client import CommandFailed, Node
 from exchange.cli.output import json_option, print_json
+
+_FAULTS: Final = ("stolen-key", "mitm")
 
 
 @dataclass
@@ -83,9 +85,19 @@ def _directory(given: Path | None) -> Iterator[Path]:
 @click.command()
 @click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Keep the two nodes here.")
 @click.option("--serve", is_flag=True, help="Keep everything running until Ctrl-C.")
+@click.option(
+    "--fault",
+    type=click.Choice(_FAULTS),
+    help="Play an attack instead, and what the admins see and do: stolen keys, or somebody in the middle.",
+)
 @json_option
-def demo(directory: Path | None, serve: bool, as_json: bool) -> None:
+def demo(directory: Path | None, serve: bool, fault: str | None, as_json: bool) -> None:
     """Hand case study J from Hackney to Enfield, both on this machine, and show who received what."""
+    if fault is not None:
+        if serve:
+            raise click.UsageError("--serve does not go with --fault")
+        _play_fault(directory, fault, as_json)
+        return
     with _directory(directory) as root, contextlib.ExitStack() as stack:
         result = _play(stack, root.absolute(), quiet=as_json)
         if as_json:
@@ -95,6 +107,30 @@ def demo(directory: Path | None, serve: bool, as_json: bool) -> None:
         if not result["ok"]:
             raise CommandFailed(
                 "not every section reached exactly the agencies that may read it",
+                1,
+                f"The nodes and their logs are kept in {root}.",
+                told=as_json,
+            )
+
+
+def _play_fault(directory: Path | None, fault: str, as_json: bool) -> None:
+    from exchange.cli import demo_mitm, demo_stolen_key
+    from exchange.cli.demo_story import Story
+    from exchange.schema.examples import example_form
+
+    play = {"stolen-key": demo_stolen_key.play, "mitm": demo_mitm.play}[fault]
+    if directory is not None and directory.exists() and any(directory.iterdir()):
+        raise CommandFailed(f"{directory} is not empty", 1, "Name a directory of its own with --dir.")
+    with _directory(directory) as root, contextlib.ExitStack() as stack:
+        story = Story(root.absolute(), quiet=as_json)
+        play(stack, story, example_form("case-study-j", datetime.now(UTC).date()))
+        if as_json:
+            print_json(story.document(fault))
+        else:
+            click.echo(f"\nThe exchange behaved as it must: {'yes' if story.is_as_it_must_be else 'NO'}")
+        if not story.is_as_it_must_be:
+            raise CommandFailed(
+                "the exchange did not behave as it must",
                 1,
                 f"The nodes and their logs are kept in {root}.",
                 told=as_json,

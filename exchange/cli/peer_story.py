@@ -30,6 +30,10 @@ _DO = {
         "Telephone its admin on a number that you know already. Do not use one from a message that you just got.",
         "If they made their keys anew, compare the new identity: exchange peer verify {origin}",
         "If they did not, somebody stands between you: leave it blocked, and tell them.",
+        (
+            "Once that is over, compare the fingerprint that was verified before, to hear it again: "
+            "exchange peer verify {origin} --fingerprint FINGERPRINT"
+        ),
     ],
     "quarantined": [
         "Telephone its admin on a number that you know already, and read out the sizes and roots above.",
@@ -40,6 +44,12 @@ _DO = {
         "If neither explains it, leave it quarantined. Keep the proof: exchange peer explain {origin} --evidence FILE",
     ],
     "revoked": ["Get the card of its new node, then: exchange peer import FILE"],
+    "returned": [
+        (
+            "It shows a new identity. Telephone its admin on a number that you know already, then: "
+            "exchange peer verify {origin}"
+        )
+    ],
 }
 
 
@@ -51,7 +61,7 @@ def tell(document: dict[str, Any]) -> None:
         click.echo(f"\nSeen at {fork['at']}: {fork['detail']}")
         for name, key in (("verified before", "held"), ("then shown", "shown")):
             if claim := fork.get(key):
-                click.echo(f"  {name + ':':17} {claim['size']:>8} statements, root {claim['root'][:32]}...")
+                click.echo(f"  {name + ':':17} {claim['size']:>8} statements, root {claim['root'][:30]}...")
     if document["forks"]:
         click.echo("\nEach bears its signature, and no log that only grows holds both. What may have happened:")
         click.echo("  * its node was restored from an old copy, or two copies of it run;")
@@ -64,6 +74,8 @@ def tell(document: dict[str, Any]) -> None:
     if document["waiting"]:
         many = "1 delivery waits" if document["waiting"] == 1 else f"{document['waiting']} deliveries wait"
         click.echo(f"\n{many} for it here. Nothing is lost.")
+    if trust == "revoked" and document["candidate"]:
+        trust = "returned"
     if steps := _DO.get(trust):
         click.echo("\nWhat to do:")
         for number, step in enumerate(steps, 1):

@@ -30,6 +30,8 @@ _ADVICE = {
     "quarantined": "The peer's log forked: see `exchange alarms`. Nothing is sent or heard. Telephone its admin; once "
     "you know why: exchange peer verify {origin}",
     "revoked": "The peer revoked this identity. Get its new card, then: exchange peer import FILE",
+    "returned": "The peer revoked the identity that it had, and shows a new one. Telephone its admin on a number that "
+    "you know already, then: exchange peer verify {origin}",
 }
 
 
@@ -52,8 +54,9 @@ def show_peer(document: dict[str, Any], as_json: bool) -> None:
         click.echo(f"{'listed otherwise:':20} {format_fingerprint(document['listed_fingerprint'])}")
     for row in document.get("verifications", ()):
         click.echo(f"{'verified:':20} {row['at']} by {row['who']}, {row['how']}, {row['fingerprint'][:16]}...")
-    if document["trust"] in _ADVICE:
-        click.echo(_ADVICE[document["trust"]].format(origin=document["origin"]), err=True)
+    advice = "returned" if document["trust"] == "revoked" and document["candidate"] else document["trust"]
+    if advice in _ADVICE:
+        click.echo(_ADVICE[advice].format(origin=document["origin"]), err=True)
 
 
 @peer.command("add")

@@ -35,7 +35,7 @@ from exchange.node.revocation import take_revocation
 from exchange.node.services import Services, moment
 from exchange.schema.wire import Consistency
 from exchange.store.errors import NotFound, StoreError
-from exchange.store.peers import PeerRow, all_peers, peer
+from exchange.store.peers import PeerRow, all_peers, peer, peer_standing
 from exchange.store.transaction import Transaction
 
 _HOUR_MS: Final = 3_600_000
@@ -224,13 +224,15 @@ class CardRefresh:
                 file = msgspec.json.encode(CardFile(shown.statement, shown.proof))
                 await self._inbound.quarantine(row.origin, error, file)
                 return
-            for head in heads:
-                await services.store.write(head)
+        else:
+            heads = []
 
         async def operation(tx: Transaction) -> PeerRow:
             # What it was verified for may have changed while it was asked.
-            if (await peer(tx, row.origin)).state != "verified":
+            if await peer_standing(tx, row.origin) != (row.state, row.fingerprint):
                 return row
+            for head in heads:
+                await head(tx)
             return await show_card(tx, services, shown)
 
         after = await services.store.write(operation)
@@ -250,9 +252,8 @@ def why_refused(row: PeerRow, shown: VerifiedCard, services: Services) -> str | 
         return "card-identity"
     if has_expired(card, services.now()):
         return "card-expired"
-    if shown.fingerprint == row.fingerprint:
-        if card.serial < row.serial:
-            return "card-rolled-back"
-        if card.area != peer_card(row).area:
-            return "card-identity"
+    if shown.fingerprint == row.fingerprint and card.serial < row.serial:
+        return "card-rolled-back"
+    if card.area != peer_card(row).area:
+        return "card-identity"
     return None

@@ -74,8 +74,9 @@ from exchange.store.messages import (
     raise_rung,
 )
 from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
-from exchange.store.peers import PeerRow, peer, peer_state, set_peer_card
+from exchange.store.peers import PeerRow, peer, peer_standing, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
+from exchange.store.trust import heirs, rotations_of
 
 T = TypeVar("T")
 
@@ -130,7 +131,7 @@ class Inbound:
         ciphertexts = {hashlib.sha256(data).digest(): data for data in payload.ciphertexts}
         # All at once, so that they share the writer's next batch and its checkpoint.
         _, outcomes = await asyncio.gather(
-            asyncio.gather(*(services.store.write(while_heard(row.origin, head)) for head in heads)),
+            asyncio.gather(*(services.store.write(while_heard(row, head)) for head in heads)),
             asyncio.gather(*(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)),
         )
         services.counters.add("envelopes_accepted")
@@ -263,7 +264,7 @@ class Inbound:
                 manifest = decode_wire(manifest_decoder, statement.body)
                 return await self._take_manifest(row, manifest, verified.leaf_hash, item, ciphertexts, lanes)
             if statement.type == RECEIPT:
-                await self.take_receipt(row.origin, decode_wire(receipt_decoder, statement.body), verified, item)
+                await self.take_receipt(row, decode_wire(receipt_decoder, statement.body), verified, item)
                 return None
             if statement.type == CARD:
                 await self._take_card(row, item, lanes)
@@ -285,7 +286,9 @@ class Inbound:
             raise ItemRefused("card-expired", "the card has expired")
 
         async def operation(tx: Transaction) -> bool:
-            await _still_heard(tx, row.origin)
+            await _still_heard(tx, row)
+            if (await peer(tx, row.origin)).fingerprint != row.fingerprint:
+                raise ItemRefused("card-identity", "the peer has passed on to another identity")
             newer = await set_peer_card(tx, row.origin, card.serial, item.statement, item.proof)
             return newer and await release_if_current(tx, self._services, await peer(tx, row.origin))
 
@@ -294,7 +297,7 @@ class Inbound:
 
     async def take_receipt(
         self,
-        origin: str,
+        row: PeerRow,
         receipt: Receipt,
         verified: VerifiedStatement,
         item: ProvenStatement,
@@ -308,12 +311,12 @@ class Inbound:
             ItemRefused: it is not of that peer, or not for a message that this node sent to it.
             Unacceptable: the peer is not verified any more.
         """
-        services = self._services
+        services, origin = self._services, row.origin
         if receipt.origin != origin or receipt.recipient != services.configuration.origin:
             raise ItemRefused("receipt-origin", "the receipt is of or for another node")
 
         async def operation(tx: Transaction) -> None:
-            await _still_heard(tx, origin)
+            await _still_heard(tx, row)
             await done(tx, answered)
             message = await find_message(tx, services.configuration.origin, receipt.message_id)
             if message is None or message.direction != OUTBOUND or message.peer != origin:
@@ -355,7 +358,7 @@ class Inbound:
         sections = [SectionRow(entry.name, ciphertexts[entry.sha256]) for entry in manifest.sections]
 
         async def operation(tx: Transaction) -> LogEntry | int:
-            await _still_heard(tx, row.origin)
+            await _still_heard(tx, row)
             present = await find_message(tx, manifest.sender, manifest.message_id)
             if present is not None:
                 if present.leaf_hash != leaf or present.received_position is None:
@@ -540,22 +543,27 @@ async def _unheard(_: str, __: Sequence[str]) -> None:
     pass
 
 
-async def _still_heard(tx: Transaction, origin: str) -> None:
+async def _still_heard(tx: Transaction, row: PeerRow) -> None:
     """Check again, in the transaction that stores what a peer sent, that the peer was not stopped in the meantime.
 
+    Nor is it heard under the identity that it had, where people have verified another since.
+
     Raises:
-        Unacceptable: it was.
+        Unacceptable: it was, or they have.
     """
-    state = await peer_state(tx, origin)
+    standing = await peer_standing(tx, row.origin)
+    state, fingerprint = standing or ("not registered any more", "")
     if state != "verified":
-        raise Unacceptable(f"the peer is {state or 'not registered any more'}")
+        raise Unacceptable(f"the peer is {state}")
+    if fingerprint != row.fingerprint and fingerprint not in heirs(await rotations_of(tx, row.origin), row.fingerprint):
+        raise Unacceptable("the peer has another identity by now")
 
 
-def while_heard(origin: str, operation: Operation[T]) -> Operation[T]:
+def while_heard(row: PeerRow, operation: Operation[T]) -> Operation[T]:
     """An operation for what came from a peer: it is refused where the peer was stopped in the meantime."""
 
     async def checked(tx: Transaction) -> T:
-        await _still_heard(tx, origin)
+        await _still_heard(tx, row)
         return await operation(tx)
 
     return checked

@@ -212,7 +212,7 @@ class Outbound:
             await asyncio.gather(
                 *(services.store.write(head) for head in heads),
                 *(
-                    self._inbound.take_receipt(row.origin, receipt, verified, item, [delivery.number])
+                    self._inbound.take_receipt(row, receipt, verified, item, [delivery.number])
                     for delivery, receipt, verified, item in receipts
                 ),
                 finish(services, answered),

@@ -13,7 +13,7 @@ from exchange.crypto.names import Origin
 from exchange.node.cards import VerifiedCard, has_expired, release_if_current, stored_card
 from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInvalid
 from exchange.node.services import Services, card_keys
-from exchange.node.succession import Step, steps_from
+from exchange.node.succession import Step, steps_from, steps_to
 from exchange.node.trust import NotInTable, Standing, Trust
 from exchange.store.directory import drop_stop, keep_stop
 from exchange.store.errors import NotFound
@@ -96,8 +96,8 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
     was trusted.
 
     Raises:
-        RequestInvalid: it is this node's own card, has expired, is older than the one in force, or its identity was
-            revoked.
+        RequestInvalid: it is this node's own card, has expired, is older than the one in force, names another area,
+            or its identity was revoked.
     """
     card, now_ms = verified.card, services.now_ms()
     await check_shown(tx, services, verified)
@@ -116,7 +116,13 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
         )
         await add_peer(tx, row)
         await _keep_head(tx, verified, now_ms)
+        for step in steps_to(verified.keys, Origin(card.origin), verified.rotations):
+            # So that the revocation of its earlier keys is known for its own.
+            await add_rotation(tx, _rotation_row(step, now_ms))
         return row
+    area = stored_card(row.card).area
+    if card.area != area:
+        raise RequestInvalid(f"that card of {card.origin} is for the area {card.area}, and the peer serves {area}")
     before = await standing_of(tx, row)
     if verified.fingerprint != row.fingerprint:
         adopted = await _adopt(tx, services, row, before, verified)
@@ -180,10 +186,12 @@ async def _adopt(
     if card.serial <= row.serial:
         raise RequestInvalid(f"that card of {card.origin} is older than the one in force; ask for the current one")
     for step in steps:
-        old, new = step.fingerprints()
-        item = step.item
-        await add_rotation(tx, RotationRow(old, row.origin, new, item.statement, item.proof, None, now_ms))
-        await add_verification(tx, VerificationRow(row.origin, new, "rotation", row.origin, now_ms))
+        rotation = _rotation_row(step, now_ms)
+        await add_rotation(tx, rotation, followed=True)
+        if standing.trust in (Trust.VERIFIED, Trust.SUSPENDED):
+            # Of an identity that nobody has verified, another has nothing to inherit.
+            new = rotation.new_fingerprint
+            await add_verification(tx, VerificationRow(row.origin, new, "rotation", row.origin, now_ms))
     changed = replace(
         with_standing(row, standing),
         fingerprint=verified.fingerprint,
@@ -220,14 +228,17 @@ async def confirm(tx: Transaction, services: Services, origin: str, confirmation
         tx, VerificationRow(origin, confirmation.fingerprint, confirmation.how, confirmation.who, now_ms)
     )
     changed = with_standing(row, after)
+    if after.fingerprint != row.fingerprint:
+        # Another log than that of the identity before.
+        await forget_peer_heads(tx, origin)
+    elif before.trust is Trust.QUARANTINED:
+        # Compared anew: what its log was before is no measure of what it is now.
+        await forget_peer_heads(tx, origin)
+        # A node that was restored signs lower serials than it did: what it shows next counts.
+        changed = replace(changed, serial=0)
     if after.is_heard:
         if confirmation.how != BY_DIRECTORY:
             await drop_stop(tx, origin)
-        if before.trust in (Trust.BLOCKED, Trust.QUARANTINED, Trust.REVOKED) or row.candidate is not None:
-            # The identity was compared anew: what its log was before is no measure of what it is now.
-            await forget_peer_heads(tx, origin)
-            # A node that was restored signs lower serials than it did: what it shows next counts.
-            changed = replace(changed, serial=changed.serial if row.candidate is not None else 0)
         changed = replace(changed, verified_at_ms=now_ms, verified_how=confirmation.how)
         await greet(tx, services, origin)
         await release_lane(tx, f"peer:{origin}", now_ms + RELEASED_FOR_MS)
@@ -260,6 +271,12 @@ async def move(tx: Transaction, origin: str, step: Callable[[Standing], Standing
     if changed.state in (Trust.SUSPENDED, Trust.QUARANTINED):
         await keep_stop(tx, origin, changed.state)
     return changed
+
+
+def _rotation_row(step: Step, now_ms: int) -> RotationRow:
+    old, new = step.fingerprints()
+    origin, item = step.verified.checkpoint.origin, step.item
+    return RotationRow(old, origin, new, item.statement, item.proof, None, now_ms)
 
 
 async def _keep_head(tx: Transaction, verified: VerifiedCard, now_ms: int) -> None:

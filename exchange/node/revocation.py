@@ -1,8 +1,8 @@
 """Revocations: an identity's last word, signed long before it is needed.
 
 * A revocation holds under the keys that it revokes, and whoever has the file can publish it: it is kept offline.
-* Whatever identity of a peer is revoked, be it one that passed itself on long since, the peer is revoked: who stole
-  the old keys could have made the new ones.
+* With an identity all those to which it was passed on are revoked: who stole the old keys could have made the new
+  ones. A peer is revoked where the one in force is among them. One that was verified anew since is not.
 * The node forgets the statement as soon as it is signed. Its leaf stays in the log; its nonce stays in the file alone.
 """
 
@@ -33,7 +33,14 @@ from exchange.store.log import blank_statement
 from exchange.store.messages import add_alarm
 from exchange.store.peers import PeerRow, peer
 from exchange.store.transaction import LogEntry, Transaction
-from exchange.store.trust import RevocationRow, add_revocation, revocation_of, rotations_of
+from exchange.store.trust import (
+    RevocationRow,
+    add_revocation,
+    heirs,
+    revocation_of,
+    rotations_of,
+    verifications_of,
+)
 
 FORMAT: Final = "exchange-revocation/1"
 MOST_BYTES: Final = 65_536
@@ -119,17 +126,20 @@ async def take_revocation(services: Services, data: bytes) -> PeerRow:
             row = await peer(tx, origin)
         except NotFound:
             raise Unacceptable(f"{origin} is not registered") from None
-        known = {row.fingerprint, row.candidate, *(step.old_fingerprint for step in await rotations_of(tx, origin))}
+        rotations = await rotations_of(tx, origin)
+        known = {row.fingerprint, row.candidate, *(entry.fingerprint for entry in await verifications_of(tx, origin))}
+        for step in rotations:
+            known |= {step.old_fingerprint, step.new_fingerprint}
         if revoked not in known:
             raise Unacceptable(f"{origin} never showed the identity that is revoked")
         if await revocation_of(tx, revoked) is not None:
             return row, False
-        if revoked == row.candidate:
-            await _keep(tx, file, revoked, origin, now_ms)
+        line = heirs(rotations, revoked)
+        for identity in line:
+            await _keep(tx, file, identity, origin, now_ms)
+        if row.fingerprint not in line:
             return row, False
         row = await move(tx, origin, Standing.revoke)
-        for identity in (revoked, row.fingerprint):
-            await _keep(tx, file, identity, origin, now_ms)
         await add_alarm(tx, "revoked", origin, f"{origin} has revoked its keys; nothing of it is accepted", now_ms)
         return row, True
 

@@ -70,6 +70,17 @@ def steps_from(
     return steps
 
 
+def steps_to(keys: KeyPair, origin: Origin, items: Iterable[ProvenStatement]) -> list[Step]:
+    """The steps among `items`, oldest first, that lead to `keys`."""
+    steps: list[Step] = []
+    for item in reversed(list(items)):
+        step = _step_of(origin, item)
+        if step is not None and step.new == keys:
+            steps.insert(0, step)
+            keys = step.old
+    return steps
+
+
 def all_keys(keys: KeyPair, origin: Origin, items: Iterable[ProvenStatement]) -> list[KeyPair]:
     """The keys of an identity, `keys` first, then those that rotations show to have come before or after them."""
     steps = [step for item in items for step in [_step_of(origin, item)] if step is not None]

@@ -2,7 +2,7 @@
 
 * Only a `verified` peer is heard or sent to.
 * Trust is in one identity, named by its fingerprint. Another identity that does not prove itself blocks the peer;
-  there is no way to accept it but a new verification.
+  out of that leads a new verification alone, of either of the two.
 * A revoked identity never comes back: who was compromised returns under a new one, verified anew.
 """
 
@@ -97,8 +97,6 @@ class Standing:
             raise NotInTable("that is not an identity that this peer has shown")
         if fingerprint in self.revoked:
             raise NotInTable("that identity was revoked")
-        if self.candidate is not None and fingerprint != self.candidate:
-            raise NotInTable("the peer has shown another identity since")
         if needs_two and self.trust is not Trust.CONFIRMING:
             return replace(self._move(Event.CONFIRMED_BY_ONE), fingerprint=fingerprint, candidate=None, first=who)
         if needs_two and who == self.first:

@@ -70,7 +70,7 @@ _verified = Sql(
     .order_by(peers.c.origin)
 )
 _one = Sql(select(*_COLUMNS).where(peers.c.origin == bindparam("origin")))
-_state = Sql(select(peers.c.state).where(peers.c.origin == bindparam("origin")))
+_standing = Sql(select(peers.c.state, peers.c.fingerprint).where(peers.c.origin == bindparam("origin")))
 _add = Sql(insert(peers).values({column.name: bindparam(column.name) for column in _COLUMNS}))
 _keep = Sql(
     update(peers)
@@ -131,10 +131,10 @@ async def peer(tx: Transaction, origin: str) -> PeerRow:
     return PeerRow(*row)
 
 
-async def peer_state(tx: Transaction, origin: str) -> str | None:
-    """What the peer of that origin is to this node, and nothing more: asked for each thing that is stored of it."""
-    row = await tx.fetch_one(_state, {"origin": origin})
-    return str(row[0]) if row else None
+async def peer_standing(tx: Transaction, origin: str) -> tuple[str, str] | None:
+    """What the peer of that origin is to this node, and under which identity: asked for each thing that it sent."""
+    row = await tx.fetch_one(_standing, {"origin": origin})
+    return (str(row[0]), str(row[1])) if row else None
 
 
 async def add_peer(tx: Transaction, row: PeerRow) -> None:

@@ -3,6 +3,7 @@
 Every query is by primary key or by the origin's index.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, delete, insert, select, update
@@ -66,6 +67,7 @@ _verifications = Sql(
 )
 _add_rotation = Sql(insert(rotations).values({column.name: bindparam(column.name) for column in rotations.c}))
 _rotation = Sql(select(*rotations.c).where(rotations.c.old_fingerprint == bindparam("fingerprint")))
+_forget_rotation = Sql(delete(rotations).where(rotations.c.old_fingerprint == bindparam("fingerprint")))
 _rotations = Sql(select(*rotations.c).where(rotations.c.origin == bindparam("origin")).order_by(rotations.c.at_ms))
 _add_revocation = Sql(insert(revocations).values({column.name: bindparam(column.name) for column in revocations.c}))
 _revocation = Sql(select(*revocations.c).where(revocations.c.fingerprint == bindparam("fingerprint")))
@@ -98,8 +100,10 @@ async def verifications_of(tx: Transaction, origin: str) -> list[VerificationRow
     return [VerificationRow(*row) for row in await tx.fetch_all(_verifications, {"origin": origin})]
 
 
-async def add_rotation(tx: Transaction, row: RotationRow) -> None:
-    """Keep a rotation; the same again changes nothing."""
+async def add_rotation(tx: Transaction, row: RotationRow, *, followed: bool = False) -> None:
+    """Keep a rotation; one of the same identity that is here already stays, unless this one was `followed`."""
+    if followed:
+        await tx.execute(_forget_rotation, {"fingerprint": row.old_fingerprint})
     if await tx.fetch_one(_rotation, {"fingerprint": row.old_fingerprint}) is None:
         await tx.execute(_add_rotation, {column.name: getattr(row, column.name) for column in rotations.c})
 
@@ -107,6 +111,15 @@ async def add_rotation(tx: Transaction, row: RotationRow) -> None:
 async def rotations_of(tx: Transaction, origin: str) -> list[RotationRow]:
     """How an origin's identity was passed on, oldest first."""
     return [RotationRow(*row) for row in await tx.fetch_all(_rotations, {"origin": origin})]
+
+
+def heirs(rows: Iterable[RotationRow], fingerprint: str) -> list[str]:
+    """An identity and those to which it was passed on, one after the other."""
+    after = {row.old_fingerprint: row.new_fingerprint for row in rows}
+    line = [fingerprint]
+    while (heir := after.get(line[-1])) is not None and heir not in line:
+        line.append(heir)
+    return line
 
 
 async def proven_rotations(tx: Transaction, origin: str) -> list[ProvenEntry]:

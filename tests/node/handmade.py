@@ -23,8 +23,9 @@ from exchange.crypto.proof import format_proof
 from exchange.crypto.sealing import SealingPrivateKey, SealingPublicKey
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, seal_section
-from exchange.crypto.signing import SigningKeys, fingerprint
+from exchange.crypto.signing import SigningKeys, fingerprint, sign_checkpoint
 from exchange.crypto.statement import encode_statement, leaf_hash, parse_statement
+from exchange.schema.identity import ROTATION, Rotation
 from exchange.schema.wire import (
     CARD,
     MANIFEST,
@@ -80,8 +81,8 @@ class Borough:
         self.origin = Origin(origin)
         self.area = area
         self.url = NOBODY_LISTENS
-        #: The card that is served to whoever asks for it, and how often that was.
-        self.served: ProvenStatement | None = None
+        #: The card that is served to whoever asks for it, or any bytes in its place, and how often that was.
+        self.served: ProvenStatement | bytes | None = None
         self.card_was_asked_for = 0
         self.signing = SigningKeys.generate()
         self.sealing = SealingPrivateKey.generate()
@@ -159,6 +160,22 @@ class Borough:
             agencies=(CardAgency(kind="housing"),),
         )
         return self.sign(CARD, encode_wire(msgspec.structs.replace(card, **changes)))
+
+    def rotated(self, signers: Sequence[SigningKeys] = ()) -> "tuple[Borough, ProvenStatement]":
+        """The borough under new keys, whose log goes on from this one, and the proof; `signers` sign with the old keys.
+
+        A proof without the new keys' signature, or with that of others, is false.
+        """
+        following = Borough(self.origin, self.area, self._now_ms)
+        old, new = (tuple(key.text() for key in one.signing.verifiers(self.origin)) for one in (self, following))
+        body = Rotation(version=VERSION, origin=self.origin, old=old, new=new, at=self.now)
+        position = self.log(ROTATION, encode_wire(body))
+        frontier, nodes = self._tree(position + 1)
+        both = (self.signing, *(signers or (following.signing,)))
+        note = sign_checkpoint(both, self.origin, frontier.size, frontier.root(), self._now_ms() // 1000)
+        proof = format_proof(position, inclusion_path(position, frontier.size, nodes), note)
+        following.statements, following.serial, following.shown = list(self.statements), self.serial, self.shown
+        return following, ProvenStatement(statement=self.statements[position], proof=proof)
 
     def message(
         self,
@@ -280,6 +297,8 @@ class Borough:
             self.card_was_asked_for += 1
             if self.served is None:
                 return web.Response(status=503)
+            if isinstance(self.served, bytes):
+                return web.Response(body=self.served, content_type="application/json")
             statement = base64.b64encode(self.served.statement).decode()
             return web.json_response({"statement": statement, "proof": self.served.proof})
 

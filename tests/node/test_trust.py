@@ -2,11 +2,12 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from exchange.node.trust import TABLE, Event, NotInTable, Standing, Trust
 
@@ -25,14 +26,26 @@ def test_every_state_can_be_revoked(trust: Trust) -> None:
 
 
 @pytest.mark.parametrize("trust", [Trust.VERIFIED, Trust.SUSPENDED])
-def test_another_identity_blocks_and_only_its_own_verification_leads_out(trust: Trust) -> None:
+def test_another_identity_blocks_and_only_a_verification_of_one_of_the_two_leads_out(trust: Trust) -> None:
     blocked = Standing(trust, "aa").show("bb")
 
     assert (blocked.trust, blocked.fingerprint, blocked.candidate) == (Trust.BLOCKED, "aa", "bb")
+    assert blocked.show("aa") == blocked
     with pytest.raises(NotInTable):
-        blocked.confirm("aa", "Asha", needs_two=False)
-    after = blocked.confirm("bb", "Asha", needs_two=False)
-    assert (after.trust, after.fingerprint, after.candidate) == (Trust.VERIFIED, "bb", None)
+        blocked.rotate("cc")
+    with pytest.raises(NotInTable):
+        blocked.confirm("cc", "Asha", needs_two=False)
+    for right in ("aa", "bb"):
+        after = blocked.confirm(right, "Asha", needs_two=False)
+        assert (after.trust, after.fingerprint, after.candidate) == (Trust.VERIFIED, right, None)
+
+
+def test_a_revoked_identity_is_not_confirmed_while_another_is_shown() -> None:
+    revoked = Standing(Trust.VERIFIED, "aa").revoke().show("bb")
+
+    with pytest.raises(NotInTable):
+        revoked.confirm("aa", "Asha", needs_two=False)
+    assert revoked.confirm("bb", "Asha", needs_two=False).is_heard
 
 
 def test_an_identity_that_nobody_has_shown_cannot_be_confirmed() -> None:
@@ -81,6 +94,7 @@ class Peer(RuleBasedStateMachine):
         super().__init__()
         self.standing = Standing(Trust.UNVERIFIED, "aa")
         self.confirmed: set[str] = set()
+        self.compared: set[tuple[str, str]] = set()
         self.dead: set[str] = set()
 
     def _try(self, after: Callable[[], Standing]) -> bool:
@@ -93,19 +107,33 @@ class Peer(RuleBasedStateMachine):
     @rule(fingerprint=FINGERPRINTS)
     def shown(self, fingerprint: str) -> None:
         """A card is imported or fetched."""
-        self._try(lambda: self.standing.show(fingerprint))
+        before = self.standing
+        if self._try(lambda: self.standing.show(fingerprint)) and before.fingerprint != self.standing.fingerprint:
+            assert before.trust in (Trust.UNVERIFIED, Trust.CONFIRMING), "a candidate is not in force by being shown"
+            self.compared.clear()
 
     @rule(fingerprint=FINGERPRINTS, who=PEOPLE, needs_two=st.booleans())
     def confirmed_by(self, fingerprint: str, who: str, needs_two: bool) -> None:
         """An admin says that the fingerprint is right."""
-        if self._try(lambda: self.standing.confirm(fingerprint, who, needs_two=needs_two)) and self.standing.is_heard:
-            self.confirmed.add(fingerprint)
+        shown = {self.standing.fingerprint, self.standing.candidate}
+        if not self._try(lambda: self.standing.confirm(fingerprint, who, needs_two=needs_two)):
+            return
+        assert fingerprint in shown - self.dead
+        self.compared.add((fingerprint, who))
+        if self.standing.is_heard:
+            self.confirmed = {fingerprint}
+            assert not needs_two or {(fingerprint, "Asha"), (fingerprint, "Bela")} <= self.compared
+            self.compared.clear()
 
     @rule(fingerprint=FINGERPRINTS)
     def rotated(self, fingerprint: str) -> None:
         """The identity in force passes itself on."""
-        before = self.standing.fingerprint
-        if self._try(lambda: self.standing.rotate(fingerprint)) and before in self.confirmed:
+        before = self.standing
+        if not self._try(lambda: self.standing.rotate(fingerprint)):
+            return
+        assert before.trust not in (Trust.BLOCKED, Trust.QUARANTINED, Trust.REVOKED)
+        self.compared |= {(fingerprint, who) for one, who in self.compared if one == before.fingerprint}
+        if before.fingerprint in self.confirmed:
             self.confirmed.add(fingerprint)
 
     @rule()
@@ -113,6 +141,7 @@ class Peer(RuleBasedStateMachine):
         """An admin suspends the peer."""
         if self._try(self.standing.suspend):
             self.confirmed.clear()
+            self.compared.clear()
 
     @rule()
     def forked(self) -> None:
@@ -124,7 +153,18 @@ class Peer(RuleBasedStateMachine):
     def revoked(self) -> None:
         """The identity is revoked."""
         self.dead.add(self.standing.fingerprint)
-        self._try(self.standing.revoke)
+        assert self._try(self.standing.revoke)
+        self.confirmed.clear()
+        self.compared.clear()
+
+    @precondition(lambda self: self.standing.candidate is not None)
+    @rule()
+    def candidate_revoked(self) -> None:
+        """The revocation of an identity that was shown and not proven."""
+        candidate = self.standing.candidate
+        assert candidate is not None
+        self.dead.add(candidate)
+        self.standing = replace(self.standing, revoked=self.standing.revoked | {candidate})
 
     @invariant()
     def only_a_confirmed_identity_is_heard(self) -> None:
@@ -133,6 +173,13 @@ class Peer(RuleBasedStateMachine):
             assert self.standing.fingerprint in self.confirmed
             assert self.standing.fingerprint not in self.dead
             assert self.standing.candidate is None
+
+    @invariant()
+    def no_candidate_is_in_force(self) -> None:
+        """Nor is there one where nobody was ever trusted, or the identity in force might do for it."""
+        assert self.standing.candidate != self.standing.fingerprint
+        if self.standing.candidate is not None:
+            assert self.standing.trust in (Trust.BLOCKED, Trust.QUARANTINED, Trust.REVOKED)
 
     @invariant()
     def every_event_has_a_row_or_is_refused(self) -> None:

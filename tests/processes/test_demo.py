@@ -1,10 +1,12 @@
 """What somebody who tries the demo meets, also where it cannot run."""
 
+import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from exchange.cli.demo_story import Story
 from exchange.schema.catalogue import default_catalogue
 from exchange.schema.examples import NAMES
 from exchange.schema.form import decode_form
@@ -39,6 +41,63 @@ def test_a_demo_on_nodes_that_run_already_takes_no_agency_away(town: Town) -> No
     assert refused.code == 1
     assert "runs in" in refused.stderr
     assert hackney.ask("health")["status"] == "ok"
+
+
+STEPS = {
+    "stolen-key": ["thief-found", "waits", "revoked", "verified-anew", "goes-on"],
+    "mitm": ["unverified", "numbers-differ", "nothing-sent", "true-cards-match", "sealed"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("fault", "kept"), [("stolen-key", True), ("mitm", False)])
+def test_an_attack_is_played_to_its_end_and_fits_a_terminal_of_80_columns(
+    tmp_path: Path, fault: str, kept: bool
+) -> None:
+    temporary, given = tmp_path / "temporary", tmp_path / "given"
+    temporary.mkdir()
+    place = ("--dir", given) if kept else ()
+    shown = exchange("demo", "--fault", fault, "--json", *place, environment={"TMPDIR": str(temporary)})
+    assert shown.code == 0, shown
+    assert shown.document["ok"] is True
+    assert shown.document["fault"] == fault
+    assert [(step["step"], step["ok"]) for step in shown.document["steps"]] == [(name, True) for name in STEPS[fault]]
+    # With --json, what a person reads is on standard error.
+    assert "Traceback" not in shown.stderr
+    assert max(len(line) for line in shown.stderr.splitlines()) <= 80
+    assert shown.stderr.count("[ok] ") == len(STEPS[fault])
+    assert list(temporary.iterdir()) == []
+    assert sorted(path.name for path in given.glob("*")) == (
+        ["enfield", "hackney", "hackney-new", "safe", "thief"] if kept else []
+    )
+    assert [path for path in _commands() if str(tmp_path) in path] == [], "a process is left"
+
+
+def _commands() -> list[str]:
+    """The command line of every process."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return found
+
+
+def test_what_is_not_as_it_must_be_is_told_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    story = Story(tmp_path, quiet=False)
+    story.check("first", True, "That is so.")
+    story.check("second", False, "That is not so.", seen=3)
+    assert "[WRONG] That is not so." in capsys.readouterr().out
+    document = story.document("mitm")
+    assert (document["ok"], document["steps"][1]) == (False, {"step": "second", "ok": False, "seen": 3})
+
+
+@pytest.mark.parametrize("arguments", [("--serve",), ("--dir", "here")])
+def test_an_attack_is_not_played_where_other_things_are(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    (tmp_path / "here" / "hackney").mkdir(parents=True)
+    refused = exchange("demo", "--fault", "mitm", *arguments, directory=tmp_path)
+    assert refused.code in (1, 2)
+    assert list((tmp_path / "here").iterdir()) == [tmp_path / "here" / "hackney"]
 
 
 @pytest.mark.parametrize("name", NAMES)
