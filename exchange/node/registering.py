@@ -69,9 +69,6 @@ async def register(
     row = await known_peer(tx, shown.card.origin)
     if row is None or row.fingerprint != shown.fingerprint or row.serial < shown.card.serial:
         row = await show_card(tx, services, shown, allowance.ca_file)
-    if row.fingerprint == shown.fingerprint:
-        # Whoever else was shown at that URL meanwhile, and blocked the peer: it shows the identity in force again.
-        row = replace(row, candidate=None, candidate_card=None, candidate_proof=None)
     changed = replace(
         row,
         ca_file=allowance.ca_file or row.ca_file,
