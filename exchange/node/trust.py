@@ -58,7 +58,8 @@ TABLE: Final = (
     Transition(frozenset({Trust.QUARANTINED, Trust.REVOKED}), Event.SHOWN_ANOTHER, None),
     Transition(_NEVER_TRUSTED | _ONCE_TRUSTED, Event.ROTATED, None),
     Transition(_ONCE_TRUSTED, Event.FORKED, Trust.QUARANTINED),
-    Transition(_NEVER_TRUSTED | _STOPPED | {Trust.REVOKED}, Event.FORKED, None),
+    Transition(frozenset({Trust.CONFIRMING}), Event.FORKED, Trust.UNVERIFIED),
+    Transition(_STOPPED | {Trust.UNVERIFIED, Trust.REVOKED}, Event.FORKED, None),
     Transition(frozenset(Trust), Event.REVOKED, Trust.REVOKED),
 )
 

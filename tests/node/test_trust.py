@@ -81,6 +81,16 @@ def test_a_fork_takes_trust_away_until_the_peer_is_verified_again() -> None:
     assert forked.confirm("aa", "Asha", needs_two=False).is_heard
 
 
+def test_after_a_fork_the_first_of_two_people_must_compare_anew() -> None:
+    forked = Standing(Trust.UNVERIFIED, "aa").confirm("aa", "Asha", needs_two=True).fork()
+
+    assert forked.trust is Trust.UNVERIFIED
+    again = forked.confirm("aa", "Asha", needs_two=True)
+    assert not again.is_heard
+    with pytest.raises(NotInTable):
+        again.confirm("aa", "Asha", needs_two=True)
+
+
 @pytest.mark.parametrize("trust", [Trust.BLOCKED, Trust.QUARANTINED, Trust.REVOKED])
 def test_a_stopped_peer_cannot_rotate_its_way_out(trust: Trust) -> None:
     with pytest.raises(NotInTable):
