@@ -39,7 +39,7 @@ async def forked(node: Node, camden: Borough, lines: io.StringIO, envelope: byte
     kept = node.kept()
     status, body = await node.post(envelope)
     assert (status, json.loads(body)) == (403, UNACCEPTABLE)
-    assert node.kept() == kept | {"alarms": kept["alarms"] + 1}
+    assert node.kept() == kept | {"alarms": kept["alarms"] + 1, "stops": kept["stops"] + 1}
     assert await node.trust(camden.origin) == "quarantined"
     (alarm,) = await node.alarms(camden.origin)
     assert alarm["kind"] == "fork"
@@ -52,7 +52,7 @@ async def forked(node: Node, camden: Borough, lines: io.StringIO, envelope: byte
     made = camden.message(card)
     status, body = await node.post(camden.envelope(card, [camden.sign_manifest(made)], made.ciphertexts))
     assert (status, json.loads(body)) == (403, UNACCEPTABLE)
-    assert node.kept() == kept | {"alarms": kept["alarms"] + 1}
+    assert node.kept() == kept | {"alarms": kept["alarms"] + 1, "stops": kept["stops"] + 1}
 
 
 async def evidence(node: Node) -> Evidence:
