@@ -41,6 +41,7 @@ from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
 from exchange.node.relocking import find_key
+from exchange.node.replicas import Replicas, join, part
 from exchange.node.rotation import settle_rotation
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.tls import own_certificates
@@ -81,8 +82,10 @@ async def open_services(
     stack: AsyncExitStack, configuration: Configuration, keyring: Keyring, protection: Protection | None = None
 ) -> Services:
     """Open the store and what else a node needs; the stack closes it."""
+    lock = None
     if configuration.store_file is None:
-        stack.callback(lock_store(configuration.lock_path).close)
+        lock = lock_store(configuration.lock_path)
+        stack.callback(lock.close)
     store = await open_store(configuration.store_url, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
     services = Services(
@@ -99,6 +102,9 @@ async def open_services(
         revoked=Revoked(configuration.revocation_path),
         protection=protection or Protection(),
     )
+    if lock is not None:
+        await join(services, lock)
+        stack.push_async_callback(part, services)
     await load_sealing_keys(services)
     return services
 
@@ -248,6 +254,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
             group.create_task(wall.run(stop))
+            group.create_task(Replicas(services, dispatcher).run(stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

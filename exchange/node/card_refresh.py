@@ -220,12 +220,11 @@ class CardRefresh:
                     Consistency(first=0, path=()),
                     lambda first, second: self._client.fetch_consistency(row, first, second),
                 )
+                await self._continuity.keep(heads)
             except ForkDetected as error:
                 file = msgspec.json.encode(CardFile(shown.statement, shown.proof))
                 await self._inbound.quarantine(row.origin, error, file)
                 return
-            for head in heads:
-                await services.store.write(head)
 
         async def operation(tx: Transaction) -> PeerRow:
             # What it was verified for may have changed while it was asked.

@@ -166,7 +166,7 @@ async def test_what_is_remembered_does_not_grow_without_bound(services: Services
     log = Log("long")
     log._leaves += [LeafHash(b"%032d" % number) for number in range(400)]
     for size in range(1, 400):
-        await continuity.follow(log.checkpoint(size), log.consistency(size - 1, size), log.fetch)
+        await follow(services, continuity, log.checkpoint(size), log.consistency(size - 1, size), log.fetch)
     assert len(continuity._known[CAMDEN]) <= 256
     assert await continuity.held_size(CAMDEN) == 399
 
