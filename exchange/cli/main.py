@@ -20,6 +20,7 @@ _VERBS: Final = {
     "alarms": ("exchange.cli.node", "alarms"),
     "peer": ("exchange.cli.peers", "peer"),
     "agency": ("exchange.cli.agencies", "agency"),
+    "store": ("exchange.cli.store", "store"),
     "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),
     "schema": ("exchange.cli.forms", "schema"),

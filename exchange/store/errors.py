@@ -32,6 +32,13 @@ class StoreWentBack(StoreUnavailable):
     hint = "A standby took over that had not got everything. Bring the server back that has, or see docs/postgresql.md."
 
 
+class StoreDamaged(StoreError):
+    """What is in the store is not what was signed, or not what was written."""
+
+    code = "store-damaged"
+    hint = "Do not start the node on it. Find a copy that is whole, and see docs/operations.md on restoring it."
+
+
 class StoreMoved(StoreError):
     """The store was moved elsewhere: the node goes on there, and its log would fork if it went on here too."""
 

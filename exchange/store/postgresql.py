@@ -389,7 +389,7 @@ class PostgresStore:
 
 
 @contextlib.asynccontextmanager
-async def _asking(url: str) -> AsyncIterator[Any]:
+async def asking(url: str) -> AsyncIterator[Any]:
     """A connection for a moment.
 
     Raises:
@@ -414,7 +414,7 @@ async def has_tables(url: str) -> bool:
     Raises:
         StoreUnavailable: the server cannot be reached, or refuses.
     """
-    async with _asking(url) as connection:
+    async with asking(url) as connection:
         return await connection.fetchval("SELECT to_regclass('log_head')") is not None
 
 
@@ -425,19 +425,37 @@ async def open_postgresql(url: str, sign: CheckpointSigner, now_ms: Callable[[],
         StoreTooNew: a newer version of the program wrote it.
         StoreUnavailable: the server cannot be reached, or is set up so that what it confirmed could be lost.
     """
-    async with _asking(url) as connection:
+    async with asking(url) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             if await connection.fetchval("SELECT current_setting($1)", setting) == "off":
                 raise StoreUnavailable(f"the PostgreSQL server has {setting} = off: what it confirmed could be lost")
         schema = await connection.fetchval("SELECT current_schema()")
     if schema is None:
         raise StoreUnavailable("cannot open the store in PostgreSQL: the search path names no schema that exists")
-    await _migrate(url)
+    await migrate_postgresql(url)
     return PostgresStore(url, f"exchange_{hashlib.sha256(schema.encode()).hexdigest()[:16]}", sign, now_ms)
 
 
-async def _migrate(url: str) -> None:
-    """Of several replicas that start together, one at a time."""
+async def migrate_postgresql(url: str) -> None:
+    """Make or migrate the tables; of several replicas that start together, one at a time.
+
+    Raises:
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: the server cannot be reached, or refuses.
+    """
+    async with migrating(url):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def migrating(url: str) -> AsyncIterator[Any]:
+    """Make or migrate the tables in a transaction that goes on: all that follows on the connection is there with them.
+
+    Raises:
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: the server cannot be reached, or refuses.
+        ValueRefused: it cannot hold what it was given.
+    """
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url, timeout=10), poolclass=NullPool
     )
@@ -447,7 +465,10 @@ async def _migrate(url: str) -> None:
                 text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))"), {"lock": LOCK}
             )
             await connection.run_sync(migrate)
+            yield (await connection.get_raw_connection()).driver_connection
     except DatabaseError as error:
         raise StoreUnavailable(f"cannot open the store in PostgreSQL: {error.orig}") from None
+    except asyncpg.PostgresError as error:
+        raise _told(error, "keep") from None
     finally:
         await engine.dispose()

@@ -21,7 +21,7 @@ import asyncpg
 
 from exchange.cli.client import CommandFailed, Node
 from exchange.crypto.statement import parse_statement
-from exchange.schema.wire import decode_wire, receipt_decoder
+from exchange.schema.wire import Rung, decode_wire, receipt_decoder
 from tests import databases
 from tests.processes.balancer import Balancer
 from tests.processes.conftest import Town
@@ -217,7 +217,7 @@ def _check_receipts(here: Borough, there: Borough, ids: Sequence[str]) -> None:
         counted: Counter[tuple[str, ...]] = Counter()
         for statement in ends[0]:
             receipt = decode_wire(receipt_decoder, parse_statement(base64.b64decode(statement)).body)
-            if receipt.rung == "received":
+            if receipt.rung is Rung.RECEIVED:
                 counted["received",] += 1
             counted.update((receipt.rung.value, place.section, place.agency) for place in receipt.placements)
         expected = {("received",), *((rung, *place) for rung in ("routed", "delivered") for place in PLACES)}
