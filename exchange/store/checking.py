@@ -53,11 +53,13 @@ async def check_log(rows: Rows) -> LogReport:
         for position, leaf, kind, statement in chunk:
             if position != frontier.size:
                 raise StoreDamaged(f"statement {frontier.size} of the log is missing")
-            if statement and leaf_hash(bytes(statement)) != bytes(leaf):
+            if not isinstance(statement, bytes) or not isinstance(leaf, bytes):
+                raise StoreDamaged(f"statement {position} of the log is not made of bytes")
+            if statement and leaf_hash(statement) != leaf:
                 raise StoreDamaged(f"statement {position} of the log is not the one that was signed")
             if kind in (CARD, ROTATION):
-                identity = bytes(statement)
-            frontier, new = frontier.append([LeafHash(bytes(leaf))])
+                identity = statement
+            frontier, new = frontier.append([LeafHash(leaf)])
             nodes.update(((node.level, node.position), value) for node, value in new)
             if frontier.size in sizes:
                 found += 1
