@@ -236,7 +236,7 @@ def _check_requests(there: Borough, receiver: Receiver, ids: Sequence[str]) -> N
     for message_id in ids:
         for event in there.api("GET", f"/v1/messages/{message_id}/timeline")["events"]:
             if event["event"] == "delivered":
-                for section in event["detail"].split(", "):
+                for section in event["sections"]:
                     at = datetime.fromisoformat(event["at"]).timestamp()
                     assert (message_id, section, event["agency"]) not in recorded
                     recorded[message_id, section, event["agency"]] = at

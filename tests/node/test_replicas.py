@@ -1,0 +1,202 @@
+"""What two processes of one node know of each other: keys, cards, peers' logs, a revocation. Their store is shared."""
+
+import asyncio
+import copy
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from exchange.crypto.chain import WrappingChain
+from exchange.crypto.rest import StoreKey
+from exchange.crypto.signing import SigningKeys
+from exchange.node.config import load_configuration
+from exchange.node.epochs import renew_card, turn_epoch
+from exchange.node.errors import KeysSuperseded
+from exchange.node.keyring import Keyring
+from exchange.node.replicas import InForce, Replicas
+from exchange.node.revocation import prepare_revocation
+from exchange.node.rotation import rotate_keys
+from exchange.store.errors import StoreUnavailable
+from exchange.store.keys import all_sealing_keys
+from exchange.store.replicas import all_replicas
+from tests import databases
+from tests.node.handmade import Borough, read_reply
+from tests.node.pair import ENFIELD, Clock, Node, configure, reserved_port, serving, until
+
+ORIGIN = "exchange.enfield.example"
+DAY_MS = 86_400_000
+
+
+@dataclass
+class Twins:
+    one: Node
+    two: Node
+
+
+@pytest.fixture
+async def twins(
+    postgresql_server: str, tmp_path: Path, clock: Clock, lines: object, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Twins]:
+    """Two processes' worth of one node; each has a keyring of its own, with the same keys."""
+    monkeypatch.setattr(databases, "server", postgresql_server)
+    signing, store_key, chain = SigningKeys.generate(), StoreKey.random(), WrappingChain.begin().encode()
+    configurations = []
+    async with AsyncExitStack() as stack:
+        ports = [stack.enter_context(reserved_port()) for _ in range(4)]
+        first = configure(tmp_path / "one", ENFIELD, ORIGIN, (ports[0], ports[1]))
+        (tmp_path / "two").mkdir()
+        text = first.path.read_text().replace(f'address = "127.0.0.1:{ports[0]}"', f'address = "127.0.0.1:{ports[2]}"')
+        (tmp_path / "two" / "exchange.toml").write_text(text.replace(str(ports[1]), str(ports[3])))
+        configurations = [first, load_configuration(tmp_path / "two" / "exchange.toml")]
+        nodes = [
+            await stack.enter_async_context(
+                serving(one, clock, Keyring(one.origin, signing, store_key, WrappingChain.parse(chain)))
+            )
+            for one in configurations
+        ]
+        yield Twins(*nodes)
+
+
+async def post(node: Node, envelope: bytes) -> int:
+    """Post to one of the twins: the URL that both have is that of the first."""
+    address = node.services.configuration.tables.listen.address
+    headers = {"content-type": "application/vnd.exchange.envelope"}
+    async with node.http.post(f"http://{address}/v1/envelopes", data=envelope, headers=headers) as answer:
+        body = await answer.read()
+    if answer.status == 200:
+        assert all(result.problem is None for result in read_reply(body).results)
+    return answer.status
+
+
+def note(borough: Borough, node_card: object) -> bytes:
+    """An envelope with one message in it."""
+    made = borough.message(node_card)  # type: ignore[arg-type]
+    return borough.envelope(node_card, [borough.sign_manifest(made)], made.ciphertexts)  # type: ignore[arg-type]
+
+
+async def test_a_sealing_key_is_made_once_however_many_look_at_the_same_time(twins: Twins, clock: Clock) -> None:
+    one, two = twins.one.services, twins.two.services
+    assert len(await one.store.read(all_sealing_keys)) == 1
+    clock.now_ms += 4 * DAY_MS
+
+    await asyncio.gather(*(turn_epoch(services) for services in (one, two, one, two)))
+
+    rows = await one.store.read(all_sealing_keys)
+    assert [row.epoch for row in rows] == [0, 1]
+    assert one.keyring.sealing.keys() == two.keyring.sealing.keys() == {bytes(row.key_id) for row in rows}
+
+
+async def test_each_lets_go_of_the_keys_whose_time_is_over(twins: Twins, clock: Clock) -> None:
+    one, two = twins.one.services, twins.two.services
+    for _ in range(8):
+        clock.now_ms += 4 * DAY_MS
+        await turn_epoch(one)
+    assert one.keyring.chain.epoch > 0
+
+    await turn_epoch(two)
+
+    assert two.keyring.chain.epoch == one.keyring.chain.epoch
+    assert two.keyring.chain.encode() == one.keyring.chain.encode()
+    assert two.keyring.sealing.keys() == one.keyring.sealing.keys()
+
+
+async def test_an_envelope_for_a_key_that_another_process_made_opens(
+    twins: Twins, camden: Borough, clock: Clock
+) -> None:
+    await twins.one.know(camden)
+    clock.now_ms += 4 * DAY_MS
+    await turn_epoch(twins.one.services)
+    await renew_card(twins.one.services, None)
+    card = await twins.one.card()
+
+    assert await post(twins.two, note(camden, card)) == 200
+    assert await post(twins.one, note(camden, card)) == 200
+
+
+async def test_a_peer_whose_envelopes_go_to_one_and_the_other_is_asked_for_nothing(
+    twins: Twins, camden: Borough
+) -> None:
+    """Nobody listens at its URL, so that whoever had to ask it for a proof would refuse."""
+    await twins.one.know(camden)
+    card = await twins.one.card()
+    for node in (twins.one, twins.two, twins.two, twins.one, twins.two):
+        assert await post(node, note(camden, card)) == 200
+    assert twins.one.rows("SELECT size FROM peer_heads") == [(len(camden.statements),)]
+
+
+async def test_two_histories_each_shown_to_another_process_are_a_fork(twins: Twins, camden: Borough) -> None:
+    await twins.one.know(camden)
+    card = await twins.one.card()
+    for node in (twins.one, twins.two):
+        assert await post(node, note(camden, card)) == 200
+    another = copy.copy(camden)
+    another.statements = list(camden.statements)
+
+    assert await post(twins.two, note(camden, card)) == 200
+    assert await post(twins.one, note(another, card)) == 403
+
+    for node in (twins.one, twins.two):
+        assert await node.trust(camden.origin) == "quarantined"
+        assert [alarm["kind"] for alarm in await node.alarms(camden.origin)] == ["fork"]
+
+
+async def test_two_histories_shown_at_the_same_time_are_a_fork(twins: Twins, camden: Borough) -> None:
+    await twins.one.know(camden)
+    card = await twins.one.card()
+    for node in (twins.one, twins.two):
+        assert await post(node, note(camden, card)) == 200
+    another = copy.copy(camden)
+    another.statements = list(camden.statements)
+    another.log("another", b"history")
+
+    statuses = await asyncio.gather(post(twins.two, note(camden, card)), post(twins.one, note(another, card)))
+
+    # Which of the two comes first is open. The other is never taken.
+    assert statuses.count(200) <= 1
+    assert len(twins.one.rows("SELECT size FROM peer_heads")) == 1
+
+
+async def test_a_revocation_that_is_published_at_one_is_shown_by_the_other(twins: Twins) -> None:
+    prepared = json.loads(await prepare_revocation(twins.one.services))
+    status, _ = await twins.one.local("POST", "/v1/keys/revoke", {"revocation": prepared})
+    assert status == 200
+
+    async def revoked() -> bool:
+        return twins.two.services.revoked.file is not None
+
+    await until("the other has heard", revoked)
+    assert json.loads(twins.two.services.revoked.file or b"") == prepared
+    assert (twins.two.directory / "revoked.json").exists()
+
+
+async def test_who_has_the_old_signing_keys_signs_nothing_more(twins: Twins) -> None:
+    one, two = twins.one.services, twins.two.services
+    follower = Replicas(two, None)  # type: ignore[arg-type]
+    twins.two.stop.set()  # else it would stop by itself, with the same error
+
+    async def stopped() -> bool:
+        return not (twins.two.directory / "exchange.sock").exists()
+
+    await until("the other listens no more", stopped)
+    await rotate_keys(one, None)
+    size = twins.one.rows("SELECT size FROM log_head")
+
+    with pytest.raises(StoreUnavailable, match="KeysSuperseded"):
+        await two.store.write(lambda tx: tx.sign("note", b"late"))
+    with pytest.raises(KeysSuperseded):
+        await follower.look()
+
+    assert twins.one.rows("SELECT size FROM log_head") == size
+    await one.store.read(InForce(one).check)
+    await one.store.write(lambda tx: tx.sign("note", b"in time"))
+
+
+async def test_who_is_there_can_be_read(twins: Twins) -> None:
+    rows = await twins.one.services.store.read(all_replicas)
+    assert [row.id for row in rows] == [node.services.store.replica for node in (twins.one, twins.two)]
+    _, health = await twins.two.local("GET", "/v1/health")
+    assert [row["answers"] for row in health["replicas"]] == [False, True]
