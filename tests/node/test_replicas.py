@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from exchange.crypto.chain import WrappingChain
@@ -179,7 +180,11 @@ async def test_who_has_the_old_signing_keys_signs_nothing_more(twins: Twins) -> 
     twins.two.stop.set()  # else it would stop by itself, with the same error
 
     async def stopped() -> bool:
-        return not (twins.two.directory / "exchange.sock").exists()
+        try:
+            await twins.two.local("GET", "/v1/health")
+        except aiohttp.ClientError:
+            return True
+        return False
 
     await until("the other listens no more", stopped)
     await rotate_keys(one, None)
