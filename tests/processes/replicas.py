@@ -30,6 +30,7 @@ from tests.processes.receiver import Receiver
 
 FORM: Final = example("case-study-j")
 PLACES: Final = {(section, kind) for kind, sections in allowed_by(FORM).items() for section in sections}
+_PAUSE_S: Final = 0.5
 _NOT_NOW: Final = {"node-not-running", "answer-lost", "store-unavailable", "store-in-doubt", "try-later"}
 
 
@@ -102,6 +103,8 @@ class Senders:
                 message_id = str(uuid.uuid4())
                 self._until_taken(message_id, number)
                 self.ids.append(message_id)
+                # Every form is many webhooks: not more of them than two cores can deliver meanwhile.
+                self._stop.wait(_PAUSE_S)
         except BaseException as error:
             self.failed.append(error)
             raise

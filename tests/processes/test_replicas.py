@@ -16,7 +16,7 @@ from tests.processes.replicas import FORM, PLACES, Crowd, Senders, Watcher, chec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-KILLS = 10
+KILLS = 8
 
 
 def crowds(town: Town, sizes: tuple[int, int]) -> tuple[Crowd, Crowd, Receiver]:
