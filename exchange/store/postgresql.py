@@ -22,6 +22,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 from sqlalchemy import text
@@ -46,6 +47,7 @@ _DOUBT_S: Final = 120.0
 _RETRY_S: Final = 0.2
 _LISTEN_AGAIN_S: Final = 1.0
 _READERS: Final = 4
+_CACHE: Final = "statement_cache_size"
 
 #: With the schema's name, what the batches of one node's replicas lock; the number has no meaning.
 LOCK: Final = 0x45584348
@@ -203,11 +205,8 @@ class PostgresStore:
 
     async def _connect(self) -> Any:
         # Of a cluster, only the primary: what a standby answers may be old.
-        return await asyncpg.connect(
-            self._url,
-            timeout=5,
-            target_session_attrs="read-write",
-            server_settings={"application_name": "exchange"},
+        return await _connect(
+            self._url, timeout=5, target_session_attrs="read-write", server_settings={"application_name": "exchange"}
         )
 
     @contextlib.asynccontextmanager
@@ -388,6 +387,17 @@ class PostgresStore:
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
+async def _connect(url: str, **options: Any) -> Any:
+    """Connect; `statement_cache_size=0` in the URL is for poolers that follow no prepared statements."""
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    sizes = [int(value) for name, value in query if name == _CACHE]
+    if sizes:
+        options["statement_cache_size"] = sizes[-1]
+        url = parts._replace(query=urlencode([pair for pair in query if pair[0] != _CACHE])).geturl()
+    return await asyncpg.connect(url, **options)
+
+
 @contextlib.asynccontextmanager
 async def asking(url: str) -> AsyncIterator[Any]:
     """A connection for a moment.
@@ -396,7 +406,7 @@ async def asking(url: str) -> AsyncIterator[Any]:
         StoreUnavailable: the server cannot be reached, or refuses.
     """
     try:
-        connection = await asyncpg.connect(url, timeout=10)
+        connection = await _connect(url, timeout=10)
         try:
             yield connection
         finally:
@@ -457,7 +467,7 @@ async def migrating(url: str) -> AsyncIterator[Any]:
         ValueRefused: it cannot hold what it was given.
     """
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url, timeout=10), poolclass=NullPool
+        "postgresql+asyncpg://", async_creator=lambda: _connect(url, timeout=10), poolclass=NullPool
     )
     try:
         async with engine.begin() as connection:
