@@ -86,8 +86,9 @@ class Continuity:
             if root != checkpoint.root:
                 detail = f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements"
                 raise ForkDetected(detail, checkpoint.text)
-            return []
-        if known:
+            if not self._store.shared:
+                return []
+        elif known:
             await self._prove(known, checkpoint, consistency, fetch)
         known[checkpoint.size] = checkpoint.root
         while len(known) > _MOST_REMEMBERED:

@@ -25,6 +25,7 @@ from exchange.store.outbox import (
     Delivery,
     LaneRow,
     claim,
+    claimable_lanes,
     done,
     due_lanes,
     end_all_leases,
@@ -115,16 +116,17 @@ class Dispatcher:
                 self._services.log.error("store unavailable", error=str(error))
 
     async def look(self) -> None:
-        """See what other replicas have done: which lanes have something due, and how lanes are doing.
+        """See what other replicas have done: which lanes have something for this one, and how lanes are doing.
 
         Raises:
             StoreUnavailable: the store cannot be read.
         """
 
         async def view(tx: Transaction) -> tuple[list[str], list[LaneRow]]:
-            return await due_lanes(tx), await failing_lanes(tx)
+            return await claimable_lanes(tx, now_ms, store.replica), await failing_lanes(tx)
 
-        due, failing = await self._services.store.read(view)
+        store, now_ms = self._services.store, self._services.now_ms()
+        due, failing = await store.read(view)
         states = {row.lane: LaneState(row.failures, row.next_attempt_ms, row.last_error) for row in failing}
         busy = {row.lane for rows in self._in_hand.values() for row in rows}
         for lane in (self._states.keys() | states.keys()) - busy - self._heard:

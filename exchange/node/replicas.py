@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import time
 from typing import IO, Final, cast
 
 from exchange.crypto.signing import SigningKeys, fingerprint
@@ -107,11 +108,13 @@ class Replicas:
         while True:
             await self._told.wait()
             self._told.clear()
+            began_s = time.monotonic()
             try:
                 await self._see_changes()
             except StoreUnavailable as error:
                 self._services.log.error("store unavailable", error=str(error))
-            await asyncio.sleep(_LOOK_AT_MOST_EVERY_S)
+            # With much in the outbox a look takes longer; it must not be most of what the database does.
+            await asyncio.sleep(max(_LOOK_AT_MOST_EVERY_S, 4 * (time.monotonic() - began_s)))
 
     async def _look_again(self, every_s: float) -> None:
         while True:

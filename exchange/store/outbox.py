@@ -186,6 +186,23 @@ _release_reason = Sql(
     .values(state="due", reason=None, attempts=0, lease_until_ms=0)
 )
 _due_lanes = Sql(select(outbox.c.lane).where(outbox.c.state == "due").distinct())
+_claimed_elsewhere = outbox.alias("elsewhere")
+_claimable_lanes = Sql(
+    select(outbox.c.lane)
+    .where(
+        outbox.c.state == "due",
+        outbox.c.lease_until_ms <= bindparam("now_ms"),
+        ~select(_claimed_elsewhere.c.number)
+        .where(
+            _claimed_elsewhere.c.lane == outbox.c.lane,
+            _claimed_elsewhere.c.lease_until_ms > text("0"),
+            _claimed_elsewhere.c.lease_until_ms > bindparam("now_ms"),
+            _claimed_elsewhere.c.claimed_by.not_like(bindparam("pattern")),
+        )
+        .exists(),
+    )
+    .distinct()
+)
 _overdue = Sql(
     select(*_DELIVERY).where(
         outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.deadline_ms <= bindparam("now_ms")
@@ -360,6 +377,12 @@ async def release_reason(tx: Transaction, lane: str, reason: str) -> int:
 async def due_lanes(tx: Transaction) -> list[str]:
     """The lanes in which something is due."""
     return [str(row[0]) for row in await tx.fetch_all(_due_lanes, {})]
+
+
+async def claimable_lanes(tx: Transaction, now_ms: int, replica: str) -> list[str]:
+    """The lanes in which something can be claimed now, and no other replica is at work."""
+    rows = await tx.fetch_all(_claimable_lanes, {"now_ms": now_ms, "pattern": f"{replica}-%"})
+    return [str(row[0]) for row in rows]
 
 
 async def overdue(tx: Transaction, lane: str, now_ms: int) -> list[Delivery]:

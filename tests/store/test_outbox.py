@@ -12,6 +12,7 @@ from exchange.store.outbox import (
     LaneRow,
     backlog,
     claim,
+    claimable_lanes,
     done,
     done_if_claimed,
     due_lanes,
@@ -269,6 +270,20 @@ async def test_a_lane_is_worked_on_by_whose_leases_are_in_it(store: Store) -> No
 
     await store.write(call(done, rows))
     assert not await store.read(call(is_worked_on, LANE, NOW_MS, "two"))
+
+
+async def test_a_lane_can_be_claimed_from_where_something_is_due_and_nobody_else_is_at_work(store: Store) -> None:
+    rows = [delivery(), delivery(), delivery(lane=OTHER), delivery(lane="held", held="why")]
+    await store.write(call(enqueue, rows))
+    first = await take(store, 1, replica="one")
+
+    assert await store.read(call(claimable_lanes, NOW_MS, "two")) == [OTHER]
+    assert sorted(await store.read(call(claimable_lanes, NOW_MS, "one"))) == [OTHER, LANE]
+    await take(store, replica="one")
+    assert await store.read(call(claimable_lanes, NOW_MS, "one")) == [OTHER]
+    assert sorted(await store.read(call(claimable_lanes, NOW_MS + LEASE_MS, "two"))) == [OTHER, LANE]
+    await store.write(call(give_back, first))
+    assert await store.read(call(claimable_lanes, NOW_MS, "two")) == [OTHER]
 
 
 async def test_the_leases_of_one_replica_end_and_no_others(store: Store) -> None:
