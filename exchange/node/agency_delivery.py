@@ -177,8 +177,11 @@ class AgencyDeliveries:
 
         async def operation(tx: Transaction) -> None:
             mine = await (done_if_claimed if finished else is_still_claimed)(tx, delivery)
-            # Another replica has the row by now, and may have delivered some of it already: each section counts once.
-            fresh = pairs if mine else await self._not_delivered(tx, message.number, pairs)
+            if not mine:
+                services.counters.add("claims_lost")
+            # Another replica has or had the row meanwhile, and may have delivered some of it: each section counts once.
+            alone = mine and not services.store.shared
+            fresh = pairs if alone else await self._not_delivered(tx, message.number, pairs)
             if fresh:
                 await self._inbound.climb(
                     tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh

@@ -123,7 +123,7 @@ class Continuity:
                 for head in heads:
                     await self._store.write(checked(head) if checked else head)
             except HeadMoved as moved:
-                if attempt + 1 == _MOST_TRIES:
+                if attempt + 1 == _MOST_TRIES or moved.again is None:
                     raise
                 heads = await moved.again()
             else:

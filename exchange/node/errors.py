@@ -108,7 +108,7 @@ class NotNow(NodeError):
 class HeadMoved(NotNow):
     """Another replica has accepted a checkpoint of the peer meanwhile; `again` looks anew."""
 
-    def __init__(self, message: str, again: Callable[[], Awaitable[list[Operation[None]]]]) -> None:
+    def __init__(self, message: str, again: Callable[[], Awaitable[list[Operation[None]]]] | None = None) -> None:
         super().__init__(message)
         self.again = again
 

@@ -65,10 +65,17 @@ async def join(services: Services, lock: IO[str]) -> None:
     in_force = InForce(services)
     await store.read(in_force.check)
     store.may_sign = in_force.check
-    store.went_back = keyring.require_store
+
+    def went_back(size: int) -> None:
+        services.log.error("the database lost what it confirmed", reason=f"checkpoint {size} is not there any more")
+        keyring.require_store(size)
+
+    store.went_back = went_back
     former = os.pread(lock.fileno(), 64, 0).decode("ascii", "replace").strip()
     now_ms, name = services.now_ms(), f"{platform.node()}:{services.configuration.tables.listen.address}"
-    await store.write(lambda tx: arrive(tx, store.replica, name, now_ms, former))
+    ended = await store.write(lambda tx: arrive(tx, store.replica, name, now_ms, former))
+    if ended:
+        services.log.info("took back what was in hand when the node was killed", item_count=ended)
     os.ftruncate(lock.fileno(), 0)
     os.pwrite(lock.fileno(), store.replica.encode(), 0)
 

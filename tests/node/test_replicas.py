@@ -7,16 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from exchange.crypto.chain import WrappingChain
 from exchange.crypto.rest import StoreKey
 from exchange.crypto.signing import SigningKeys
+from exchange.node.app import prepare
 from exchange.node.config import load_configuration
 from exchange.node.epochs import renew_card, turn_epoch
-from exchange.node.errors import KeysSuperseded
+from exchange.node.errors import KeysSuperseded, StoreOlder
 from exchange.node.keyring import Keyring
 from exchange.node.replicas import InForce, Replicas
 from exchange.node.revocation import prepare_revocation
@@ -24,7 +27,9 @@ from exchange.node.rotation import rotate_keys
 from exchange.store.errors import StoreUnavailable
 from exchange.store.keys import all_sealing_keys
 from exchange.store.replicas import all_replicas
+from exchange.store.transaction import SharedStore
 from tests import databases
+from tests.node.agency import Agency
 from tests.node.handmade import Borough, read_reply
 from tests.node.pair import ENFIELD, Clock, Node, configure, reserved_port, serving, until
 
@@ -198,6 +203,68 @@ async def test_who_has_the_old_signing_keys_signs_nothing_more(twins: Twins) -> 
     assert twins.one.rows("SELECT size FROM log_head") == size
     await one.store.read(InForce(one).check)
     await one.store.write(lambda tx: tx.sign("note", b"in time"))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["the first is answered first", "the first is answered last"])
+async def test_what_two_processes_deliver_at_the_same_time_counts_once(
+    twins: Twins, camden: Borough, clock: Clock, order: tuple[int, int]
+) -> None:
+    """The first has lost its lease while it waited for the agency's answer; then the agency answers both."""
+    await twins.one.know(camden)
+    card = await twins.one.card()
+    slow = SlowAgency("police")
+    clock.run()
+    async with slow.listening():
+        await slow.register(twins.one)
+        made = camden.message(card, [("police", ("police",))])
+        envelope = camden.envelope(card, [camden.sign_manifest(made)], made.ciphertexts)
+        assert await post(twins.one, envelope) == 200
+        await until("the agency is called", lambda: slow.was_called(1))
+        twins.one.rows("UPDATE outbox SET lease_until_ms = 0 WHERE kind = 'webhook'")
+        await until("the agency is called by the other", lambda: slow.was_called(2))
+        slow.answers[order[0]].set()
+        await until("that is recorded", lambda: is_delivered(twins.one))
+        slow.answers[order[1]].set()
+        await until("nothing is left", lambda: nothing_left(twins.one))
+
+    assert len({event["id"] for event in slow.accepted}) == 1
+    rungs = [row[0] for row in twins.one.rows("SELECT rung FROM receipts ORDER BY rung")]
+    assert rungs == ["delivered", "received", "routed"]
+    events = [row[0] for row in twins.one.rows("SELECT event FROM timeline ORDER BY number")]
+    assert events == ["received", "routed", "delivered"]
+
+
+class SlowAgency(Agency):
+    """Answers when it is told to."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.answers = [asyncio.Event(), asyncio.Event()]
+        self.calls = 0
+
+    async def was_called(self, times: int) -> bool:
+        return self.calls >= times
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        await request.read()
+        self.calls += 1
+        await self.answers[min(self.calls, 2) - 1].wait()
+        return await super()._answer(request)
+
+
+async def is_delivered(node: Node) -> bool:
+    return bool(node.rows("SELECT 1 FROM receipts WHERE rung = 'delivered'"))
+
+
+async def nothing_left(node: Node) -> bool:
+    return node.rows("SELECT count(*) FROM outbox WHERE kind = 'webhook'") == [(0,)]
+
+
+async def test_a_server_that_went_back_is_not_started_on(twins: Twins) -> None:
+    services = twins.one.services
+    cast("SharedStore", services.store).went_back(10_000)
+    with pytest.raises(StoreOlder):
+        await prepare(services)
 
 
 async def test_who_is_there_can_be_read(twins: Twins) -> None:
