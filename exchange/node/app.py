@@ -48,6 +48,7 @@ from exchange.node.peer_client import PeerClient
 from exchange.node.peers_api import PeersApi
 from exchange.node.registration_api import RegistrationApi
 from exchange.node.relocking import find_key
+from exchange.node.replicas import Replicas, join, part
 from exchange.node.rotation import settle_rotation
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.telling import Telling
@@ -89,8 +90,10 @@ async def open_services(
     stack: AsyncExitStack, configuration: Configuration, keyring: Keyring, protection: Protection | None = None
 ) -> Services:
     """Open the store and what else a node needs; the stack closes it."""
+    lock = None
     if configuration.store_file is None:
-        stack.callback(lock_store(configuration.lock_path).close)
+        lock = lock_store(configuration.lock_path)
+        stack.callback(lock.close)
     store = await open_store(configuration.store_url, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
     services = Services(
@@ -107,6 +110,9 @@ async def open_services(
         revoked=Revoked(configuration.revocation_path),
         protection=protection or Protection(),
     )
+    if lock is not None:
+        await join(services, lock)
+        stack.push_async_callback(part, services)
     await load_sealing_keys(services)
     return services
 
@@ -278,6 +284,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))
             group.create_task(pairings.run(stop))
+            group.create_task(Replicas(services, dispatcher).run(stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

@@ -28,7 +28,7 @@ from exchange.node.errors import (
     RequestInvalid,
     Unacceptable,
 )
-from exchange.node.inbound import Inbound
+from exchange.node.inbound import Inbound, while_heard
 from exchange.node.peer_client import PeerClient, place_of
 from exchange.node.peering import show_card, succession
 from exchange.node.revocation import take_revocation
@@ -220,19 +220,18 @@ class CardRefresh:
                     Consistency(first=0, path=()),
                     lambda first, second: self._client.fetch_consistency(row, first, second),
                 )
+                await self._continuity.keep(heads, lambda head: while_heard(row, head))
             except ForkDetected as error:
                 file = msgspec.json.encode(CardFile(shown.statement, shown.proof))
                 await self._inbound.quarantine(row.origin, error, file)
                 return
-        else:
-            heads = []
+            except Unacceptable:
+                return  # it was stopped while it was asked
 
         async def operation(tx: Transaction) -> PeerRow:
             # What it was verified for may have changed while it was asked.
             if await peer_standing(tx, row.origin) != (row.state, row.fingerprint):
                 return row
-            for head in heads:
-                await head(tx)
             return await show_card(tx, services, shown)
 
         after = await services.store.write(operation)

@@ -174,8 +174,7 @@ class Comparing:
             return await self._client.fetch_consistency(row, first, second)
 
         heads = await self._continuity.follow(checkpoint, Consistency(first=0, path=()), ask)
-        for head in heads:
-            await self._services.store.write(while_heard(row, head))
+        await self._continuity.keep(heads, lambda head: while_heard(row, head))
 
     async def _remind(self, sighting: Sighting, origin: str) -> None:
         if self._services.now_ms() - sighting.since_ms < _DAY_MS:

@@ -144,7 +144,11 @@ class Configuration:
     @property
     def store_url(self) -> str:
         """Where the store is; the path of a SQLite file is absolute."""
-        return f"{SQLITE}{self.store_file}" if self.store_file else self.tables.store.url
+        return self.resolve_store(self.tables.store.url)
+
+    def resolve_store(self, url: str) -> str:
+        """The URL of a store, with an absolute path where it is a SQLite file."""
+        return f"{SQLITE}{self.resolve(url.removeprefix(SQLITE))}" if url.startswith(SQLITE) else url
 
     @property
     def store_file(self) -> Path | None:
@@ -218,7 +222,12 @@ def parse_configuration(path: Path, text: str) -> Configuration:
     return Configuration(path.absolute(), tables, origin)
 
 
-def _check_store(url: str) -> None:
+def check_store_url(url: str) -> None:
+    """Check where a store is to be.
+
+    Raises:
+        ConfigurationInvalid: no store can be there.
+    """
     if re.fullmatch(r"sqlite:///.+", url):
         return
     if not re.fullmatch(r"postgres(ql)?://.+", url):
@@ -234,7 +243,7 @@ def _check(tables: FileTables) -> None:
     listen, local = tables.listen, tables.local
     if not is_node_url(tables.node.url):
         raise ConfigurationInvalid("node.url: must be https://HOST (or http:// on loopback), without user or query")
-    _check_store(tables.store.url)
+    check_store_url(tables.store.url)
     if bool(listen.certificate) != bool(listen.key):
         raise ConfigurationInvalid("listen: certificate and key belong together")
     host, _ = split_address(listen.address, "listen.address")

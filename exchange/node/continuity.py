@@ -3,6 +3,8 @@
 * A smaller checkpoint is accepted only where the larger one is shown to extend it.
 * What the envelope's own consistency proof does not show is asked of the peer itself.
 * A checkpoint that cannot be shown consistent is a fork: the peer is quarantined and the admins are told.
+* Where replicas share the store, what the store holds is what counts: a checkpoint is kept only by who knows how it
+  stands to the last one there. So two histories, each shown to another replica, meet.
 """
 
 import asyncio
@@ -13,10 +15,10 @@ from typing import Final
 from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.errors import ProofError
 from exchange.crypto.merkle import verify_consistency
-from exchange.node.errors import ForkDetected, NotNow, ProofAwaited
+from exchange.node.errors import ForkDetected, HeadMoved, NotNow, ProofAwaited
 from exchange.schema.wire import Consistency
 from exchange.store.peers import keep_peer_head, peer_head
-from exchange.store.transaction import Operation, Store
+from exchange.store.transaction import Operation, Store, Transaction
 
 #: Asks the peer for its consistency proof between two sizes.
 FetchProof = Callable[[int, int], Awaitable[Sequence[bytes]]]
@@ -25,6 +27,8 @@ _MOST_REMEMBERED: Final = 256
 #: How many may wait while a peer is asked for a proof. A node has two envelopes on their way; but anybody may pass on a
 #: checkpoint, and while its signer does not answer, each of those waits with an envelope in memory.
 _MOST_WAITING: Final = 8
+#: How often in a row another replica may have been quicker.
+_MOST_TRIES: Final = 5
 
 
 class Continuity:
@@ -39,6 +43,8 @@ class Continuity:
 
     async def held_size(self, origin: str) -> int:
         """The size of the peer's log that this node has verified."""
+        if self._store.shared:
+            await self._look_again(origin)
         return max(await self._of(origin), default=0)
 
     async def follow(
@@ -59,7 +65,13 @@ class Continuity:
         self._waiting[origin] = self._waiting.get(origin, 0) + 1
         try:
             async with self._locks.setdefault(origin, asyncio.Lock()):
-                return await self._follow(checkpoint, consistency, fetch)
+                try:
+                    return await self._follow(checkpoint, consistency, fetch)
+                except ForkDetected:
+                    # An admin may have verified the peer anew, with its new log, at another replica.
+                    if not self._store.shared or not await self._look_again(origin):
+                        raise
+                    return await self._follow(checkpoint, consistency, fetch)
         finally:
             self._waiting[origin] -= 1
 
@@ -67,21 +79,64 @@ class Continuity:
         self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof
     ) -> list[Operation[None]]:
         known = await self._of(checkpoint.origin)
+        if self._store.shared and consistency.first not in known and await self._look_again(checkpoint.origin):
+            known = self._known[checkpoint.origin]  # the peer heard that from another replica
         root = known.get(checkpoint.size)
         if root is not None:
             if root != checkpoint.root:
                 detail = f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements"
                 raise ForkDetected(detail, checkpoint.text)
-            return []
-        if known:
+            if not self._store.shared:
+                return []
+        elif known:
             await self._prove(known, checkpoint, consistency, fetch)
         known[checkpoint.size] = checkpoint.root
         while len(known) > _MOST_REMEMBERED:
             del known[min(known)]
         now_ms = self._now_ms()
-        return [
-            lambda tx: keep_peer_head(tx, checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.text, now_ms)
-        ]
+        agreed = dict(known) if self._store.shared else None
+
+        async def look_again() -> list[Operation[None]]:
+            await self._look_again(checkpoint.origin)
+            return await self.follow(checkpoint, consistency, fetch)
+
+        async def operation(tx: Transaction) -> None:
+            if agreed is not None:
+                held = await peer_head(tx, checkpoint.origin)
+                if held is not None and agreed.get(held.size) != held.root:
+                    raise HeadMoved(f"another replica holds a checkpoint of {checkpoint.origin}", look_again)
+            await keep_peer_head(tx, checkpoint.origin, checkpoint.size, checkpoint.root, checkpoint.text, now_ms)
+
+        return [operation]
+
+    async def keep(
+        self, heads: Sequence[Operation[None]], checked: Callable[[Operation[None]], Operation[None]] | None = None
+    ) -> None:
+        """Store what `follow` returned, each `checked` in its transaction.
+
+        Raises:
+            ForkDetected: another replica has accepted a checkpoint meanwhile, and this one contradicts it.
+            NotNow: another replica accepts one after the other, or the peer did not answer.
+        """
+        for attempt in range(_MOST_TRIES):
+            try:
+                for head in heads:
+                    await self._store.write(checked(head) if checked else head)
+            except HeadMoved as moved:
+                if attempt + 1 == _MOST_TRIES or moved.again is None:
+                    raise
+                heads = await moved.again()
+            else:
+                return
+
+    async def _look_again(self, origin: str) -> bool:
+        """Take the store's word for what is verified of a peer; whether that is news."""
+        known = self._known.get(origin)
+        head = await self._store.read(lambda tx: peer_head(tx, origin))
+        if known is not None and (not known if head is None else known.get(head.size) == head.root):
+            return False
+        self._known[origin] = OrderedDict() if head is None else OrderedDict({head.size: head.root})
+        return True
 
     async def _of(self, origin: str) -> OrderedDict[int, bytes]:
         known = self._known.get(origin)

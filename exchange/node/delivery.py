@@ -1,11 +1,16 @@
 """The delivery workers: one task a lane, each claiming from the outbox, performing, and recording what came of it.
 
 One slow destination holds up its own lane and no other. A delivery is deleted only in the transaction that records
-its success; until then a lease protects it, and a restart or the lease's end makes it due again.
+its success; until then a lease protects it, and a restart or the lease's end makes it due again. Leases are prolonged
+while an attempt goes on, so they can be short: what a replica that was killed had in hand, another takes up soon.
+
+Where replicas share the store, one at a time works on a lane, and how a lane is doing is read from the store with every
+claim.
 """
 
 import asyncio
 import contextlib
+import functools
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,17 +25,22 @@ from exchange.store.outbox import (
     Delivery,
     LaneRow,
     claim,
+    claimable_lanes,
     done,
     due_lanes,
     end_all_leases,
+    failing_lanes,
     give_back,
     hold,
+    is_worked_on,
     keep_lane,
     lane_state,
+    renew,
 )
 from exchange.store.transaction import Transaction
 
-_LEASE_MS: Final = 120_000
+_LEASE_MS: Final = 30_000
+_RENEW_EVERY_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -59,23 +69,30 @@ class Dispatcher:
         self._backoff = Backoff(table.backoff_base_s, table.backoff_cap_s)
         self._events: dict[str, asyncio.Event] = {}
         self._states: dict[str, LaneState] = {}
+        self._heard: set[str] = set()
+        #: What is being attempted, by the name of its claim.
+        self._in_hand: dict[str, list[Delivery]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._stopping = False
         self._chance = random.SystemRandom()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish what is in hand."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            await self._services.store.write(end_all_leases)
-            while not stop.is_set():
-                await self._start_lanes()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._poll_s):
-                        await stop.wait()
-            self._stopping = True
-            for event in self._events.values():
-                event.set()
+        async with asyncio.TaskGroup() as beside:
+            renewing = beside.create_task(self._renew_leases())
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                if not self._services.store.shared:
+                    await self._services.store.write(end_all_leases)
+                while not stop.is_set():
+                    await self._start_lanes()
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._poll_s):
+                            await stop.wait()
+                self._stopping = True
+                for event in self._events.values():
+                    event.set()
+            renewing.cancel()
 
     async def _start_lanes(self) -> None:
         """Start the lanes that nobody woke: whoever stored something may have failed before it could tell."""
@@ -85,6 +102,37 @@ class Dispatcher:
                     self.wake(lane)
         except StoreUnavailable as error:
             self._services.log.error("store unavailable", error=str(error))
+
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_EVERY_S)
+            rows = [row for rows in self._in_hand.values() for row in rows]
+            until_ms = self._services.now_ms() + _LEASE_MS
+            if not rows:
+                continue
+            try:
+                await self._services.store.write(functools.partial(renew, rows=rows, until_ms=until_ms))
+            except StoreUnavailable as error:
+                self._services.log.error("store unavailable", error=str(error))
+
+    async def look(self) -> None:
+        """See what other replicas have done: which lanes have something for this one, and how lanes are doing.
+
+        Raises:
+            StoreUnavailable: the store cannot be read.
+        """
+
+        async def view(tx: Transaction) -> tuple[list[str], list[LaneRow]]:
+            return await claimable_lanes(tx, now_ms, store.replica), await failing_lanes(tx)
+
+        store, now_ms = self._services.store, self._services.now_ms()
+        due, failing = await store.read(view)
+        states = {row.lane: LaneState(row.failures, row.next_attempt_ms, row.last_error) for row in failing}
+        busy = {row.lane for rows in self._in_hand.values() for row in rows}
+        for lane in (self._states.keys() | states.keys()) - busy - self._heard:
+            self._states[lane] = states.get(lane, LaneState())
+        for lane in due:
+            self.wake(lane)
 
     def wake(self, lane: str) -> None:
         """Something new is due in a lane."""
@@ -100,6 +148,7 @@ class Dispatcher:
         state = self._states.get(lane)
         if state is not None and state.failures:
             self._states[lane] = state.heard()
+            self._heard.add(lane)
             self.wake(lane)
 
     def state(self, lane: str) -> LaneState:
@@ -140,6 +189,8 @@ class Dispatcher:
         now_ms = services.now_ms()
         state = self._states[lane]
         try:
+            if services.store.shared:
+                return await self._claim_shared(lane, now_ms)
             return await services.store.write(
                 lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, least_tried=state.failures > 0)
             )
@@ -147,7 +198,36 @@ class Dispatcher:
             services.log.error("store unavailable", lane=lane, error=str(error))
             return []
 
+    async def _claim_shared(self, lane: str, now_ms: int) -> list[Delivery]:
+        """Claim where no other replica works on the lane, by what the store says of how it is doing."""
+        store = self._services.store
+        heard = lane in self._heard
+        self._heard.discard(lane)
+
+        async def operation(tx: Transaction) -> tuple[LaneState, list[Delivery]]:
+            row = await lane_state(tx, lane)
+            state = LaneState(row.failures, row.next_attempt_ms, row.last_error)
+            state = state.heard() if heard else state
+            if state.wait_ms(now_ms) or await is_worked_on(tx, lane, now_ms, store.replica):
+                return state, []
+            least_tried = state.failures > 0
+            return state, await claim(
+                tx, lane, state.limit(), now_ms, _LEASE_MS, least_tried=least_tried, replica=store.replica
+            )
+
+        state, rows = await store.write(operation)
+        if not any(row.lane == lane for rows_ in self._in_hand.values() for row in rows_):
+            self._states[lane] = state
+        return rows
+
     async def _attempt(self, lane: str, rows: list[Delivery]) -> None:
+        self._in_hand[rows[0].claim] = rows
+        try:
+            await self._perform_and_record(lane, rows)
+        finally:
+            del self._in_hand[rows[0].claim]
+
+    async def _perform_and_record(self, lane: str, rows: list[Delivery]) -> None:
         """Perform what was claimed, and record what came of it."""
         before = self._states[lane]
         now_ms = self._services.now_ms()
@@ -187,23 +267,25 @@ class Dispatcher:
             after = LaneState()
         stored, self._states[lane] = self._states[lane], after
 
-        async def operation(tx: Transaction) -> None:
-            await give_back(tx, [row.number for row in outcome.again])
-            for row, reason in outcome.held:
-                await hold(tx, row.number, reason)
+        async def operation(tx: Transaction) -> list[tuple[Delivery, str]]:
+            mine = await give_back(tx, outcome.again)
+            held = [(row, reason) for row, reason in outcome.held if await hold(tx, row, reason)]
+            for row, reason in held:
                 if row.message is not None:
                     await add_event(tx, row.message, "held", now_ms, agency=row.agency, detail=reason)
-            if after != stored:
+            # Who has lost the lane to another replica says nothing bad of it any more.
+            if after != stored and (mine or not after.failures):
                 await keep_lane(tx, LaneRow(lane, after.failures, after.next_attempt_ms, after.last_error))
+            return held
 
+        held: list[tuple[Delivery, str]] = []
         if outcome.again or outcome.held or after != stored:
-            await services.store.write(operation)
+            held = await services.store.write(operation)
             services.changes.notify()
-        for row, reason in outcome.held:
+        for row, reason in held:
             services.log.warning("held", lane=lane, reason=reason, attempt=row.attempts)
 
 
 async def finish(services: Services, rows: Sequence[Delivery]) -> None:
     """Record deliveries as done where there is nothing else to record."""
-    numbers = [row.number for row in rows]
-    await services.store.write(lambda tx: done(tx, numbers))
+    await services.store.write(lambda tx: done(tx, rows))

@@ -8,6 +8,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,24 +54,33 @@ async def turn_epoch(services: Services) -> bool:
     keys = services.configuration.tables.keys
     lifetime_ms = round(keys.sealing_lifetime_days * _DAY_MS)
     grace_ms = round(keys.sealing_grace_days * _DAY_MS)
-    keyring, now_ms = services.keyring, services.now_ms()
-    stored = await services.store.read(all_sealing_keys)
-    turn = plan_turn(keyring.epochs, now_ms, lifetime_ms)
-    # Out of reach are those that an old copy of the store has brought back.
-    dead = [*turn.destroy, *(row for row in stored if row.epoch < keyring.chain.epoch)]
-    fresh = keyring.new_sealing_key(now_ms, lifetime_ms, grace_ms) if turn.make else None
-
-    async def operation(tx: Transaction) -> None:
-        if fresh is not None:
-            await add_sealing_key(tx, fresh)
-        for row in dead:
-            await destroy_sealing_key(tx, row)
-
-    if fresh is not None or dead:
-        await services.store.write(operation)
-        await load_sealing_keys(services)
+    turned = False
+    while True:
+        keyring, now_ms = services.keyring, services.now_ms()
+        stored = await services.store.read(all_sealing_keys)
+        keyring.load_sealing_keys(stored)
+        turn = plan_turn(keyring.epochs, now_ms, lifetime_ms)
+        # Out of reach are those that an old copy of the store has brought back.
+        dead = [*turn.destroy, *(row for row in stored if row.epoch < keyring.chain.epoch)]
+        fresh = keyring.new_sealing_key(now_ms, lifetime_ms, grace_ms) if turn.make else None
+        if fresh is None and not dead:
+            break
+        turned |= await services.store.write(functools.partial(_turn, stored=stored, fresh=fresh, dead=dead))
     await _destroy_for_good(services)
-    return fresh is not None or bool(dead)
+    return turned
+
+
+async def _turn(
+    tx: Transaction, stored: list[SealingKeyRow], fresh: SealingKeyRow | None, dead: list[SealingKeyRow]
+) -> bool:
+    """Do what is due; False where another replica has changed the keys since that was planned."""
+    if await all_sealing_keys(tx) != stored:
+        return False
+    if fresh is not None:
+        await add_sealing_key(tx, fresh)
+    for row in dead:
+        await destroy_sealing_key(tx, row)
+    return True
 
 
 async def _destroy_for_good(services: Services) -> None:
@@ -157,6 +167,8 @@ async def keep_current(
         try:
             if await turn_epoch(services) or not await card_is_current(services):
                 await renew_card(services, dispatcher)
+            elif services.store.shared:
+                await write_card_file(services)  # another replica may have renewed it
         except (StoreUnavailable, OSError) as error:
             # A full disk must not stop the node; the next turn tries again.
             services.log.error("the card was not renewed", error=type(error).__name__)

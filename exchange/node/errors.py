@@ -1,8 +1,10 @@
 """What can go wrong in a running node. Each class has the HTTP status that the local API gives it."""
 
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from exchange.errors import ExchangeError
+from exchange.store.transaction import Operation
 
 
 class NodeError(ExchangeError):
@@ -29,6 +31,13 @@ class StoreOlder(NodeError):
 
     code = "store-older"
     hint = "Find the store that ran last. If it is lost, telephone every peer, then: exchange run --old-store."
+
+
+class KeysSuperseded(NodeError):
+    """Another replica has rotated the signing keys: what this one signed would be a fork in the eyes of every peer."""
+
+    code = "keys-superseded"
+    hint = "Copy keystore.json from the replica on which the keys were rotated, then start this one again."
 
 
 class BackupOutdated(NodeError):
@@ -94,6 +103,14 @@ class NotNow(NodeError):
     """Something outside answers later."""
 
     code = "try-later"
+
+
+class HeadMoved(NotNow):
+    """Another replica has accepted a checkpoint of the peer meanwhile; `again` looks anew."""
+
+    def __init__(self, message: str, again: Callable[[], Awaitable[list[Operation[None]]]] | None = None) -> None:
+        super().__init__(message)
+        self.again = again
 
 
 class ProofAwaited(NotNow):

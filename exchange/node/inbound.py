@@ -8,6 +8,7 @@
 import asyncio
 import gc
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,9 +18,10 @@ import msgspec
 
 from exchange.crypto.envelope import envelope_key_id, open_envelope, seal_reply
 from exchange.crypto.errors import CryptoError
-from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName
+from exchange.crypto.names import LeafHash, MessageId, Origin, SealingKeyId, SectionName
 from exchange.crypto.parcel import open_parcel
 from exchange.crypto.proof import VerifiedStatement, verify_statement
+from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
@@ -27,6 +29,7 @@ from exchange.handover.rungs import LADDER
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
+from exchange.node.epochs import load_sealing_keys
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
 from exchange.node.forks import FORK, keep_fork
 from exchange.node.peering import move
@@ -73,7 +76,7 @@ from exchange.store.messages import (
     has_alarm,
     raise_rung,
 )
-from exchange.store.outbox import STATEMENT, WEBHOOK, done, enqueue, new_delivery
+from exchange.store.outbox import STATEMENT, WEBHOOK, Delivery, done, enqueue, new_delivery
 from exchange.store.peers import PeerRow, peer, peer_standing, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
 from exchange.store.trust import heirs, rotations_of
@@ -86,6 +89,7 @@ _LONGEST: Final = timedelta(days=90)
 _MOST_CONTENT_BYTES: Final = MAX_FORM_BYTES
 #: What takes so long to check that others must have their turn before the next.
 _LONG_BYTES: Final = 64 * 1024
+_LOOK_FOR_KEYS_EVERY_S: Final = 1.0
 _content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -111,6 +115,7 @@ class Inbound:
         self._continuity = continuity
         self._fetch_proof = fetch_proof
         self._shown = Shown()
+        self._looked_for_keys_at = -_LOOK_FOR_KEYS_EVERY_S
         #: Told of a verified peer in whose name something came that does not verify.
         self.unproven: Callable[[str], None] = lambda origin: None
         #: Told of the checkpoints that a peer says it has seen.
@@ -130,10 +135,16 @@ class Inbound:
         lanes: set[str] = set()
         ciphertexts = {hashlib.sha256(data).digest(): data for data in payload.ciphertexts}
         # All at once, so that they share the writer's next batch and its checkpoint.
-        _, outcomes = await asyncio.gather(
-            asyncio.gather(*(services.store.write(while_heard(row, head)) for head in heads)),
-            asyncio.gather(*(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)),
-        )
+        try:
+            _, outcomes = await asyncio.gather(
+                self._continuity.keep(heads, lambda head: while_heard(row, head)),
+                asyncio.gather(
+                    *(self._outcome(row, statement, item, ciphertexts, lanes) for statement, item in verified)
+                ),
+            )
+        except ForkDetected as error:  # between what two replicas were shown at the same time
+            await self.quarantine(row.origin, error, data)
+            raise Unacceptable("fork") from None
         services.counters.add("envelopes_accepted")
         services.changes.notify()
         if payload.seen:
@@ -187,7 +198,8 @@ class Inbound:
     ) -> tuple[EnvelopePayload, PeerRow, list[tuple[VerifiedStatement, ProvenStatement]], list[Operation[None]]]:
         services = self._services
         try:
-            key = services.keyring.sealing.get(envelope_key_id(data))
+            key_id = envelope_key_id(data)
+            key = services.keyring.sealing.get(key_id) or await self._key_of_another_replica(key_id)
             if key is None:
                 raise Unacceptable("the envelope is for a sealing key that is not here")
             opened = open_envelope(data, services.configuration.origin, key)
@@ -221,6 +233,15 @@ class Inbound:
                 await self.quarantine(row.origin, error, opened)
                 raise Unacceptable("fork") from None
         return payload, row, verified, heads
+
+    async def _key_of_another_replica(self, key_id: SealingKeyId) -> SealingPrivateKey | None:
+        """A sealing key that another replica has made since this one looked; anybody can ask, so not at each time."""
+        services = self._services
+        if not services.store.shared or time.monotonic() - self._looked_for_keys_at < _LOOK_FOR_KEYS_EVERY_S:
+            return None
+        self._looked_for_keys_at = time.monotonic()
+        await load_sealing_keys(services)
+        return services.keyring.sealing.get(key_id)
 
     async def quarantine(self, origin: str, fork: ForkDetected, shown: bytes) -> None:
         """Stop hearing and sending to a peer, and tell the admins; `shown` is what came with the contradiction."""
@@ -301,7 +322,7 @@ class Inbound:
         receipt: Receipt,
         verified: VerifiedStatement,
         item: ProvenStatement,
-        answered: Sequence[int] = (),
+        answered: Sequence[Delivery] = (),
     ) -> None:
         """Keep a receipt of a peer for a message of ours, and move the sections that it names.
 

@@ -126,6 +126,16 @@ class Keyring:
         self._signers = (self.signing,)
         self._rewrite({_NEXT: b""})
 
+    def require_store(self, log_size: int) -> None:
+        """The store has lost what it confirmed: start on none that is smaller than what was signed.
+
+        Raises:
+            KeystoreError: the keystore could not be rewritten.
+            OSError: so too.
+        """
+        self.least_log_size = log_size
+        self._rewrite({_LEAST: log_size.to_bytes(8, "big")})
+
     def accept_store(self) -> None:
         """The store is the one that these keys belong to: it need not be asked again.
 

@@ -51,6 +51,7 @@ from exchange.store.agencies import (
 )
 from exchange.store.messages import INBOUND, OUTBOUND, list_alarms
 from exchange.store.outbox import backlog, held, release, release_lane
+from exchange.store.replicas import ReplicaRow, all_replicas
 from exchange.store.transaction import Transaction
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class LocalApi:
 
     async def _health(self, _: web.Request) -> web.Response:
         services = self._services
-        rows = await services.store.read(backlog)
+        rows, replicas = await services.store.read(_backlog_and_replicas)
         lanes = [
             {
                 "lane": lane,
@@ -158,6 +159,15 @@ class LocalApi:
                 "counters": services.counters.values,
                 "protection": services.protection,
                 "tls": self._wall.describe(),
+                "replicas": [
+                    {
+                        "name": row.name,
+                        "started_at": moment(row.started_at_ms),
+                        "seen_at": moment(row.seen_at_ms),
+                        "answers": row.id == services.store.replica,
+                    }
+                    for row in replicas
+                ],
             }
         )
 
@@ -326,6 +336,10 @@ class LocalApi:
         expires_at_ms = now_ms + wanted.expires_in_days * _DAY_MS if wanted.expires_in_days else None
         await self._services.store.write(lambda tx: add_token(tx, token_id, wanted.name, digest, now_ms, expires_at_ms))
         return json_response({"id": token_id, "name": wanted.name, "token": token}, 201)
+
+
+async def _backlog_and_replicas(tx: Transaction) -> tuple[list[tuple[str, str, int]], list[ReplicaRow]]:
+    return await backlog(tx), await all_replicas(tx)
 
 
 def _reached(found: dict[str, Any], rung: str) -> bool:

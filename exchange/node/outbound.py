@@ -210,9 +210,9 @@ class Outbound:
                     receipts.append((delivery, receipt, verified, result.receipt))
             # All at once, so that they share one batch of the writer.
             await asyncio.gather(
-                *(services.store.write(head) for head in heads),
+                self._continuity.keep(heads),
                 *(
-                    self._inbound.take_receipt(row, receipt, verified, item, [delivery.number])
+                    self._inbound.take_receipt(row, receipt, verified, item, [delivery])
                     for delivery, receipt, verified, item in receipts
                 ),
                 finish(services, answered),

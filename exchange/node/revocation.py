@@ -38,6 +38,7 @@ from exchange.store.trust import (
     add_revocation,
     heirs,
     revocation_of,
+    revoked_identities,
     rotations_of,
     verifications_of,
 )
@@ -161,8 +162,30 @@ async def publish_revocation(services: Services, data: bytes) -> None:
     Raises:
         RequestInvalid: it is not of this node, or does not hold.
     """
-    _, body, _ = parse_revocation(data)
+    file, body, keys = parse_revocation(data)
     if body.origin != services.configuration.origin:
         raise RequestInvalid(f"that is the revocation of {body.origin}, and this node is another")
     await asyncio.to_thread(services.revoked.keep, data)
+    identity = fingerprint(Origin(body.origin), keys)
+    now_ms = services.now_ms()
+    # For the other replicas, each of which keeps a file of its own.
+    await services.store.write(lambda tx: _keep(tx, file, identity, Origin(body.origin), now_ms))
     services.log.error("this node's identity is revoked", origin=body.origin)
+
+
+async def published_revocation(services: Services) -> None:
+    """Take up a revocation of this node's identity that was published at another replica."""
+    origin = services.configuration.origin
+    if services.revoked.file is not None:
+        return
+
+    async def find(tx: Transaction) -> RevocationRow | None:
+        identities = await revoked_identities(tx, origin)
+        return await revocation_of(tx, min(identities)) if identities else None
+
+    row = await services.store.read(find)
+    if row is not None:
+        file = RevocationFile(format=FORMAT, statement=row.statement, proof=row.proof)
+        data = msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
+        await asyncio.to_thread(services.revoked.keep, data)
+        services.log.error("this node's identity is revoked", origin=origin)

@@ -26,7 +26,7 @@ from exchange.store.messages import (
     add_event,
     add_message,
 )
-from exchange.store.outbox import FORM, MANIFEST, Delivery, done, enqueue, enqueue_one, new_delivery
+from exchange.store.outbox import FORM, MANIFEST, Delivery, enqueue, enqueue_one, new_delivery, remove_delivery
 from exchange.store.peers import PeerRow, all_peers
 from exchange.store.transaction import Operation, Transaction
 from exchange.store.waiting import WaitingForm, add_waiting_form, form_of_delivery
@@ -195,9 +195,21 @@ async def sign_waiting(services: Services, row: PeerRow, deliveries: Sequence[De
         form = decode_form(open_at_rest(key, name, kept.sealed))
         parts = split(form, services.catalogue)
         split_form = SplitForm(parse_message_id(kept.message_id), parts, bool(kept.urgent))
-        await services.store.write(sign_form(services, split_form, row, kept))
-        services.counters.add("messages_signed")
+        if await services.store.write(_while_it_waits(number, sign_form(services, split_form, row, kept))):
+            services.counters.add("messages_signed")
     services.changes.notify()
+
+
+def _while_it_waits(number: int, operation: Operation[None]) -> Operation[bool]:
+    """Sign a form only while it is still there: another replica may have signed it meanwhile."""
+
+    async def checked(tx: Transaction) -> bool:
+        if await form_of_delivery(tx, number) is None:
+            return False
+        await operation(tx)
+        return True
+
+    return checked
 
 
 def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingForm | None = None) -> Operation[None]:
@@ -250,7 +262,7 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
         )
         if kept is not None:
             await add_event(tx, number, "waited", kept.created_at_ms, detail=row.origin)
-            await done(tx, [kept.delivery])
+            await remove_delivery(tx, kept.delivery)
         await add_event(tx, number, "signed", now_ms, detail=f"to {row.origin}")
         delivery = new_delivery(
             f"peer:{row.origin}",

@@ -18,6 +18,34 @@ class StoreUnavailable(StoreError):
     hint = "Check the disk's free space and permissions; the node goes on by itself once the store answers."
 
 
+class StoreInDoubt(StoreUnavailable):
+    """The database went away at the one moment at which it alone knows whether it kept something."""
+
+    code = "store-in-doubt"
+    hint = "Once the database answers again, look whether it is there before you do it again."
+
+
+class StoreWentBack(StoreUnavailable):
+    """The database server came back without what it had confirmed: to sign on would be a fork in the eyes of peers."""
+
+    code = "store-went-back"
+    hint = "A standby took over that had not got everything. Bring the server back that has, or see docs/postgresql.md."
+
+
+class StoreDamaged(StoreError):
+    """What is in the store is not what was signed, or not what was written."""
+
+    code = "store-damaged"
+    hint = "Do not start the node on it. Find a copy that is whole, and see docs/operations.md on restoring it."
+
+
+class StoreMoved(StoreError):
+    """The store was moved elsewhere: the node goes on there, and its log would fork if it went on here too."""
+
+    code = "store-moved"
+    hint = "Set store.url to where it was moved."
+
+
 class ValueRefused(StoreError):
     """The database cannot hold a value, such as a text with a NUL in PostgreSQL."""
 

@@ -4,15 +4,19 @@
 * A row to an agency is for all the sections of one message that it has not accepted yet.
 * A row is `due` until it is delivered and deleted, or `held` with a reason until a person releases it.
 * A claim is a lease: a row whose worker died is claimed again when the lease has run out.
+* Each claim has a name of its own. What comes of an attempt changes a row only while the row is still under that name:
+  a worker that was slow, and lost its lease, undoes nothing of the one that has the row now.
+* Where several replicas share the store, one at a time works on a lane: the one whose leases are in it.
 
-`outbox_due (lane, state, rank, number)` serves every claim.
+`outbox_due (lane, state, rank, number)` serves every claim, `outbox_leased (lane)` the question who works on a lane.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
 from exchange.store.errors import NotFound
 from exchange.store.tables import lanes, messages, outbox, waiting_forms
@@ -42,6 +46,8 @@ class Delivery:
     attempts: int
     deadline_ms: int
     created_at_ms: int
+    #: The name of the claim; empty where nobody has claimed it.
+    claim: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +120,34 @@ _claim_least_tried = Sql(
 _lease = Sql(
     update(outbox)
     .where(outbox.c.number == bindparam("key"))
-    .values(lease_until_ms=bindparam("until_ms"), attempts=outbox.c.attempts + 1)
+    .values(lease_until_ms=bindparam("until_ms"), attempts=outbox.c.attempts + 1, claimed_by=bindparam("claim"))
 )
-_done = Sql(delete(outbox).where(outbox.c.number == bindparam("number")))
-_unlease = Sql(update(outbox).where(outbox.c.number == bindparam("key")).values(lease_until_ms=0))
-_unlease_all = Sql(update(outbox).where(outbox.c.lease_until_ms > 0).values(lease_until_ms=0))
-_hold = Sql(
+_is_mine = (outbox.c.number == bindparam("key"), outbox.c.claimed_by == bindparam("claim"))
+_renew = Sql(update(outbox).where(*_is_mine).values(lease_until_ms=bindparam("until_ms")))
+_done = Sql(delete(outbox).where(*_is_mine))
+_remove = Sql(delete(outbox).where(outbox.c.number == bindparam("number")))
+_still_claimed = Sql(select(outbox.c.number).where(*_is_mine))
+_unlease = Sql(update(outbox).where(*_is_mine).values(lease_until_ms=0, claimed_by=None))
+_unlease_all = Sql(update(outbox).where(outbox.c.lease_until_ms > 0).values(lease_until_ms=0, claimed_by=None))
+#: The literal lets PostgreSQL see that `outbox_leased` serves.
+_leased = outbox.c.lease_until_ms > text("0")
+_unlease_of = Sql(
     update(outbox)
-    .where(outbox.c.number == bindparam("key"))
-    .values(state="held", reason=bindparam("why"), lease_until_ms=0)
+    .where(_leased, outbox.c.claimed_by.like(bindparam("pattern")))
+    .values(lease_until_ms=0, claimed_by=None)
+)
+_worked_on = Sql(
+    select(outbox.c.number)
+    .where(
+        outbox.c.lane == bindparam("lane"),
+        _leased,
+        outbox.c.lease_until_ms > bindparam("now_ms"),
+        outbox.c.claimed_by.not_like(bindparam("pattern")),
+    )
+    .limit(1)
+)
+_hold = Sql(
+    update(outbox).where(*_is_mine).values(state="held", reason=bindparam("why"), lease_until_ms=0, claimed_by=None)
 )
 _held_columns = (
     outbox.c.number,
@@ -161,6 +186,23 @@ _release_reason = Sql(
     .values(state="due", reason=None, attempts=0, lease_until_ms=0)
 )
 _due_lanes = Sql(select(outbox.c.lane).where(outbox.c.state == "due").distinct())
+_claimed_elsewhere = outbox.alias("elsewhere")
+_claimable_lanes = Sql(
+    select(outbox.c.lane)
+    .where(
+        outbox.c.state == "due",
+        outbox.c.lease_until_ms <= bindparam("now_ms"),
+        ~select(_claimed_elsewhere.c.number)
+        .where(
+            _claimed_elsewhere.c.lane == outbox.c.lane,
+            _claimed_elsewhere.c.lease_until_ms > text("0"),
+            _claimed_elsewhere.c.lease_until_ms > bindparam("now_ms"),
+            _claimed_elsewhere.c.claimed_by.not_like(bindparam("pattern")),
+        )
+        .exists(),
+    )
+    .distinct()
+)
 _overdue = Sql(
     select(*_DELIVERY).where(
         outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.deadline_ms <= bindparam("now_ms")
@@ -179,6 +221,7 @@ _lane = Sql(
         lanes.c.lane == bindparam("lane")
     )
 )
+_failing_lanes = Sql(select(lanes.c.lane, lanes.c.failures, lanes.c.next_attempt_ms, lanes.c.last_error))
 _drop_lane = Sql(delete(lanes).where(lanes.c.lane == bindparam("lane")))
 _add_lane = Sql(
     insert(lanes).values(
@@ -230,24 +273,57 @@ async def enqueue_one(tx: Transaction, row: dict[str, object]) -> int:
 
 
 async def claim(
-    tx: Transaction, lane: str, most: int, now_ms: int, lease_ms: int, *, least_tried: bool = False
+    tx: Transaction,
+    lane: str,
+    most: int,
+    now_ms: int,
+    lease_ms: int,
+    *,
+    least_tried: bool = False,
+    replica: str = "",
 ) -> list[Delivery]:
     """Lease up to `most` due rows of a lane: urgent first, and before that those tried least if asked for."""
     statement = _claim_least_tried if least_tried else _claim
     rows = await tx.fetch_all(statement, {"lane": lane, "now_ms": now_ms, "most": most})
-    deliveries = [Delivery(*row) for row in rows]
-    await tx.execute_many(_lease, [{"key": row.number, "until_ms": now_ms + lease_ms} for row in deliveries])
+    name = f"{replica}-{secrets.token_hex(8)}"
+    deliveries = [Delivery(*(*row, name)) for row in rows]
+    leases = [{"key": row.number, "until_ms": now_ms + lease_ms, "claim": name} for row in deliveries]
+    await tx.execute_many(_lease, leases)
     return deliveries
 
 
-async def done(tx: Transaction, numbers: Sequence[int]) -> None:
-    """Delete what was delivered."""
-    await tx.execute_many(_done, [{"number": number} for number in numbers])
+def _named(row: Delivery) -> dict[str, object]:
+    return {"key": row.number, "claim": row.claim}
 
 
-async def give_back(tx: Transaction, numbers: Sequence[int]) -> None:
-    """End the leases of rows that were not delivered."""
-    await tx.execute_many(_unlease, [{"key": number} for number in numbers])
+async def renew(tx: Transaction, rows: Sequence[Delivery], until_ms: int) -> None:
+    """Prolong the leases of rows that are still in hand."""
+    await tx.execute_many(_renew, [{**_named(row), "until_ms": until_ms} for row in rows])
+
+
+async def done(tx: Transaction, rows: Sequence[Delivery]) -> None:
+    """Delete what was delivered, but for rows that somebody else has claimed since."""
+    await tx.execute_many(_done, [_named(row) for row in rows])
+
+
+async def done_if_claimed(tx: Transaction, row: Delivery) -> bool:
+    """Delete what was delivered; False where somebody else has claimed it since."""
+    return await tx.execute(_done, _named(row)) == 1
+
+
+async def is_still_claimed(tx: Transaction, row: Delivery) -> bool:
+    """Whether a row is still under the claim that it was taken under."""
+    return await tx.fetch_one(_still_claimed, _named(row)) is not None
+
+
+async def remove_delivery(tx: Transaction, number: int) -> None:
+    """Delete a row in whose place another has come, whoever has it."""
+    await tx.execute(_remove, {"number": number})
+
+
+async def give_back(tx: Transaction, rows: Sequence[Delivery]) -> int:
+    """End the leases of rows that were not delivered; return how many were still under their claim."""
+    return sum([await tx.execute(_unlease, _named(row)) for row in rows])
 
 
 async def end_all_leases(tx: Transaction) -> None:
@@ -255,9 +331,20 @@ async def end_all_leases(tx: Transaction) -> None:
     await tx.execute(_unlease_all, {})
 
 
-async def hold(tx: Transaction, number: int, reason: str) -> None:
-    """Keep a delivery until a person releases it."""
-    await tx.execute(_hold, {"key": number, "why": reason})
+async def end_leases_of(tx: Transaction, replica: str) -> int:
+    """End the leases of a replica that has stopped; return how many there were."""
+    return await tx.execute(_unlease_of, {"pattern": f"{replica}-%"})
+
+
+async def is_worked_on(tx: Transaction, lane: str, now_ms: int, replica: str) -> bool:
+    """Whether another replica than this has deliveries of a lane in hand."""
+    found = await tx.fetch_one(_worked_on, {"lane": lane, "now_ms": now_ms, "pattern": f"{replica}-%"})
+    return found is not None
+
+
+async def hold(tx: Transaction, row: Delivery, reason: str) -> bool:
+    """Keep a delivery until a person releases it; False where somebody else has claimed it since."""
+    return await tx.execute(_hold, {**_named(row), "why": reason}) == 1
 
 
 async def held(tx: Transaction, most: int) -> list[HeldRow]:
@@ -292,6 +379,12 @@ async def due_lanes(tx: Transaction) -> list[str]:
     return [str(row[0]) for row in await tx.fetch_all(_due_lanes, {})]
 
 
+async def claimable_lanes(tx: Transaction, now_ms: int, replica: str) -> list[str]:
+    """The lanes in which something can be claimed now, and no other replica is at work."""
+    rows = await tx.fetch_all(_claimable_lanes, {"now_ms": now_ms, "pattern": f"{replica}-%"})
+    return [str(row[0]) for row in rows]
+
+
 async def overdue(tx: Transaction, lane: str, now_ms: int) -> list[Delivery]:
     """What has passed its deadline undelivered in a lane."""
     return [Delivery(*row) for row in await tx.fetch_all(_overdue, {"lane": lane, "now_ms": now_ms})]
@@ -324,6 +417,11 @@ async def lane_state(tx: Transaction, lane: str) -> LaneRow:
     return LaneRow(*row) if row else LaneRow(lane, 0, 0, None)
 
 
+async def failing_lanes(tx: Transaction) -> list[LaneRow]:
+    """The lanes whose last attempt failed."""
+    return [LaneRow(*row) for row in await tx.fetch_all(_failing_lanes, {})]
+
+
 async def keep_lane(tx: Transaction, row: LaneRow) -> None:
     """Note how a lane is doing."""
     await tx.execute(_drop_lane, {"lane": row.lane})
@@ -349,7 +447,13 @@ _card_waits = Sql(
 _replace_card = Sql(
     update(outbox)
     .where(outbox.c.lane == bindparam("key"), outbox.c.kind == CARD, outbox.c.lease_until_ms <= bindparam("now_ms"))
-    .values(position=bindparam("new_position"), state="due", reason=None, deadline_ms=bindparam("new_deadline_ms"))
+    .values(
+        position=bindparam("new_position"),
+        state="due",
+        reason=None,
+        deadline_ms=bindparam("new_deadline_ms"),
+        claimed_by=None,
+    )
 )
 
 

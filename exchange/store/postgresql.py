@@ -5,7 +5,10 @@ the batches of all replicas follow one another as if one writer made them all, a
 large when there is much to do, so they need not run beside each other.
 
 A batch whose connection is lost before its COMMIT was sent is run again on the next connection. Where the answer to
-COMMIT is lost, the server is asked by the transaction's number what came of it (`pg_xact_status`).
+COMMIT is lost, the next turn reads whether the batch is there: each writes its name, in its own transaction. The number
+of the transaction would not do: a standby that became the primary may have given it to another.
+
+A server that comes back without what it had confirmed is signed on no more: peers have seen what it lost.
 
 Works through a pooler that gives out connections by transaction: nothing is kept in a session but prepared statements,
 which PgBouncer follows since 1.21, and LISTEN, which has a direct connection or else a poll in its place.
@@ -13,10 +16,13 @@ which PgBouncer follows since 1.21, and LISTEN, which has a direct connection or
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 from sqlalchemy import text
@@ -26,7 +32,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
-from exchange.store.errors import StoreError, StoreUnavailable, ValueRefused
+from exchange.store.errors import StoreError, StoreInDoubt, StoreUnavailable, StoreWentBack, ValueRefused
 from exchange.store.log import CheckpointSigner, append_batch
 from exchange.store.migrate import migrate
 from exchange.store.transaction import Operation, Parameters, Row, Sql
@@ -35,19 +41,27 @@ T = TypeVar("T")
 
 #: For how long a failover of the server may go unnoticed by those who wait, in seconds.
 PATIENCE_S: Final = 20.0
+#: And for how long to wait for a server that alone knows whether a batch is kept.
+_DOUBT_S: Final = 120.0
 
 _RETRY_S: Final = 0.2
 _LISTEN_AGAIN_S: Final = 1.0
 _READERS: Final = 4
+_CACHE: Final = "statement_cache_size"
 
 #: With the schema's name, what the batches of one node's replicas lock; the number has no meaning.
 LOCK: Final = 0x45584348
 
 #: Waits for the batches of other replicas; their commits are seen after it. What it notifies is told at the commit.
 _TAKE_TURN: Final = """
-    SELECT pg_current_xact_id()::text, pg_notify($2, '')
-    FROM pg_advisory_xact_lock($1, hashtext(current_schema()))
+    WITH named AS (
+        INSERT INTO replicas (id, turn) VALUES ($3, $4) ON CONFLICT (id) DO UPDATE SET turn = excluded.turn
+    )
+    SELECT pg_notify($2, '') FROM pg_advisory_xact_lock($1, hashtext(current_schema()))
 """
+_WAIT_FOR_TURN: Final = "SELECT pg_is_in_recovery() FROM pg_advisory_xact_lock($1, hashtext(current_schema()))"
+_LAST_TURN: Final = "SELECT turn FROM replicas WHERE id = $1"
+_CHECKPOINT: Final = "SELECT text FROM checkpoints WHERE size = $1"
 
 #: The server went away, is starting, is stopping, or is no longer the primary.
 _LOST: Final = (
@@ -122,7 +136,11 @@ def _in_order(order: tuple[str, ...], constants: Parameters, parameters: Paramet
 class PostgresStore:
     """A store in one schema of a PostgreSQL database. Make it with `open_postgresql`."""
 
+    shared: Final = True
+
     def __init__(self, url: str, channel: str, sign: CheckpointSigner, now_ms: Callable[[], int]) -> None:
+        #: This process, among those that share the store.
+        self.replica = secrets.token_hex(8)
         self._url = url
         self._channel = channel
         self._sign = sign
@@ -137,6 +155,13 @@ class PostgresStore:
         self.changed: Callable[[], None] = lambda: None
         #: Set while commits of other replicas are heard of.
         self.listening = asyncio.Event()
+        #: Asked in each batch that is to be signed, after it has its turn: whether this process may still sign.
+        self.may_sign: Operation[None] | None = None
+        #: Told once, where the server has lost what it confirmed: how large the log was.
+        self.went_back: Callable[[int], None] = lambda size: None
+        #: Size and text of the last checkpoint that this process has signed and seen kept.
+        self._last: tuple[int, str] | None = None
+        self._lost: StoreWentBack | None = None
         self._writer = asyncio.create_task(self._write_loop(), name="store-writer")
         self._listener = asyncio.create_task(self._listen(), name="store-listener")
 
@@ -179,7 +204,10 @@ class PostgresStore:
         self._idle.clear()
 
     async def _connect(self) -> Any:
-        return await asyncpg.connect(self._url, timeout=5, server_settings={"application_name": "exchange"})
+        # Of a cluster, only the primary: what a standby answers may be old.
+        return await _connect(
+            self._url, timeout=5, target_session_attrs="read-write", server_settings={"application_name": "exchange"}
+        )
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[Any]:
@@ -208,9 +236,9 @@ class PostgresStore:
                     raise
                 raise _told(error, "read") from error
 
-    async def _until_back(self, attempt: Callable[[], Awaitable[T]], what: str) -> T:
+    async def _until_back(self, attempt: Callable[[], Awaitable[T]], what: str, patience_s: float = PATIENCE_S) -> T:
         """Try until the server answers, or patience ends."""
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + patience_s
         while True:
             try:
                 return await attempt()
@@ -250,19 +278,26 @@ class PostgresStore:
                 )
 
     async def _run_batch(self, works: list[Work]) -> None:
-        if self._connection is None or self._connection.is_closed():
+        if self._lost is not None:
+            raise self._lost
+        is_new = self._connection is None or self._connection.is_closed()
+        if is_new:
             self._connection = await self._connect()
-        connection = self._connection
-        number = None
+        connection, turn = self._connection, secrets.token_hex(8)
+        signed: list[tuple[int, str]] = []
         try:
             await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-            number = await connection.fetchval(_TAKE_TURN, LOCK, self._channel)
+            await connection.fetchval(_TAKE_TURN, LOCK, self._channel, self.replica, turn)
+            if is_new:
+                await self._check_history(connection)
             tx = PostgresTransaction(connection)
             await connection.execute("SAVEPOINT operation")
             for work in works:
                 work.result = work.error = None
                 await self._run_one(tx, connection, work)
-            prove = await append_batch(tx, tx.entries, self._signed, self._now_ms())
+            if tx.entries and self.may_sign is not None:
+                await self.may_sign(tx)
+            prove = await append_batch(tx, tx.entries, functools.partial(self._signed, signed), self._now_ms())
         except BaseException:
             with contextlib.suppress(*_IN_DOUBT, asyncpg.PostgresError):
                 await connection.execute("ROLLBACK", timeout=5)
@@ -273,29 +308,46 @@ class PostgresStore:
             await connection.execute("COMMIT")
         except _LOST as error:
             connection.terminate()
-            if not await self._until_back(lambda: self.was_committed(number), "written"):
+            if not await self._was_kept_after_all(turn):
                 raise ConnectionResetError("the batch was rolled back") from error
+        self._last = signed[0] if signed else self._last
         tx.committed(prove)
 
-    def _signed(self, size: int, root: bytes, timestamp_s: int) -> str:
-        try:
-            return self._sign(size, root, timestamp_s)
-        except Exception as error:
-            raise StoreUnavailable(f"the checkpoint could not be signed: {type(error).__name__}") from error
-
-    async def was_committed(self, number: str) -> bool:
-        """What came of a transaction whose COMMIT had no answer.
+    async def _check_history(self, connection: Any) -> None:
+        """On a new connection, be sure that this is the database that was left, and no older one.
 
         Raises:
-            StoreUnavailable: the server does not know; a replica that lost transactions may have become the primary.
+            StoreWentBack: what this process has signed and seen confirmed is not there.
         """
-        async with self._connected() as connection:
-            status = await connection.fetchval("SELECT pg_xact_status($1::text::xid8)", number)
-        if status == "in progress":
-            raise ConnectionResetError("the server has not decided yet")
-        if status not in ("committed", "aborted"):
-            raise StoreUnavailable("the server does not know whether this was kept")
-        return bool(status == "committed")
+        if self._last is None:
+            return
+        size, checkpoint = self._last
+        if await connection.fetchval(_CHECKPOINT, size) != checkpoint:
+            self._lost = StoreWentBack(f"the database has lost what it confirmed: it does not hold checkpoint {size}")
+            self.went_back(size)
+            raise self._lost
+
+    def _signed(self, signed: list[tuple[int, str]], size: int, root: bytes, timestamp_s: int) -> str:
+        try:
+            checkpoint = self._sign(size, root, timestamp_s)
+        except Exception as error:
+            raise StoreUnavailable(f"the checkpoint could not be signed: {type(error).__name__}") from error
+        signed.append((size, checkpoint))
+        return checkpoint
+
+    async def _was_kept_after_all(self, turn: str) -> bool:
+        try:
+            return await self._until_back(lambda: self.was_kept(turn), "asked", _DOUBT_S)
+        except StoreUnavailable as error:
+            raise StoreInDoubt("the database went away, and has not said whether this was kept") from error
+
+    async def was_kept(self, turn: str) -> bool:
+        """Whether a batch whose COMMIT had no answer is there; only once its own transaction has ended."""
+        async with self._connected() as connection, connection.transaction():
+            if await connection.fetchval(_WAIT_FOR_TURN, LOCK):
+                raise ConnectionResetError("this server is a standby now")
+            # A statement of its own: what it sees begins after the wait.
+            return bool(await connection.fetchval(_LAST_TURN, self.replica) == turn)
 
     async def _run_one(self, tx: PostgresTransaction, connection: Any, work: Work) -> None:
         mark = tx.mark()
@@ -335,15 +387,26 @@ class PostgresStore:
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
+async def _connect(url: str, **options: Any) -> Any:
+    """Connect; `statement_cache_size=0` in the URL is for poolers that follow no prepared statements."""
+    parts = urlsplit(url)
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    sizes = [int(value) for name, value in query if name == _CACHE]
+    if sizes:
+        options["statement_cache_size"] = sizes[-1]
+        url = parts._replace(query=urlencode([pair for pair in query if pair[0] != _CACHE])).geturl()
+    return await asyncpg.connect(url, **options)
+
+
 @contextlib.asynccontextmanager
-async def _asking(url: str) -> AsyncIterator[Any]:
+async def asking(url: str) -> AsyncIterator[Any]:
     """A connection for a moment.
 
     Raises:
         StoreUnavailable: the server cannot be reached, or refuses.
     """
     try:
-        connection = await asyncpg.connect(url, timeout=10)
+        connection = await _connect(url, timeout=10)
         try:
             yield connection
         finally:
@@ -361,7 +424,7 @@ async def has_tables(url: str) -> bool:
     Raises:
         StoreUnavailable: the server cannot be reached, or refuses.
     """
-    async with _asking(url) as connection:
+    async with asking(url) as connection:
         return await connection.fetchval("SELECT to_regclass('log_head')") is not None
 
 
@@ -372,21 +435,39 @@ async def open_postgresql(url: str, sign: CheckpointSigner, now_ms: Callable[[],
         StoreTooNew: a newer version of the program wrote it.
         StoreUnavailable: the server cannot be reached, or is set up so that what it confirmed could be lost.
     """
-    async with _asking(url) as connection:
+    async with asking(url) as connection:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             if await connection.fetchval("SELECT current_setting($1)", setting) == "off":
                 raise StoreUnavailable(f"the PostgreSQL server has {setting} = off: what it confirmed could be lost")
         schema = await connection.fetchval("SELECT current_schema()")
     if schema is None:
         raise StoreUnavailable("cannot open the store in PostgreSQL: the search path names no schema that exists")
-    await _migrate(url)
+    await migrate_postgresql(url)
     return PostgresStore(url, f"exchange_{hashlib.sha256(schema.encode()).hexdigest()[:16]}", sign, now_ms)
 
 
-async def _migrate(url: str) -> None:
-    """Of several replicas that start together, one at a time."""
+async def migrate_postgresql(url: str) -> None:
+    """Make or migrate the tables; of several replicas that start together, one at a time.
+
+    Raises:
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: the server cannot be reached, or refuses.
+    """
+    async with migrating(url):
+        pass
+
+
+@contextlib.asynccontextmanager
+async def migrating(url: str) -> AsyncIterator[Any]:
+    """Make or migrate the tables in a transaction that goes on: all that follows on the connection is there with them.
+
+    Raises:
+        StoreTooNew: a newer version of the program wrote it.
+        StoreUnavailable: the server cannot be reached, or refuses.
+        ValueRefused: it cannot hold what it was given.
+    """
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url, timeout=10), poolclass=NullPool
+        "postgresql+asyncpg://", async_creator=lambda: _connect(url, timeout=10), poolclass=NullPool
     )
     try:
         async with engine.begin() as connection:
@@ -394,7 +475,10 @@ async def _migrate(url: str) -> None:
                 text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))"), {"lock": LOCK}
             )
             await connection.run_sync(migrate)
+            yield (await connection.get_raw_connection()).driver_connection
     except DatabaseError as error:
         raise StoreUnavailable(f"cannot open the store in PostgreSQL: {error.orig}") from None
+    except asyncpg.PostgresError as error:
+        raise _told(error, "keep") from None
     finally:
         await engine.dispose()

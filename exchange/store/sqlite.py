@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from pysqlite3 import dbapi2 as sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -118,6 +118,9 @@ class _Queue:
 
 class SqliteStore:
     """A store in one SQLite file. Make it with `open_sqlite`."""
+
+    shared: Final = False
+    replica: Final = ""
 
     def __init__(
         self, connections: tuple[Any, Any], lock: Any, sign: CheckpointSigner, now_ms: Callable[[], int]

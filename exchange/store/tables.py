@@ -245,7 +245,11 @@ outbox = Table(
     Column("deadline_ms", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("reason", Text),
+    Column("claimed_by", Text),
     Index("outbox_due", "lane", "state", "rank", "number"),
+    Index(
+        "outbox_leased", "lane", sqlite_where=text("lease_until_ms > 0"), postgresql_where=text("lease_until_ms > 0")
+    ),
     Index("outbox_held", "number", sqlite_where=text("state = 'held'"), postgresql_where=text("state = 'held'")),
     Index("outbox_by_message", "message"),
 )
@@ -361,4 +365,24 @@ stops = Table(
     metadata,
     Column("origin", Text, primary_key=True),
     Column("why", Text, nullable=False),
+)
+
+#: The processes that run one node on this store; `turn` names the batch that each has kept last.
+replicas = Table(
+    "replicas",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("turn", Text, nullable=False),
+    Column("name", Text),
+    Column("started_at_ms", BigInteger),
+    Column("seen_at_ms", BigInteger),
+)
+
+#: One row where this store was moved: the node goes on in another, and never again in this one.
+moved = Table(
+    "moved",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )

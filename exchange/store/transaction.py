@@ -101,6 +101,14 @@ Operation: TypeAlias = Callable[[Transaction], Awaitable[T]]
 class Store(Protocol):
     """A database with one batching writer."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to it too."""
+
+    @property
+    def replica(self) -> str:
+        """A name for this process among those that write to it."""
+
     async def write(self, operation: Operation[T]) -> T:
         """Run `operation` in a savepoint of the next batch; return once that batch is durable.
 
@@ -120,3 +128,14 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what is queued, then close."""
+
+
+class SharedStore(Store, Protocol):
+    """A store to which other processes of the same node write too."""
+
+    #: Told of each commit of another process, and after anything that may have hidden one.
+    changed: Callable[[], None]
+    #: Asked in each batch that is to be signed, after it has its turn: whether this process may still sign.
+    may_sign: Operation[None] | None
+    #: Told once, where the database has lost what it confirmed: how large the log was.
+    went_back: Callable[[int], None]

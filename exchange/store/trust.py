@@ -108,6 +108,12 @@ async def add_rotation(tx: Transaction, row: RotationRow, *, followed: bool = Fa
         await tx.execute(_add_rotation, {column.name: getattr(row, column.name) for column in rotations.c})
 
 
+async def rotation_from(tx: Transaction, fingerprint: str) -> RotationRow | None:
+    """How an identity was passed on, if it was."""
+    row = await tx.fetch_one(_rotation, {"fingerprint": fingerprint})
+    return RotationRow(*row) if row else None
+
+
 async def rotations_of(tx: Transaction, origin: str) -> list[RotationRow]:
     """How an origin's identity was passed on, oldest first."""
     return [RotationRow(*row) for row in await tx.fetch_all(_rotations, {"origin": origin})]

@@ -90,7 +90,8 @@ async def test_what_was_seen_already_needs_neither_proof_nor_question(services: 
     await follow(services, continuity, TRUE.checkpoint(3), NOTHING, refuse)
     await follow(services, continuity, TRUE.checkpoint(5), TRUE.consistency(3, 5), refuse)
     for size in (3, 5):
-        assert await continuity.follow(TRUE.checkpoint(size), NOTHING, refuse) == []
+        operations = await continuity.follow(TRUE.checkpoint(size), NOTHING, refuse)
+        assert operations == [] or services.store.shared  # where others write too, the store is asked each time
 
 
 async def test_what_was_verified_is_known_after_a_restart(services: Services) -> None:
@@ -166,7 +167,7 @@ async def test_what_is_remembered_does_not_grow_without_bound(services: Services
     log = Log("long")
     log._leaves += [LeafHash(b"%032d" % number) for number in range(400)]
     for size in range(1, 400):
-        await continuity.follow(log.checkpoint(size), log.consistency(size - 1, size), log.fetch)
+        await follow(services, continuity, log.checkpoint(size), log.consistency(size - 1, size), log.fetch)
     assert len(continuity._known[CAMDEN]) <= 256
     assert await continuity.held_size(CAMDEN) == 399
 

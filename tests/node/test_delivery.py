@@ -11,6 +11,7 @@ from exchange.node.delivery import Dispatcher, Outcome, finish
 from exchange.node.errors import NotNow
 from exchange.node.services import Services
 from exchange.store.outbox import CARD, Delivery, backlog, claim, enqueue, held, new_delivery, release
+from exchange.store.replicas import arrive
 from tests.node.handmade import CONTENT
 from tests.node.pair import Clock, until
 
@@ -262,7 +263,10 @@ async def test_at_the_end_what_is_in_hand_is_finished_and_recorded(services: Ser
 
 async def test_what_a_killed_node_had_in_hand_is_delivered_after_its_restart(services: Services) -> None:
     await put(services, "box:a")
-    await services.store.write(lambda tx: claim(tx, "box:a", 10, services.now_ms(), FAR_MS))
+    store, now_ms = services.store, services.now_ms()
+    await store.write(lambda tx: claim(tx, "box:a", 10, now_ms, FAR_MS, replica="former"))
+    if store.shared:  # what a node with a store of its own does at its start
+        await store.write(lambda tx: arrive(tx, store.replica, "hackney", now_ms, "former"))
     post = Post(services)
     async with working(services, post):
         await all_done(services)

@@ -23,7 +23,8 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.epochs import card_is_current, keep_current, load_sealing_keys, plan_turn, turn_epoch
 from exchange.node.services import Services, milliseconds
 from exchange.schema.wire import Card, card_decoder, decode_wire
-from exchange.store.keys import SealingKeyRow, add_sealing_key, all_sealing_keys
+from exchange.store.keys import SealingKeyRow, add_sealing_key, all_sealing_keys, destroy_sealing_key
+from exchange.store.transaction import Transaction
 from tests.node.handmade import Borough
 from tests.node.pair import NOW_MS, Clock, Node, opened, until
 
@@ -287,10 +288,15 @@ async def test_a_card_is_renewed_thirty_days_before_it_ends(services: Services, 
     await prepare(services)
     ends_ms = round((await card(services)).expires_at.timestamp() * 1000)
     row = services.keyring.new_sealing_key(clock.now_ms, 365 * DAY_MS)
-    services.keyring.load_sealing_keys([row])
+
+    async def replace(tx: Transaction) -> None:
+        for old in await all_sealing_keys(tx):
+            await destroy_sealing_key(tx, old)
+        await add_sealing_key(tx, row)
+
+    await services.store.write(replace)
     await prepare(services)
     clock.now_ms = ends_ms - 30 * DAY_MS - 1
-    services.keyring.load_sealing_keys([row])
     assert await card_is_current(services)
     clock.now_ms += 1
     assert not await card_is_current(services)

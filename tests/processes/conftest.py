@@ -31,6 +31,12 @@ class Town:
         self._boroughs.append(made)
         return made
 
+    def replica_of(self, borough: Borough, name: str) -> Borough:
+        """Another process for a node whose store is in PostgreSQL."""
+        made = borough.replica(name)
+        self._boroughs.append(made)
+        return made
+
     def receiver(self) -> Receiver:
         """A receiver that listens."""
         made = Receiver().start()

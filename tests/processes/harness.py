@@ -143,6 +143,12 @@ class Borough:
 
     def copied(self, name: str) -> "Borough":
         """A second node with the keys and the store of this one, which must not run; it names the same URL."""
+        other = self.replica(name)
+        databases.copied_into(other.config)
+        return other
+
+    def replica(self, name: str) -> "Borough":
+        """Another process for this node, on the same store: a copy of its directory, with a port of its own."""
         other = copy.copy(self)
         other.directory = Path(
             shutil.copytree(
@@ -151,7 +157,6 @@ class Borough:
         )
         other.config, other.log = other.directory / "exchange.toml", self.log.with_name(f"{name}.log")
         other.port, other.process = free_port(), None
-        databases.copied_into(other.config)
         text = other.config.read_text()
         other.config.write_text(
             text.replace(f'address = "127.0.0.1:{self.port}"', f'address = "127.0.0.1:{other.port}"')
@@ -203,6 +208,13 @@ class Borough:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(DEADLINE_S)
+
+    def is_reached_at(self, port: int) -> None:
+        """Have peers reach this node at another port than the one where it listens."""
+        text = self.config.read_text()
+        self.config.write_text(
+            text.replace(f'url = "http://127.0.0.1:{self.port}"', f'url = "http://127.0.0.1:{port}"')
+        )
 
     def restart(self, **delivery: object) -> None:
         """Stop the node, change how it delivers, and start it."""

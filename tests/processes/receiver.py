@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -28,6 +29,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     answer: int
+    at: float = field(default_factory=time.time, compare=False)
 
     @property
     def event(self) -> Any:

@@ -7,23 +7,30 @@ from hypothesis import strategies as st
 from exchange.store.errors import NotFound
 from exchange.store.outbox import (
     MANIFEST,
+    Delivery,
     HeldRow,
     LaneRow,
     backlog,
     claim,
+    claimable_lanes,
     done,
+    done_if_claimed,
     due_lanes,
     end_all_leases,
+    end_leases_of,
     enqueue,
     give_back,
     held,
     hold,
+    is_still_claimed,
+    is_worked_on,
     keep_lane,
     lane_state,
     new_delivery,
     overdue,
     release,
     release_lane,
+    renew,
     waiting_of,
 )
 from exchange.store.transaction import Store
@@ -39,8 +46,15 @@ def delivery(**changes: object) -> dict[str, object]:
     return new_delivery(**(values | changes))  # type: ignore[arg-type]
 
 
+async def take(
+    store: Store, most: int = 10, now_ms: int = NOW_MS, lane: str = LANE, replica: str = ""
+) -> list[Delivery]:
+    rows: list[Delivery] = await store.write(call(claim, lane, most, now_ms, LEASE_MS, replica=replica))
+    return rows
+
+
 async def claimed(store: Store, most: int = 10, now_ms: int = NOW_MS, lane: str = LANE) -> list[int]:
-    return [row.number for row in await store.write(call(claim, lane, most, now_ms, LEASE_MS))]
+    return [row.number for row in await take(store, most, now_ms, lane)]
 
 
 @given(st.lists(st.booleans(), max_size=12), st.integers(1, 5))
@@ -83,9 +97,9 @@ async def test_every_claim_counts_as_an_attempt(store: Store) -> None:
 
 async def test_a_row_that_was_given_back_is_claimed_at_once(store: Store) -> None:
     await store.write(call(enqueue, [delivery(), delivery()]))
-    await claimed(store)
+    _, second = await take(store)
 
-    await store.write(call(give_back, [2]))
+    assert await store.write(call(give_back, [second])) == 1
 
     assert await claimed(store) == [2]
 
@@ -103,8 +117,9 @@ async def test_a_node_that_starts_ends_the_leases_of_its_last_life(store: Store)
 
 async def test_what_was_delivered_is_gone(store: Store) -> None:
     await store.write(call(enqueue, [delivery(), delivery()]))
+    (first,) = await take(store, 1)
 
-    await store.write(call(done, [1]))
+    await store.write(call(done, [first]))
 
     assert await claimed(store) == [2]
     assert await store.read(backlog) == [(LANE, "due", 1)]
@@ -113,8 +128,9 @@ async def test_what_was_delivered_is_gone(store: Store) -> None:
 async def test_a_held_row_is_shown_with_its_reason_and_never_claimed(store: Store) -> None:
     message = await store.write(call(add_one, "message"))
     await store.write(call(enqueue, [delivery(message=message, agency="police"), delivery()]))
+    (first,) = await take(store, 1)
 
-    await store.write(call(hold, 1, "peer-blocked"))
+    assert await store.write(call(hold, first, "peer-blocked"))
 
     row = HeldRow(1, LANE, MANIFEST, "message", "police", NOW_MS, "peer-blocked")
     assert await store.read(call(held, 10)) == [row]
@@ -130,8 +146,8 @@ async def test_a_row_may_be_held_from_the_start(store: Store) -> None:
 
 async def test_a_released_row_is_due_again_with_a_new_deadline_and_no_attempts(store: Store) -> None:
     await store.write(call(enqueue, [delivery()]))
-    await claimed(store)
-    await store.write(call(hold, 1, "peer-blocked"))
+    (first,) = await take(store)
+    await store.write(call(hold, first, "peer-blocked"))
 
     lane = await store.write(call(release, 1, NOW_MS + 99))
 
@@ -190,3 +206,92 @@ async def test_a_lane_remembers_its_failures_until_it_succeeds(store: Store) -> 
 
     await store.write(call(keep_lane, LaneRow(LANE, 0, 0, None)))
     assert await store.read(call(lane_state, LANE)) == LaneRow(LANE, 0, 0, None)
+
+
+async def lost_and_claimed_again(store: Store) -> tuple[Delivery, Delivery]:
+    """One row as a slow worker has it, and as the one has it that took it up when the lease had run out."""
+    await store.write(call(enqueue, [delivery()]))
+    (slow,) = await take(store, replica="slow")
+    (quick,) = await take(store, replica="quick", now_ms=NOW_MS + LEASE_MS)
+    return slow, quick
+
+
+async def test_who_has_lost_its_lease_can_neither_finish_nor_hold_nor_give_back(store: Store) -> None:
+    slow, quick = await lost_and_claimed_again(store)
+
+    await store.write(call(done, [slow]))
+    assert not await store.write(call(done_if_claimed, slow))
+    assert not await store.write(call(hold, slow, "late"))
+    assert await store.write(call(give_back, [slow])) == 0
+    assert not await store.read(call(is_still_claimed, slow))
+
+    assert await claimed(store, now_ms=NOW_MS + LEASE_MS) == []
+    assert await store.read(call(is_still_claimed, quick))
+    assert await store.write(call(done_if_claimed, quick))
+    assert await store.read(backlog) == []
+
+
+async def test_who_has_lost_its_lease_cannot_prolong_it(store: Store) -> None:
+    slow, quick = await lost_and_claimed_again(store)
+
+    await store.write(call(renew, [slow], NOW_MS + 100 * LEASE_MS))
+    assert await claimed(store, now_ms=NOW_MS + 2 * LEASE_MS) == [quick.number]
+
+
+async def test_a_lease_that_is_prolonged_lasts_longer(store: Store) -> None:
+    await store.write(call(enqueue, [delivery()]))
+    rows = await take(store)
+
+    await store.write(call(renew, rows, NOW_MS + 3 * LEASE_MS))
+
+    assert await claimed(store, now_ms=NOW_MS + 2 * LEASE_MS) == []
+    assert await claimed(store, now_ms=NOW_MS + 3 * LEASE_MS) == [1]
+
+
+async def test_a_claim_that_was_released_and_made_anew_is_not_the_old_one(store: Store) -> None:
+    slow, quick = await lost_and_claimed_again(store)
+    await store.write(call(hold, quick, "why"))
+    await store.write(call(release, quick.number, NOW_MS))
+    (again,) = await take(store)
+
+    assert again.attempts == slow.attempts
+    assert not await store.write(call(done_if_claimed, slow))
+    assert await store.write(call(done_if_claimed, again))
+
+
+async def test_a_lane_is_worked_on_by_whose_leases_are_in_it(store: Store) -> None:
+    await store.write(call(enqueue, [delivery(), delivery(), delivery(lane=OTHER)]))
+    rows = await take(store, 1, replica="one")
+
+    assert await store.read(call(is_worked_on, LANE, NOW_MS, "two"))
+    assert not await store.read(call(is_worked_on, LANE, NOW_MS, "one"))
+    assert not await store.read(call(is_worked_on, OTHER, NOW_MS, "two"))
+    assert not await store.read(call(is_worked_on, LANE, NOW_MS + LEASE_MS, "two"))
+
+    await store.write(call(done, rows))
+    assert not await store.read(call(is_worked_on, LANE, NOW_MS, "two"))
+
+
+async def test_a_lane_can_be_claimed_from_where_something_is_due_and_nobody_else_is_at_work(store: Store) -> None:
+    rows = [delivery(), delivery(), delivery(lane=OTHER), delivery(lane="held", held="why")]
+    await store.write(call(enqueue, rows))
+    first = await take(store, 1, replica="one")
+
+    assert await store.read(call(claimable_lanes, NOW_MS, "two")) == [OTHER]
+    assert sorted(await store.read(call(claimable_lanes, NOW_MS, "one"))) == [OTHER, LANE]
+    await take(store, replica="one")
+    assert await store.read(call(claimable_lanes, NOW_MS, "one")) == [OTHER]
+    assert sorted(await store.read(call(claimable_lanes, NOW_MS + LEASE_MS, "two"))) == [OTHER, LANE]
+    await store.write(call(give_back, first))
+    assert await store.read(call(claimable_lanes, NOW_MS, "two")) == [OTHER]
+
+
+async def test_the_leases_of_one_replica_end_and_no_others(store: Store) -> None:
+    await store.write(call(enqueue, [delivery(), delivery(lane=OTHER)]))
+    await take(store, replica="one")
+    await take(store, lane=OTHER, replica="two")
+
+    assert await store.write(call(end_leases_of, "one")) == 1
+
+    assert await claimed(store) == [1]
+    assert await claimed(store, lane=OTHER) == []
