@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -28,6 +29,8 @@ class Request:
     headers: dict[str, str]
     body: bytes
     answer: int
+    #: When it came, in seconds since 1970.
+    at_s: float = 0.0
 
     @property
     def event(self) -> Any:
@@ -98,6 +101,7 @@ class Receiver:
 
     def take(self, kind: str, headers: dict[str, str], body: bytes) -> int:
         """Verify and record a request; returns the answer."""
+        at_s = time.time()
         with self._changed:
             # The first webhook may be here before the command that registered the agency has printed the secret.
             self._changed.wait_for(lambda: kind in self._secrets, timeout=_PATIENCE_S)
@@ -106,8 +110,8 @@ class Receiver:
                 Webhook(self._secrets[kind]).verify(body, headers)
             except (WebhookVerificationError, KeyError) as error:
                 answer = 401
-                self.unproven.append((Request(kind, headers, body, answer), repr(error)))
-            self.requests.append(Request(kind, headers, body, answer))
+                self.unproven.append((Request(kind, headers, body, answer, at_s), repr(error)))
+            self.requests.append(Request(kind, headers, body, answer, at_s))
         if answer == HANG:
             self._stopping.wait(_PATIENCE_S)
         return answer
