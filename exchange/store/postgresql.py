@@ -25,6 +25,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from exchange import crash_points
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
 from exchange.store.errors import StoreError, StoreUnavailable, ValueRefused
 from exchange.store.log import CheckpointSigner, append_batch
@@ -262,7 +263,9 @@ class PostgresStore:
             for work in works:
                 work.result = work.error = None
                 await self._run_one(tx, connection, work)
+            crash_points.reached("batch.begun")
             prove = await append_batch(tx, tx.entries, self._signed, self._now_ms())
+            crash_points.reached("batch.signed")
         except BaseException:
             with contextlib.suppress(*_IN_DOUBT, asyncpg.PostgresError):
                 await connection.execute("ROLLBACK", timeout=5)
@@ -275,6 +278,7 @@ class PostgresStore:
             connection.terminate()
             if not await self._until_back(lambda: self.was_committed(number), "written"):
                 raise ConnectionResetError("the batch was rolled back") from error
+        crash_points.reached("batch.committed")
         tx.committed(prove)
 
     def _signed(self, size: int, root: bytes, timestamp_s: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 from pysqlite3 import dbapi2 as sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
+from exchange import crash_points
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
 from exchange.store.errors import StoreUnavailable
 from exchange.store.locking import lock_store
@@ -188,7 +189,9 @@ class SqliteStore:
             for work in works:
                 work.result = work.error = None
                 _run_in_savepoint(tx, work)
+            crash_points.reached("batch.begun")
             prove = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
+            crash_points.reached("batch.signed")
             tx.cursor.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
             with contextlib.suppress(sqlite.Error):
@@ -197,6 +200,7 @@ class SqliteStore:
                 return False
             works[0].error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
             return True
+        crash_points.reached("batch.committed")
         tx.committed(prove)
         return True
 
