@@ -1,0 +1,33 @@
+"""A scenario: one kind of fault, what is done to inject it, and what held if it ends without an exception."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.faults.world import World
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A named fault."""
+
+    name: str
+    injected: str
+    held: str
+    run: Callable[[World], None]
+
+
+class Scenarios:
+    """Scenarios of one file, in the order in which they stand."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self.all: list[Scenario] = []
+
+    def add(self, name: str, injected: str, held: str) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+        """Register a function as a scenario."""
+
+        def register(run: Callable[[World], None]) -> Callable[[World], None]:
+            self.all.append(Scenario(f"{self._group}/{name}", injected, held, run))
+            return run
+
+        return register
