@@ -78,7 +78,7 @@ def _run(scenario: Scenario, seed: int, ports: Ports, directory: Path, row: Row)
     held = True
     try:
         scenario.run(world)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever broke is told, and the others go on
+    except (Exception, KeyboardInterrupt) as error:
         held = False
         (directory / "failure.txt").write_text(traceback.format_exc())
         print(f"BROKEN {scenario.name}: {error}", flush=True)
