@@ -31,6 +31,8 @@ from exchange.store.outbox import (
 from exchange.store.transaction import Transaction
 
 _LEASE_MS: Final = 120_000
+#: A full disk or a restart of the database is soon over, or takes long.
+_STORE_AGAIN_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -126,7 +128,9 @@ class Dispatcher:
                 wait_ms = self._states[lane].wait_ms(self._services.now_ms())
                 if not wait_ms and len(in_flight) < self._states[lane].attempts_at_once():
                     rows = await self._claim(lane)
-                    if rows:
+                    if rows is None:
+                        wait_ms = round(_STORE_AGAIN_S * 1000)
+                    elif rows:
                         task = attempts.create_task(self._attempt(lane, rows))
                         in_flight.add(task)
                         task.add_done_callback(landed)
@@ -135,7 +139,8 @@ class Dispatcher:
                     async with asyncio.timeout(wait_ms / 1000 if wait_ms else self._poll_s):
                         await event.wait()
 
-    async def _claim(self, lane: str) -> list[Delivery]:
+    async def _claim(self, lane: str) -> list[Delivery] | None:
+        """Take what is due; None where the store is unavailable."""
         services = self._services
         now_ms = services.now_ms()
         state = self._states[lane]
@@ -145,7 +150,7 @@ class Dispatcher:
             )
         except StoreUnavailable as error:
             services.log.error("store unavailable", lane=lane, error=str(error))
-            return []
+            return None
 
     async def _attempt(self, lane: str, rows: list[Delivery]) -> None:
         """Perform what was claimed, and record what came of it."""
@@ -158,11 +163,21 @@ class Dispatcher:
             outcome.held += [(row, "not delivered before it expired") for row in late]
             await self._record(lane, before, outcome)
         except StoreUnavailable as error:
-            # The lease ends by itself; until then nothing else can be done with these rows.
             self._services.log.error("store unavailable", lane=lane, error=str(error))
+            await self._give_back(lane, rows, now_ms + _LEASE_MS)
             return
         for other in outcome.wake:
             self.wake(other)
+
+    async def _give_back(self, lane: str, rows: Sequence[Delivery], until_ms: int) -> None:
+        """What came of an attempt could not be recorded: end its leases when the store works again, or they end so."""
+        numbers = [row.number for row in rows]
+        while not self._stopping and self._services.now_ms() < until_ms:
+            await asyncio.sleep(_STORE_AGAIN_S)
+            with contextlib.suppress(StoreUnavailable):
+                await self._services.store.write(lambda tx: give_back(tx, numbers))
+                self.wake(lane)
+                return
 
     async def _perform_safely(self, lane: str, rows: list[Delivery]) -> Outcome:
         try:

@@ -117,13 +117,44 @@ class _Queue:
         return works, True
 
 
+class _Files:
+    """The files that the connections have open: what is kept in one that was removed or replaced is lost at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._opened: dict[Path, os.stat_result] = {}
+
+    def check(self) -> None:
+        """Check that they are still there.
+
+        Raises:
+            StoreUnavailable: one of them is not.
+        """
+        for path in self._paths:
+            try:
+                found = path.stat()
+            except OSError as error:
+                # SQLite makes the WAL when it is first needed.
+                if path in self._opened or path == self._paths[0]:
+                    raise StoreUnavailable(f"{path} is gone: {error.strerror}; restart the node") from None
+                continue
+            if not os.path.samestat(found, self._opened.setdefault(path, found)):
+                raise StoreUnavailable(f"another file is in the place of {path}; restart the node")
+
+
 class SqliteStore:
     """A store in one SQLite file. Make it with `open_sqlite`."""
 
     def __init__(
-        self, connections: tuple[Any, Any], lock: Any, sign: CheckpointSigner, now_ms: Callable[[], int]
+        self,
+        connections: tuple[Any, Any],
+        lock: Any,
+        sign: CheckpointSigner,
+        now_ms: Callable[[], int],
+        files: _Files,
     ) -> None:
         self._lock = lock
+        self._files = files
         self._sign = sign
         self._now_ms = now_ms
         self._loop = asyncio.get_running_loop()
@@ -178,7 +209,8 @@ class SqliteStore:
             if scrubs:
                 _empty_wal(connection, scrubs)
                 self._finish(scrubs)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite.Error):  # a full disk: the next start does it
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
     def _run_batch(self, connection: Any, works: list[Work]) -> bool:
@@ -192,13 +224,18 @@ class SqliteStore:
             crash_points.reached("batch.begun")
             prove = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
             crash_points.reached("batch.signed")
+            self._files.check()
             tx.cursor.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
             with contextlib.suppress(sqlite.Error):
                 tx.cursor.execute("ROLLBACK")
             if len(works) > 1:
                 return False
-            works[0].error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
+            works[0].error = (
+                error
+                if isinstance(error, StoreUnavailable)
+                else StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
+            )
             return True
         crash_points.reached("batch.committed")
         tx.committed(prove)
@@ -290,6 +327,8 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connections = await asyncio.to_thread(_prepare, path)
+        files = _Files(path)
+        files.check()
     except OSError as error:
         lock.close()
         raise StoreUnavailable(f"cannot open the store at {path}: {error.strerror}") from error
@@ -299,4 +338,4 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
     except BaseException:
         lock.close()
         raise
-    return SqliteStore(connections, lock, sign, now_ms)
+    return SqliteStore(connections, lock, sign, now_ms, files)

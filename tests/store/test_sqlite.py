@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.store.errors import StoreInUse
+from exchange.store.errors import StoreInUse, StoreUnavailable
 from exchange.store.sqlite import SqliteStore, open_sqlite
 from exchange.store.transaction import Transaction
 from tests.store.conftest import Clock, Signer, add_one
@@ -71,3 +71,35 @@ async def test_the_store_is_readable_by_its_owner_alone(store: SqliteStore, path
     modes = await asyncio.to_thread(lambda: {item.name: item.stat().st_mode & 0o777 for item in path.parent.iterdir()})
 
     assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_nothing_is_kept_in_files_that_were_removed(store: SqliteStore, path: Path, suffix: str) -> None:
+    await store.write(work("before"))
+    path.with_name(path.name + suffix).unlink()
+
+    with pytest.raises(StoreUnavailable, match="is gone"):
+        await store.write(work("into nowhere"))
+
+    assert await stored_names(store) == ["before"]
+
+
+async def test_nothing_is_kept_in_a_file_that_another_has_taken_the_place_of(store: SqliteStore, path: Path) -> None:
+    await store.write(work("before"))
+    path.rename(path.with_name("moved"))
+    path.write_bytes(b"")
+
+    with pytest.raises(StoreUnavailable, match="another file"):
+        await asyncio.gather(store.write(work("one")), store.write(work("two")))
+
+
+async def test_a_file_that_was_moved_back_goes_on(store: SqliteStore, path: Path) -> None:
+    await store.write(work("before"))
+    path.rename(path.with_name("moved"))
+    with pytest.raises(StoreUnavailable):
+        await store.write(work("meanwhile"))
+    path.with_name("moved").rename(path)
+
+    await store.write(work("after"))
+
+    assert await stored_names(store) == ["before", "after"]

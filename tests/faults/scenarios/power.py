@@ -24,7 +24,7 @@ scenarios: Final = Scenarios("power")
 _IMAGES: Final = 24
 
 
-def _record(world: World, borough: Borough) -> tuple[Shim, Disk]:
+def record_from(world: World, borough: Borough) -> tuple[Shim, Disk]:
     """Have a node start so that all that it writes is recorded, with a mark after each commit."""
     marks = borough.directory / "marks"
     marks.touch()
@@ -33,11 +33,11 @@ def _record(world: World, borough: Borough) -> tuple[Shim, Disk]:
     return shim, Disk.of(borough.directory)
 
 
-def _is_mark(record: Record) -> bool:
+def is_mark(record: Record) -> bool:
     return record.operation == "W" and record.data == b"committed\n"
 
 
-def _try_images(world: World, disk: Disk, records: list[Record]) -> None:
+def try_images(world: World, disk: Disk, records: list[Record]) -> None:
     """Look at what may be on the disk at moments that chance gives: all that was committed by then must be there."""
     chance, place = world.chance, world.root / "image"
     moments = set(chance.sample(range(len(records)), min(_IMAGES, len(records))))
@@ -45,7 +45,7 @@ def _try_images(world: World, disk: Disk, records: list[Record]) -> None:
     mark: dict[str, bytes] | None = None
     for number, record in enumerate(records):
         disk.apply(record, chance)
-        if _is_mark(record):
+        if is_mark(record):
             # Nothing else writes to the database at this moment: what is in it now is what was committed.
             mark = disk.image("kept", chance)
         if number in moments:
@@ -85,13 +85,13 @@ def _look(image: dict[str, bytes], place: Path, promised: dict[int, bytes], what
 
 def _power_cut(world: World, borough: Borough) -> None:
     """The last thing that the node hears of is a power cut; it starts on what may then be on the disk."""
-    shim, disk = _record(world, borough)
+    shim, disk = record_from(world, borough)
     world.start()
     with Load(world, pause_s=0.2):
         time.sleep(world.chance.uniform(0.5, 2))
         borough.kill()
     records = read_recording(shim.recording)
-    _try_images(world, disk, records)
+    try_images(world, disk, records)
     mode = world.chance.choice(MODES)
     write_image(disk.image(mode, world.chance), borough.directory)
     Shim.away(borough)
@@ -115,7 +115,7 @@ def _sender(world: World) -> None:
 @scenarios.add("keys", "power cut while signing and sealing keys change", "each image starts, its keys fit its log")
 def _keys(world: World) -> None:
     borough = world.hackney
-    shim, disk = _record(world, borough)
+    shim, disk = record_from(world, borough)
     world.start(borough)
     for _ in range(2):
         with contextlib.suppress(CommandFailed):
