@@ -39,6 +39,13 @@ class StoreTooNew(StoreError):
     hint = "Install the version that last ran on this directory, or a newer one; nothing was changed."
 
 
+class StoreDamaged(StoreError):
+    """The database's own structure does not hold: a disk or a copy that went wrong."""
+
+    code = "store-damaged"
+    hint = "Nothing was changed. Keep a copy of the file for whoever looks into it, and restore the store from its backup."
+
+
 class Conflict(StoreError):
     """The same message id arrived with another content."""
 

@@ -21,7 +21,7 @@ from sqlalchemy.dialects.sqlite import pysqlite
 
 from exchange import crash_points
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
-from exchange.store.errors import StoreUnavailable
+from exchange.store.errors import StoreDamaged, StoreUnavailable
 from exchange.store.locking import lock_store
 from exchange.store.log import CheckpointSigner, append_batch
 from exchange.store.migrate import migrate_sqlite
@@ -312,6 +312,10 @@ def _prepare(path: Path) -> tuple[Any, Any]:
     writing = _connect(path)
     reading = _connect(path)
     reading.execute("PRAGMA query_only = ON")
+    found = reading.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        # What would be written into it, a receipt would promise to keep.
+        raise StoreDamaged(f"the store at {path} is damaged: {found}")
     return writing, reading
 
 
@@ -321,6 +325,7 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
     Raises:
         StoreInUse: another process has it open.
         StoreTooNew: a newer version of the program wrote it.
+        StoreDamaged: its structure does not hold.
         StoreUnavailable: the file cannot be read or written.
     """
     lock = lock_store(path.with_suffix(".lock"))

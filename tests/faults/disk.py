@@ -4,8 +4,8 @@ The model is the one that SQLite's authors test with. It is stricter than any fi
 
 * A write is on the disk for certain once its file has been synced after it. Until then each of its 512-byte sectors may
   be there or not, whatever came before or after.
-* A name that was made, changed or removed is so for certain once its directory has been synced. Until then the first few
-  of such changes may be there, in their order.
+* A name that was made, changed or removed is so for certain once its directory has been synced. Until then the first
+  few of such changes may be there, in their order.
 * Where a sync failed, what it was to write may be lost, also if a later sync succeeds (as Linux does).
 """
 

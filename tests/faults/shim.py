@@ -50,10 +50,10 @@ class Shim:
         for name in ("LD_PRELOAD", "FAULTS_ROOT", "FAULTS_CONTROL", "FAULTS_RECORDING"):
             borough.environment.pop(name, None)
 
-    def fail(self, *, sync: int = 0, write: int = 0, read: int = 0) -> None:
-        """Which errors calls give from now on."""
+    def fail(self, *, sync: int = 0, write: int = 0, read: int = 0, lie: bool = False) -> None:
+        """Which errors calls give from now on; or whether a sync says that it is done, and does nothing."""
         with self.control.open("r+b") as file:
-            file.write(_NUMBERS.pack(sync, write, read, 0))
+            file.write(_NUMBERS.pack(sync, write, read, lie))
 
     def mend(self) -> None:
         """Have everything work again."""

@@ -29,7 +29,11 @@ def recorded(directory: Path, work: str, **environment: str) -> Disk:
     root.mkdir(exist_ok=True)
     (root / "old").write_bytes(b"old content")
     disk = Disk.of(root)
-    shim = {"LD_PRELOAD": str(build(directory)), "FAULTS_ROOT": str(root), "FAULTS_RECORDING": str(directory / "record")}
+    shim = {
+        "LD_PRELOAD": str(build(directory)),
+        "FAULTS_ROOT": str(root),
+        "FAULTS_RECORDING": str(directory / "record"),
+    }
     script = _WORK.format(work=work)
     subprocess.run([sys.executable, "-c", script, str(root)], check=True, env={**os.environ, **shim, **environment})
     for record in read_recording(directory / "record"):

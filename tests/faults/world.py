@@ -286,7 +286,8 @@ class Load:
         self._world = world
         seeds = [world.chance.random() for _ in range(threads)]
         self._threads = [
-            threading.Thread(target=self._run, args=(sender, seed)) for sender, seed in zip(self.senders, seeds, strict=True)
+            threading.Thread(target=self._run, args=(sender, seed))
+            for sender, seed in zip(self.senders, seeds, strict=True)
         ]
 
     def _run(self, sender: Sender, seed: float) -> None:
@@ -319,4 +320,3 @@ def kill_at_random(world: World, victims: Iterable[Borough]) -> None:
         victim.start(wait=False)
     for victim in victims:
         until(f"{victim.origin} answers", victim.answers)
-

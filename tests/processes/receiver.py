@@ -48,6 +48,7 @@ class Receiver:
     """Takes webhooks; does what it is told to with those of a kind."""
 
     port: int = field(default_factory=free_port)
+    host: str = "127.0.0.1"
     requests: list[Request] = field(default_factory=list)
     #: Requests that the public library did not verify, with its reason.
     unproven: list[tuple[Request, str]] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Receiver:
 
     def url(self, kind: str) -> str:
         """Where an agency of that kind is reached."""
-        return f"http://127.0.0.1:{self.port}/{kind}"
+        return f"http://{self.host}:{self.port}/{kind}"
 
     def know(self, kind: str, secret: str) -> None:
         """Take an agency's webhook secret."""
@@ -86,7 +87,7 @@ class Receiver:
     def start(self) -> "Receiver":
         """Listen, on the same port each time."""
         self._stopping.clear()
-        self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        self._server = _Server((self.host, self.port), _handler(self))
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
@@ -149,7 +150,10 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("content-length", "0"))
+            length = int(self.headers.get("content-length", "-1"))
+            if length < 0:  # the connection was cut within the headers
+                self.close_connection = True
+                return
             body = self.rfile.read(length)
             if len(body) < length:
                 self.close_connection = True

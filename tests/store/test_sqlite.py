@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exchange.store.errors import StoreInUse, StoreUnavailable
+from exchange.store.errors import StoreDamaged, StoreInUse, StoreUnavailable
 from exchange.store.sqlite import SqliteStore, open_sqlite
 from exchange.store.transaction import Transaction
 from tests.store.conftest import Clock, Signer, add_one
@@ -103,3 +103,19 @@ async def test_a_file_that_was_moved_back_goes_on(store: SqliteStore, path: Path
     await store.write(work("after"))
 
     assert await stored_names(store) == ["before", "after"]
+
+
+async def test_a_damaged_database_is_refused_and_left_as_it_is(path: Path, signer: Signer, clock: Clock) -> None:
+    store = await open_sqlite(path, signer, clock)
+    for number in range(200):
+        await store.write(work(f"message {number}"))
+    await store.close()
+    data = bytearray(path.read_bytes())
+    # The last page is one of those that the many messages took.
+    data[-4096:] = b"\xff" * 4096
+    path.write_bytes(data)
+
+    with pytest.raises(StoreDamaged, match="is damaged"):
+        await open_sqlite(path, signer, clock)
+
+    assert path.read_bytes() == data

@@ -1,13 +1,11 @@
 """The promises, each a function from a history to what broke it.
 
-| rule      | promise |
-|-----------|---|
-| kept      | what a person or a node was told is taken, is there, and each section reached its agency or is held with a reason |
-| once      | nothing is delivered again after its acceptance was recorded; each delivery keeps its id and its content |
-| readers   | an agency gets what the catalogue and the signed manifest allow it, and nothing else |
-| receipts  | there is no receipt without what it says: a message, an acceptance, a place in its signer's log |
-| logs      | every checkpoint of a node that anybody saw is signed and lies on one tree; every proof holds |
-| returned  | what the receiver signed has reached the sender, or waits to |
+* kept: what a person or a node was told is taken, is there; each section reached its agency or is held with a reason.
+* once: nothing is delivered again after its acceptance was recorded; each delivery keeps its id and its content.
+* readers: an agency gets what the catalogue and the signed manifest allow it, and nothing else.
+* receipts: there is no receipt without what it says: a message, an acceptance, a place in its signer's log.
+* logs: every checkpoint of a node that anybody saw is signed and lies on one tree; every proof holds.
+* returned: what the receiver signed has reached the sender, or waits to.
 """
 
 from collections import Counter, defaultdict

@@ -102,7 +102,9 @@ def _power_cut(world: World, borough: Borough) -> None:
     world.check()
 
 
-@scenarios.add("receiver", "power cut under load: unsynced writes dropped, torn, reordered", "no commit lost, all goes on")
+@scenarios.add(
+    "receiver", "power cut under load: unsynced writes dropped, torn, reordered", "no commit lost, all goes on"
+)
 def _receiver(world: World) -> None:
     _power_cut(world, world.enfield)
 
