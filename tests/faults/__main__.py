@@ -7,6 +7,7 @@ A scenario that fails keeps its directory, and the last lines say how to run it 
 
 import argparse
 import fnmatch
+import os
 import random
 import shutil
 import sys
@@ -44,6 +45,9 @@ def main() -> int:
     chosen = [scenario for scenario in ALL if any(fnmatch.fnmatch(scenario.name, name) for name in wanted.only)]
     if not chosen:
         parser.error("no scenario has that name; there are: " + ", ".join(scenario.name for scenario in ALL))
+    if os.geteuid() != 0 and (left := [scenario.name for scenario in chosen if scenario.needs_root]):
+        print("left out, since they need root: " + ", ".join(left))
+        chosen = [scenario for scenario in chosen if not scenario.needs_root]
     base = Path(tempfile.mkdtemp(prefix="exchange-faults-"))
     print(f"seed {wanted.seed}, directory {base}", flush=True)
     rows = {scenario.name: Row(scenario) for scenario in chosen}

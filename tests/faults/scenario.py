@@ -14,6 +14,8 @@ class Scenario:
     injected: str
     held: str
     run: Callable[[World], None]
+    #: Whether it mounts file systems or makes namespaces.
+    needs_root: bool = False
 
 
 class Scenarios:
@@ -23,11 +25,13 @@ class Scenarios:
         self._group = group
         self.all: list[Scenario] = []
 
-    def add(self, name: str, injected: str, held: str) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+    def add(
+        self, name: str, injected: str, held: str, *, needs_root: bool = False
+    ) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
         """Register a function as a scenario."""
 
         def register(run: Callable[[World], None]) -> Callable[[World], None]:
-            self.all.append(Scenario(f"{self._group}/{name}", injected, held, run))
+            self.all.append(Scenario(f"{self._group}/{name}", injected, held, run, needs_root))
             return run
 
         return register

@@ -56,13 +56,16 @@ def _full(world: World, borough: Borough) -> None:
 
 
 @scenarios.add(
-    "full-at-receiver", "file system full, sometimes killed while it is", "refused with 503, then all arrives"
+    "full-at-receiver",
+    "file system full, sometimes killed while it is",
+    "refused with 503, then all arrives",
+    needs_root=True,
 )
 def _full_at_receiver(world: World) -> None:
     _full(world, world.enfield)
 
 
-@scenarios.add("full-at-sender", "the same at the sender", "people are told, then all arrives")
+@scenarios.add("full-at-sender", "the same at the sender", "people are told, then all arrives", needs_root=True)
 def _full_at_sender(world: World) -> None:
     _full(world, world.hackney)
     if not world.sender.refusals:
@@ -120,7 +123,9 @@ def _sync_error(world: World) -> None:
     world.check()
 
 
-@scenarios.add("read-only-start", "a node is started on a read-only mount", "it does not start, and says why")
+@scenarios.add(
+    "read-only-start", "a node is started on a read-only mount", "it does not start, and says why", needs_root=True
+)
 def _read_only_start(world: World) -> None:
     borough = world.enfield
     place = str(borough.directory)

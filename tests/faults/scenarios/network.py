@@ -179,7 +179,9 @@ def _in_namespaces(world: World) -> Namespaces:
     return spaces
 
 
-@scenarios.add("cable", "cable between two namespaces pulled under load", "all arrives once it is back")
+@scenarios.add(
+    "cable", "cable between two namespaces pulled under load", "all arrives once it is back", needs_root=True
+)
 def _cable(world: World) -> None:
     spaces = _in_namespaces(world)
     with Load(world):
@@ -192,7 +194,12 @@ def _cable(world: World) -> None:
     world.check()
 
 
-@scenarios.add("one-way", "packets of one node to the other vanish, not the other way", "all arrives once it is back")
+@scenarios.add(
+    "one-way",
+    "packets of one node to the other vanish, not the other way",
+    "all arrives once it is back",
+    needs_root=True,
+)
 def _one_way(world: World) -> None:
     spaces = _in_namespaces(world)
     with Load(world):
@@ -216,7 +223,12 @@ def _waits(world: World, message_id: str, *words: str) -> None:
         raise Broken("it was sent all the same")
 
 
-@scenarios.add("dns", "the peer's name leads nowhere, then to another machine, then home", "told why, then all arrives")
+@scenarios.add(
+    "dns",
+    "the peer's name leads nowhere, then to another machine, then home",
+    "told why, then all arrives",
+    needs_root=True,
+)
 def _dns(world: World) -> None:
     authority = trustme.CA(organization_name="Fictitious Borough CA")
     name = "enfield-exchange.example"
