@@ -125,7 +125,7 @@ class Dispatcher:
 
             while not self._stopping:
                 event.clear()
-                wait_ms = self._states[lane].wait_ms(self._services.now_ms())
+                wait_ms = self._states[lane].wait_ms(self._services.now_ms(), round(self._backoff.cap_s * 1000))
                 if not wait_ms and len(in_flight) < self._states[lane].attempts_at_once():
                     rows = await self._claim(lane)
                     if rows is None:

@@ -43,7 +43,9 @@ class StoreDamaged(StoreError):
     """The database's own structure does not hold: a disk or a copy that went wrong."""
 
     code = "store-damaged"
-    hint = "Nothing was changed. Keep a copy of the file for whoever looks into it, and restore the store from its backup."
+    hint = (
+        "Nothing was changed. Keep a copy of the file for whoever looks into it, and restore the store from its backup."
+    )
 
 
 class Conflict(StoreError):

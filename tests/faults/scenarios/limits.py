@@ -23,7 +23,7 @@ hostile: Final = Scenarios("hostile")
 scarce: Final = Scenarios("scarce")
 clocks: Final = Scenarios("clock")
 _TYPE: Final = "application/vnd.exchange.envelope"
-_REQUESTS: Final = int(os.environ.get("FAULTS_REQUESTS", "20000"))
+_REQUESTS: Final = int(os.environ.get("FAULTS_REQUESTS", "10000"))
 _DAY_S: Final = 86_400.0
 
 
@@ -236,6 +236,8 @@ def _memory(world: World) -> None:
             os.system(f"prlimit --pid {borough.process.pid} --as=unlimited:")
     if borough.process.poll() is not None:
         world.start(borough)
+    if not world.counts["ended"] and "MemoryError" not in borough.log.read_text():
+        raise Broken("memory was never short")
     world.check()
 
 

@@ -21,7 +21,7 @@ from tests.faults.world import Broken, Load, World
 from tests.processes.harness import Borough, until
 
 scenarios: Final = Scenarios("power")
-_IMAGES: Final = 24
+_IMAGES: Final = 16
 
 
 def record_from(world: World, borough: Borough) -> tuple[Shim, Disk]:
