@@ -49,7 +49,7 @@ def test_infinity_as_the_time_asked_for_is_cut_to_the_cap() -> None:
 
 def test_a_lane_that_has_not_failed_carries_a_wave_and_two_attempts_at_once() -> None:
     state = LaneState()
-    assert (state.limit(), state.attempts_at_once(), state.wait_ms(10**12)) == (WAVE, 2, 0)
+    assert (state.limit(), state.attempts_at_once(), state.wait_ms(10**12, DAY_MS)) == (WAVE, 2, 0)
 
 
 @given(st.integers(0, 1000), st.integers(0, 2**42), st.floats(0, 3600))
