@@ -241,7 +241,7 @@ def _dns(world: World) -> None:
         *world.hackney.program,
     )
     world.start()
-    _introduce(world, ca_file)
+    _introduce(world, ca_file, "127.0.0.0/8")
     world.sender.send(world.form())
     world.settle()
     hosts.write_text("127.0.0.1 localhost\n")
