@@ -86,8 +86,8 @@ async def test_nothing_is_kept_in_files_that_were_removed(store: SqliteStore, pa
 
 async def test_nothing_is_kept_in_a_file_that_another_has_taken_the_place_of(store: SqliteStore, path: Path) -> None:
     await store.write(work("before"))
-    path.rename(path.with_name("moved"))
-    path.write_bytes(b"")
+    await asyncio.to_thread(path.rename, path.with_name("moved"))
+    await asyncio.to_thread(path.write_bytes, b"")
 
     with pytest.raises(StoreUnavailable, match="another file"):
         await asyncio.gather(store.write(work("one")), store.write(work("two")))
@@ -95,10 +95,10 @@ async def test_nothing_is_kept_in_a_file_that_another_has_taken_the_place_of(sto
 
 async def test_a_file_that_was_moved_back_goes_on(store: SqliteStore, path: Path) -> None:
     await store.write(work("before"))
-    path.rename(path.with_name("moved"))
+    await asyncio.to_thread(path.rename, path.with_name("moved"))
     with pytest.raises(StoreUnavailable):
         await store.write(work("meanwhile"))
-    path.with_name("moved").rename(path)
+    await asyncio.to_thread(path.with_name("moved").rename, path)
 
     await store.write(work("after"))
 
@@ -110,12 +110,12 @@ async def test_a_damaged_database_is_refused_and_left_as_it_is(path: Path, signe
     for number in range(200):
         await store.write(work(f"message {number}"))
     await store.close()
-    data = bytearray(path.read_bytes())
+    data = bytearray(await asyncio.to_thread(path.read_bytes))
     # The last page is one of those that the many messages took.
     data[-4096:] = b"\xff" * 4096
-    path.write_bytes(data)
+    await asyncio.to_thread(path.write_bytes, data)
 
     with pytest.raises(StoreDamaged, match="is damaged"):
         await open_sqlite(path, signer, clock)
 
-    assert path.read_bytes() == data
+    assert await asyncio.to_thread(path.read_bytes) == data
