@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -161,8 +162,12 @@ class SqliteStore:
         self._closed = False
         self._writes, self._reads = _Queue(self._loop), _Queue(self._loop)
         writing, reading = connections
-        self._writer = threading.Thread(target=self._write_loop, args=(writing,), name="store-writer", daemon=True)
-        self._reader = threading.Thread(target=self._read_loop, args=(reading,), name="store-reader", daemon=True)
+        self._writer = threading.Thread(
+            target=_or_end, args=(self._write_loop, writing), name="store-writer", daemon=True
+        )
+        self._reader = threading.Thread(
+            target=_or_end, args=(self._read_loop, reading), name="store-reader", daemon=True
+        )
         self._writer.start()
         self._reader.start()
 
@@ -259,6 +264,15 @@ class SqliteStore:
             if works:
                 self._finish(works)
         connection.close()
+
+
+def _or_end(loop: Callable[[Any], None], connection: Any) -> None:
+    """Run a thread of the store. Without it everybody would wait for ever: what ends it ends the process."""
+    try:
+        loop(connection)
+    except BaseException:  # noqa: BLE001 - whatever it is
+        traceback.print_exc()
+        os._exit(70)
 
 
 async def _scrub(_: Any) -> None:

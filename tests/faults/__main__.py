@@ -1,6 +1,6 @@
 """Runs scenarios and prints a table: `make faults`, and `make soak HOURS=n` for random ones until the time is up.
 
-    python -m tests.faults [--only NAME ...] [--seed N] [--soak HOURS]
+    python -m tests.faults [--only NAME ...] [--seed N] [--store KIND] [--soak HOURS]
 
 A scenario that fails keeps its directory, and the last lines say how to run it again.
 """
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import databases
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios import ALL
 from tests.faults.world import Ports, World, make_pair
@@ -40,9 +41,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults")
     parser.add_argument("--only", nargs="*", default=["*"], metavar="NAME", help="names, or patterns such as 'disk/*'")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    parser.add_argument("--store", choices=databases.KINDS, default="sqlite", help="where nodes keep their stores")
     parser.add_argument("--soak", type=float, metavar="HOURS")
     wanted = parser.parse_args()
     chosen = [scenario for scenario in ALL if any(fnmatch.fnmatch(scenario.name, name) for name in wanted.only)]
+    chosen = [scenario for scenario in chosen if scenario.store in (None, wanted.store)]
     if not chosen:
         parser.error("no scenario has that name; there are: " + ", ".join(scenario.name for scenario in ALL))
     if os.geteuid() != 0 and (left := [scenario.name for scenario in chosen if scenario.needs_root]):
@@ -50,6 +53,9 @@ def main() -> int:
         chosen = [scenario for scenario in chosen if not scenario.needs_root]
     base = Path(tempfile.mkdtemp(prefix="exchange-faults-"))
     print(f"seed {wanted.seed}, directory {base}", flush=True)
+    if wanted.store == "postgresql":
+        base.chmod(0o755)  # as root, the server runs as another user
+        databases.server = databases.start_server(base / "postgresql")
     rows = {scenario.name: Row(scenario) for scenario in chosen}
     failed: list[str] = []
     ports = make_pair(base)
@@ -57,8 +63,9 @@ def main() -> int:
         # The first run of a scenario in a soak is the one of the seed, so that one seed repeats it.
         seed = wanted.seed if not wanted.soak else random.Random(f"{wanted.seed}/{number}").randrange(2**32)
         directory = base / f"{number:04d}-{scenario.name.replace('/', '-')}"
+        store = "" if wanted.store == "sqlite" else f" --store {wanted.store}"
         if not _run(scenario, seed, ports, directory, rows[scenario.name]):
-            failed.append(f"python -m tests.faults --only {scenario.name} --seed {seed}   # kept: {directory}")
+            failed.append(f"python -m tests.faults --only {scenario.name} --seed {seed}{store}   # kept: {directory}")
     print(_table([row for row in rows.values() if row.times]))
     if failed:
         print("\nBroken. Run again:\n  " + "\n  ".join(failed))

@@ -119,3 +119,21 @@ async def test_a_damaged_database_is_refused_and_left_as_it_is(path: Path, signe
         await open_sqlite(path, signer, clock)
 
     assert await asyncio.to_thread(path.read_bytes) == data
+
+
+async def test_a_thread_of_the_store_that_ends_takes_the_process_with_it(path: Path) -> None:
+    script = (
+        "import asyncio, pathlib, sys\n"
+        "from exchange.store.sqlite import open_sqlite\n"
+        "async def end(tx):\n"
+        "    raise SystemExit\n"
+        "async def main():\n"
+        "    store = await open_sqlite(pathlib.Path(sys.argv[1]), None, lambda: 0)\n"
+        "    await store.write(end)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", script, str(path)]
+
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=60, check=False)
+
+    assert done.returncode == 70

@@ -97,6 +97,8 @@ for _group, _points in itertools.groupby(POINTS, lambda point: point.partition("
             "SIGKILL " + ", ".join(name.partition(".")[2] for name in _names),
             "restarted, all arrives once",
             functools.partial(_at_points, _group, _names),
+            # This one looks into the database to make keys old.
+            store="sqlite" if _group == "epoch" else None,
         )
     )
 

@@ -15,7 +15,7 @@ from tests.faults.shim import Shim
 from tests.faults.world import Broken, Load, World
 from tests.processes.harness import Borough, until
 
-scenarios: Final = Scenarios("disk")
+scenarios: Final = Scenarios("disk", "sqlite")
 _PAGE: Final = 4096
 
 

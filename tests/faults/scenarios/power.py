@@ -20,7 +20,7 @@ from tests.faults.shim import Shim
 from tests.faults.world import Broken, Load, World
 from tests.processes.harness import Borough, until
 
-scenarios: Final = Scenarios("power")
+scenarios: Final = Scenarios("power", "sqlite")
 _IMAGES: Final = 16
 
 
