@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-slow test-postgresql check lint types bench vectors lock clean
+.PHONY: demo test test-fast test-slow test-postgresql check lint types bench faults soak vectors lock clean
 
 .venv/run: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -48,6 +48,15 @@ check: lint types test
 
 bench: .venv/run
 	$(BIN)/python -m benchmarks
+
+# Break what can break under real nodes, and check what they leave behind. As root: it mounts, and makes namespaces.
+faults: .venv/dev
+	$(BIN)/python -m tests.faults
+
+# make soak HOURS=8: the same at random, until the time is up.
+HOURS ?= 1
+soak: .venv/dev
+	$(BIN)/python -m tests.faults --soak $(HOURS)
 
 vectors: .venv/dev
 	$(BIN)/python tests/vectors/generate.py

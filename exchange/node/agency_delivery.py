@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from exchange import crash_points
 from exchange.crypto.errors import CryptoError, RestError, SectionError
 from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, context
 from exchange.crypto.rest import open_at_rest
@@ -188,6 +189,7 @@ class AgencyDeliveries:
                 )
 
         await services.store.write(operation)
+        crash_points.reached("webhook.recorded")
         services.counters.add("sections_delivered", len(accepted))
         services.changes.notify()
 
@@ -245,11 +247,15 @@ class AgencyDeliveries:
 
     async def _post(self, row: AgencyRow, event_id: str, body: bytes) -> _Failure | None:
         """POST one event; None where it was accepted, or why not."""
+        crash_points.reached("webhook.before-call")
         try:
             status, asked_s = await self._request(row, event_id, body)
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             return _Failure(f"agency {row.kind} cannot be reached: {why_unreachable(error)}")
-        return None if 200 <= status < 300 else _Failure(f"agency {row.kind} answered {status}", status, asked_s)
+        if not 200 <= status < 300:
+            return _Failure(f"agency {row.kind} answered {status}", status, asked_s)
+        crash_points.reached("webhook.accepted")
+        return None
 
     async def _request(self, row: AgencyRow, event_id: str, body: bytes) -> tuple[int, float]:
         services = self._services

@@ -41,6 +41,8 @@ from exchange.store.transaction import Transaction
 
 _LEASE_MS: Final = 30_000
 _RENEW_EVERY_S: Final = 10.0
+#: A full disk or a restart of the database is soon over, or takes long.
+_STORE_AGAIN_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -172,10 +174,12 @@ class Dispatcher:
 
             while not self._stopping:
                 event.clear()
-                wait_ms = self._states[lane].wait_ms(self._services.now_ms())
+                wait_ms = self._states[lane].wait_ms(self._services.now_ms(), round(self._backoff.cap_s * 1000))
                 if not wait_ms and len(in_flight) < self._states[lane].attempts_at_once():
                     rows = await self._claim(lane)
-                    if rows:
+                    if rows is None:
+                        wait_ms = round(_STORE_AGAIN_S * 1000)
+                    elif rows:
                         task = attempts.create_task(self._attempt(lane, rows))
                         in_flight.add(task)
                         task.add_done_callback(landed)
@@ -184,7 +188,8 @@ class Dispatcher:
                     async with asyncio.timeout(wait_ms / 1000 if wait_ms else self._poll_s):
                         await event.wait()
 
-    async def _claim(self, lane: str) -> list[Delivery]:
+    async def _claim(self, lane: str) -> list[Delivery] | None:
+        """Take what is due; None where the store is unavailable."""
         services = self._services
         now_ms = services.now_ms()
         state = self._states[lane]
@@ -196,11 +201,11 @@ class Dispatcher:
             )
         except StoreUnavailable as error:
             services.log.error("store unavailable", lane=lane, error=str(error))
-            return []
+            return None
 
     async def _claim_shared(self, lane: str, now_ms: int) -> list[Delivery]:
         """Claim where no other replica works on the lane, by what the store says of how it is doing."""
-        store = self._services.store
+        store, longest_ms = self._services.store, round(self._backoff.cap_s * 1000)
         heard = lane in self._heard
         self._heard.discard(lane)
 
@@ -208,7 +213,7 @@ class Dispatcher:
             row = await lane_state(tx, lane)
             state = LaneState(row.failures, row.next_attempt_ms, row.last_error)
             state = state.heard() if heard else state
-            if state.wait_ms(now_ms) or await is_worked_on(tx, lane, now_ms, store.replica):
+            if state.wait_ms(now_ms, longest_ms) or await is_worked_on(tx, lane, now_ms, store.replica):
                 return state, []
             least_tried = state.failures > 0
             return state, await claim(
@@ -238,11 +243,20 @@ class Dispatcher:
             outcome.held += [(row, "not delivered before it expired") for row in late]
             await self._record(lane, before, outcome)
         except StoreUnavailable as error:
-            # The lease ends by itself; until then nothing else can be done with these rows.
             self._services.log.error("store unavailable", lane=lane, error=str(error))
+            await self._give_back(lane, rows, now_ms + _LEASE_MS)
             return
         for other in outcome.wake:
             self.wake(other)
+
+    async def _give_back(self, lane: str, rows: Sequence[Delivery], until_ms: int) -> None:
+        """What came of an attempt could not be recorded: end its leases when the store works again, or they end so."""
+        while not self._stopping and self._services.now_ms() < until_ms:
+            await asyncio.sleep(_STORE_AGAIN_S)
+            with contextlib.suppress(StoreUnavailable):
+                await self._services.store.write(lambda tx: give_back(tx, rows))
+                self.wake(lane)
+                return
 
     async def _perform_safely(self, lane: str, rows: list[Delivery]) -> Outcome:
         try:

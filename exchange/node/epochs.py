@@ -9,14 +9,15 @@
 import asyncio
 import contextlib
 import functools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from exchange import crash_points
 from exchange.crypto.errors import KeystoreError
 from exchange.node.cards import card_file, own_card, own_card_file, sign_card, verify_card
 from exchange.node.delivery import Dispatcher
+from exchange.node.durable import replace_file
 from exchange.node.services import Services, milliseconds
 from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.keys import SealingKeyRow, add_sealing_key, all_sealing_keys, destroy_sealing_key
@@ -65,7 +66,9 @@ async def turn_epoch(services: Services) -> bool:
         fresh = keyring.new_sealing_key(now_ms, lifetime_ms, grace_ms) if turn.make else None
         if fresh is None and not dead:
             break
+        crash_points.reached("epoch.before-store")
         turned |= await services.store.write(functools.partial(_turn, stored=stored, fresh=fresh, dead=dead))
+        crash_points.reached("epoch.stored")
     await _destroy_for_good(services)
     return turned
 
@@ -90,11 +93,14 @@ async def _destroy_for_good(services: Services) -> None:
     if keyring.chain.epoch == oldest:
         return
     try:
+        crash_points.reached("epoch.before-scrub")
         await services.store.scrub()
+        crash_points.reached("epoch.scrubbed")
         await asyncio.to_thread(keyring.destroy_before, oldest)
     except (StoreUnavailable, KeystoreError, OSError) as error:
         services.log.error("sealing keys are not destroyed yet", error=type(error).__name__, reason=str(error))
     else:
+        crash_points.reached("epoch.destroyed")
         services.log.info("sealing keys destroyed")
 
 
@@ -118,6 +124,7 @@ async def renew_card(services: Services, dispatcher: Dispatcher | None) -> None:
         return entry
 
     await services.store.write(operation)
+    crash_points.reached("card.signed")
     await write_card_file(services)
     if dispatcher is not None:
         for lane in lanes:
@@ -127,10 +134,7 @@ async def renew_card(services: Services, dispatcher: Dispatcher | None) -> None:
 async def write_card_file(services: Services) -> None:
     """Keep a copy of the card for an admin to hand over."""
     data = card_file(await own_card_file(services))
-    path = services.configuration.card_path
-    temporary = path.with_suffix(".new")
-    await asyncio.to_thread(temporary.write_bytes, data)
-    await asyncio.to_thread(os.replace, temporary, path)
+    await asyncio.to_thread(replace_file, services.configuration.card_path, data)
 
 
 async def card_is_current(services: Services) -> bool:

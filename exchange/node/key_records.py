@@ -3,12 +3,13 @@
 They hold nothing secret. Who backs up may be a command without a node; so they are not in the store.
 """
 
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+
+from exchange.node.durable import replace_file
 
 R = TypeVar("R", bound="Record")
 
@@ -42,9 +43,7 @@ def keep_record(directory: Path, record: Record) -> None:
         OSError: it cannot be written.
     """
     path = directory / _NAMES[type(record)]
-    temporary = path.with_suffix(".new")
-    temporary.write_bytes(msgspec.json.encode(record) + b"\n")
-    os.replace(temporary, path)
+    replace_file(path, msgspec.json.encode(record) + b"\n")
 
 
 def last_record(directory: Path, kind: type[R]) -> R | None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from exchange import crash_points
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.keystore import Argon2Parameters, KeystoreKey, lock_with, open_with, take_over
 from exchange.crypto.secret import wipe
@@ -147,6 +148,7 @@ def _replace(path: Path, old: int, data: bytes) -> None:
 
 
 def _write_beside(path: Path, old: int, data: bytes) -> None:
+    crash_points.reached("keystore.before-write")
     with suppress(FileNotFoundError):
         # A crash left it; it holds a secret too.
         wipe_file(beside(path))
@@ -156,14 +158,17 @@ def _write_beside(path: Path, old: int, data: bytes) -> None:
         _write_all(descriptor, data)
     finally:
         os.close(descriptor)
+    crash_points.reached("keystore.beside")
 
 
 def _put_in_place(path: Path, old: int) -> None:
     os.replace(beside(path), path)
     _sync_directory(path)
+    crash_points.reached("keystore.renamed")
     # Only now: until the rename is durable, the old file is the one that a crash would leave.
     if os.fstat(old).st_nlink == 0:
         _write_all(old, bytes(os.fstat(old).st_size))
+    crash_points.reached("keystore.wiped")
 
 
 def _sync_directory(path: Path) -> None:

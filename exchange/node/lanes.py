@@ -40,9 +40,13 @@ class LaneState:
         """How many attempts may be under way: a healthy destination is sent the next while it answers the last."""
         return 1 if self.failures else 2
 
-    def wait_ms(self, now_ms: int) -> int:
-        """How long until the lane may be tried."""
-        return max(0, self.next_attempt_ms - now_ms)
+    def wait_ms(self, now_ms: int, longest_ms: int) -> int:
+        """How long until the lane may be tried; nothing waits longer than the longest delay.
+
+        Where it would, the clock was ahead when the last attempt failed, and has been set back.
+        """
+        wait_ms = max(0, self.next_attempt_ms - now_ms)
+        return wait_ms if wait_ms <= longest_ms else 0
 
     def failed(self, error: str, now_ms: int, delay_s: float) -> "LaneState":
         """After an attempt that failed."""

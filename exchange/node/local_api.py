@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 from msgspec import Meta
 
+from exchange import crash_points
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import context, parse_message_id
 from exchange.crypto.rest import seal_at_rest
@@ -261,6 +262,7 @@ class LocalApi:
         except NameInvalid:
             raise RequestInvalid("Idempotency-Key becomes the message's id: a UUID, in lower case") from None
         sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key, message_id)
+        crash_points.reached("send.before-answer")
         self._dispatcher.wake(f"peer:{sent['peer']}")
         return json_response(sent, 200 if sent["repeated"] else 201)
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 from typing import Final
 
+from exchange import crash_points
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.merkle import NodeId
@@ -99,6 +100,7 @@ class Outbound:
             return Outcome(again=[delivery for delivery in rows if delivery.kind != FORM])
         reply_secret = Secret.random()
         payload, sent, left = await self._payload(origin, rows, reply_secret)
+        crash_points.reached("peer.before-call")
         answer = await self._client.post_envelope(row, card, seal_envelope(encode_wire(payload), Origin(origin), key))
         if answer.holds is not None and answer.holds != payload.consistency.first:
             # It cannot ask this node for the proof, so the proof comes along.
@@ -121,6 +123,7 @@ class Outbound:
             data = open_reply(reply_secret, answer.body)
         except CryptoError as error:
             raise NotNow(f"the reply of {origin} does not hold: {error}") from None
+        crash_points.reached("peer.answered")
         outcome = await self._take_reply(row, card, payload, sent, data)
         self._telling.told(origin, payload.seen)
         outcome.again += left

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from exchange import crash_points
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
 from exchange.node.cards import own_card_file
 from exchange.node.errors import NotNow, ProofAwaited, Unacceptable
@@ -111,6 +112,7 @@ class PeerApi:
         announced = request.content_length
         bodies = self._usual if announced is not None and announced <= _USUAL_BYTES else self._large
         answer = await self._inbound.accept(await bodies.read(request))
+        crash_points.reached("envelope.before-answer")
         self._accepted(answer.origin, answer.lanes)
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
 

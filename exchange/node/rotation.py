@@ -7,6 +7,7 @@ ones are wiped after it. What a crash left is finished, or dropped, at the next 
 import asyncio
 from typing import Final
 
+from exchange import crash_points
 from exchange.crypto.signing import fingerprint
 from exchange.node.delivery import Dispatcher
 from exchange.node.epochs import renew_card
@@ -35,6 +36,7 @@ async def rotate_keys(services: Services, dispatcher: Dispatcher | None) -> None
         keyring, origin = services.keyring, services.configuration.origin
         old = keyring.verifiers
         new = (await asyncio.to_thread(keyring.begin_rotation)).verifiers(origin)
+        crash_points.reached("rotation.begun")
         now_ms = services.now_ms()
         body = encode_wire(
             Rotation(
@@ -66,7 +68,9 @@ async def rotate_keys(services: Services, dispatcher: Dispatcher | None) -> None
             # Whether it was stored is for the next start to find out, where the store cannot say so now.
             await settle_rotation(services)
             raise
+        crash_points.reached("rotation.logged")
         await asyncio.to_thread(keyring.finish_rotation)
+        crash_points.reached("rotation.finished")
         services.log.info("signing keys rotated", origin=origin)
         await renew_card(services, dispatcher)
 

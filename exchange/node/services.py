@@ -12,6 +12,7 @@ import structlog
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.note import VerifierKey, parse_vkey
 from exchange.node.config import Configuration
+from exchange.node.durable import replace_file
 from exchange.node.hardening import Protection
 from exchange.node.keyring import Keyring
 from exchange.node.tls import Certificates
@@ -39,8 +40,12 @@ class Revoked:
         self.file = path.read_bytes() if path.exists() else None
 
     def keep(self, data: bytes) -> None:
-        """The identity is revoked from now on."""
-        self._path.write_bytes(data)
+        """The identity is revoked from now on, and stays so after a power cut.
+
+        Raises:
+            OSError: it could not be kept; the identity is not revoked here.
+        """
+        replace_file(self._path, data)
         self.file = data
 
 

@@ -33,10 +33,10 @@ class StoreWentBack(StoreUnavailable):
 
 
 class StoreDamaged(StoreError):
-    """What is in the store is not what was signed, or not what was written."""
+    """The store does not hold what was signed or written: a disk or a copy that went wrong."""
 
     code = "store-damaged"
-    hint = "Do not start the node on it. Find a copy that is whole, and see docs/operations.md on restoring it."
+    hint = "Nothing was changed. Keep a copy of it for whoever looks into it, and restore the store from its backup."
 
 
 class StoreMoved(StoreError):

@@ -31,6 +31,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from exchange import crash_points
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
 from exchange.store.errors import StoreError, StoreInDoubt, StoreUnavailable, StoreWentBack, ValueRefused
 from exchange.store.log import CheckpointSigner, append_batch
@@ -297,7 +298,9 @@ class PostgresStore:
                 await self._run_one(tx, connection, work)
             if tx.entries and self.may_sign is not None:
                 await self.may_sign(tx)
+            crash_points.reached("batch.begun")
             prove = await append_batch(tx, tx.entries, functools.partial(self._signed, signed), self._now_ms())
+            crash_points.reached("batch.signed")
         except BaseException:
             with contextlib.suppress(*_IN_DOUBT, asyncpg.PostgresError):
                 await connection.execute("ROLLBACK", timeout=5)
@@ -310,6 +313,7 @@ class PostgresStore:
             connection.terminate()
             if not await self._was_kept_after_all(turn):
                 raise ConnectionResetError("the batch was rolled back") from error
+        crash_points.reached("batch.committed")
         self._last = signed[0] if signed else self._last
         tx.committed(prove)
 

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -19,8 +20,9 @@ from typing import Any, Final, TypeVar, cast
 from pysqlite3 import dbapi2 as sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
 
+from exchange import crash_points
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
-from exchange.store.errors import StoreUnavailable
+from exchange.store.errors import StoreDamaged, StoreUnavailable
 from exchange.store.locking import lock_store
 from exchange.store.log import CheckpointSigner, append_batch
 from exchange.store.migrate import migrate_sqlite
@@ -116,6 +118,31 @@ class _Queue:
         return works, True
 
 
+class _Files:
+    """The files that the connections have open: what is kept in one that was removed or replaced is lost at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._paths = (path, path.with_name(path.name + "-wal"))
+        self._opened: dict[Path, os.stat_result] = {}
+
+    def check(self) -> None:
+        """Check that they are still there.
+
+        Raises:
+            StoreUnavailable: one of them is not.
+        """
+        for path in self._paths:
+            try:
+                found = path.stat()
+            except OSError as error:
+                # SQLite makes the WAL when it is first needed.
+                if path in self._opened or path == self._paths[0]:
+                    raise StoreUnavailable(f"{path} is gone: {error.strerror}; restart the node") from None
+                continue
+            if not os.path.samestat(found, self._opened.setdefault(path, found)):
+                raise StoreUnavailable(f"another file is in the place of {path}; restart the node")
+
+
 class SqliteStore:
     """A store in one SQLite file. Make it with `open_sqlite`."""
 
@@ -123,17 +150,27 @@ class SqliteStore:
     replica: Final = ""
 
     def __init__(
-        self, connections: tuple[Any, Any], lock: Any, sign: CheckpointSigner, now_ms: Callable[[], int]
+        self,
+        connections: tuple[Any, Any],
+        lock: Any,
+        sign: CheckpointSigner,
+        now_ms: Callable[[], int],
+        files: _Files,
     ) -> None:
         self._lock = lock
+        self._files = files
         self._sign = sign
         self._now_ms = now_ms
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._writes, self._reads = _Queue(self._loop), _Queue(self._loop)
         writing, reading = connections
-        self._writer = threading.Thread(target=self._write_loop, args=(writing,), name="store-writer", daemon=True)
-        self._reader = threading.Thread(target=self._read_loop, args=(reading,), name="store-reader", daemon=True)
+        self._writer = threading.Thread(
+            target=_or_end, args=(self._write_loop, writing), name="store-writer", daemon=True
+        )
+        self._reader = threading.Thread(
+            target=_or_end, args=(self._read_loop, reading), name="store-reader", daemon=True
+        )
         self._writer.start()
         self._reader.start()
 
@@ -180,7 +217,8 @@ class SqliteStore:
             if scrubs:
                 _empty_wal(connection, scrubs)
                 self._finish(scrubs)
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with contextlib.suppress(sqlite.Error):  # a full disk: the next start does it
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
     def _run_batch(self, connection: Any, works: list[Work]) -> bool:
@@ -191,15 +229,23 @@ class SqliteStore:
             for work in works:
                 work.result = work.error = None
                 _run_in_savepoint(tx, work)
+            crash_points.reached("batch.begun")
             prove = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
+            crash_points.reached("batch.signed")
+            self._files.check()
             tx.cursor.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
             with contextlib.suppress(sqlite.Error):
                 tx.cursor.execute("ROLLBACK")
             if len(works) > 1:
                 return False
-            works[0].error = StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
+            works[0].error = (
+                error
+                if isinstance(error, StoreUnavailable)
+                else StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
+            )
             return True
+        crash_points.reached("batch.committed")
         tx.committed(prove)
         return True
 
@@ -221,6 +267,15 @@ class SqliteStore:
             if works:
                 self._finish(works)
         connection.close()
+
+
+def _or_end(loop: Callable[[Any], None], connection: Any) -> None:
+    """Run a thread of the store. Without it everybody would wait for ever: what ends it ends the process."""
+    try:
+        loop(connection)
+    except BaseException:  # noqa: BLE001 - whatever it is
+        traceback.print_exc()
+        os._exit(70)
 
 
 async def _scrub(_: Any) -> None:
@@ -274,6 +329,10 @@ def _prepare(path: Path) -> tuple[Any, Any]:
     writing = _connect(path)
     reading = _connect(path)
     reading.execute("PRAGMA query_only = ON")
+    found = reading.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        # What would be written into it, a receipt would promise to keep.
+        raise StoreDamaged(f"the store at {path} is damaged: {found}")
     return writing, reading
 
 
@@ -283,12 +342,15 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
     Raises:
         StoreInUse: another process has it open.
         StoreTooNew: a newer version of the program wrote it.
+        StoreDamaged: its structure does not hold.
         StoreUnavailable: the file cannot be read or written.
     """
     lock = lock_store(path.with_suffix(".lock"))
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         connections = await asyncio.to_thread(_prepare, path)
+        files = _Files(path)
+        files.check()
     except OSError as error:
         lock.close()
         raise StoreUnavailable(f"cannot open the store at {path}: {error.strerror}") from error
@@ -298,4 +360,4 @@ async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], i
     except BaseException:
         lock.close()
         raise
-    return SqliteStore(connections, lock, sign, now_ms)
+    return SqliteStore(connections, lock, sign, now_ms, files)

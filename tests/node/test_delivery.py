@@ -10,6 +10,7 @@ import pytest
 from exchange.node.delivery import Dispatcher, Outcome, finish
 from exchange.node.errors import NotNow
 from exchange.node.services import Services
+from exchange.store.errors import StoreUnavailable
 from exchange.store.outbox import CARD, Delivery, backlog, claim, enqueue, held, new_delivery, release
 from exchange.store.replicas import arrive
 from tests.node.handmade import CONTENT
@@ -82,6 +83,49 @@ async def test_what_was_queued_before_the_start_is_delivered_in_order_and_urgent
     async with working(services, post):
         await all_done(services)
     assert post.delivered == [4, 5, 1, 2, 3]
+
+
+@pytest.mark.sqlite
+async def test_what_could_not_be_recorded_is_tried_again_when_the_store_works_again(services: Services) -> None:
+    post, file = Post(services), services.configuration.store_file
+    assert file is not None
+    moved = file.with_name("moved")
+
+    async def while_the_store_is_away(name: str, rows: list[Delivery]) -> None:
+        if len(post.attempts) == 1:
+            file.rename(moved)
+
+    post.act = while_the_store_is_away
+    await put(services, "box:a", 2)
+    async with working(services, post):
+
+        async def was_attempted() -> bool:
+            return bool(post.attempts)
+
+        await until("it was attempted", was_attempted)
+        moved.rename(file)
+        async with asyncio.timeout(15):
+            await all_done(services)
+    assert len(post.attempts) == 2
+
+
+@pytest.mark.sqlite
+async def test_a_lane_that_could_not_claim_does_so_when_the_store_works_again(services: Services) -> None:
+    post, file = Post(services), services.configuration.store_file
+    assert file is not None
+    moved = file.with_name("moved")
+    async with working(services, post) as dispatcher:
+        await put(services, "box:a")
+        file.rename(moved)
+        dispatcher.wake("box:a")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        with pytest.raises(StoreUnavailable):
+            await services.store.write(lambda tx: enqueue(tx, []))
+        moved.rename(file)
+        async with asyncio.timeout(15):
+            await all_done(services)
+    assert post.delivered == [1]
 
 
 async def test_a_slow_destination_holds_up_no_other(services: Services) -> None:

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from exchange.node.lanes import WAVE, Backoff, LaneState
 
+DAY_MS = 86_400_000
+
 chances = st.floats(0, 1)
 failures = st.integers(0, 10_000)
 asked = st.floats(0, 1e9)
@@ -47,7 +49,7 @@ def test_infinity_as_the_time_asked_for_is_cut_to_the_cap() -> None:
 
 def test_a_lane_that_has_not_failed_carries_a_wave_and_two_attempts_at_once() -> None:
     state = LaneState()
-    assert (state.limit(), state.attempts_at_once(), state.wait_ms(10**12)) == (WAVE, 2, 0)
+    assert (state.limit(), state.attempts_at_once(), state.wait_ms(10**12, DAY_MS)) == (WAVE, 2, 0)
 
 
 @given(st.integers(0, 1000), st.integers(0, 2**42), st.floats(0, 3600))
@@ -55,17 +57,25 @@ def test_a_lane_that_failed_waits_and_is_then_tried_with_one_delivery(count: int
     state = LaneState(failures=count).failed("it is down", now_ms, delay_s)
     assert (state.failures, state.limit(), state.attempts_at_once()) == (count + 1, 1, 1)
     assert state.last_error == "it is down"
-    assert state.wait_ms(now_ms) == round(delay_s * 1000)
-    assert state.wait_ms(now_ms + round(delay_s * 1000)) == 0
+    assert state.wait_ms(now_ms, DAY_MS) == round(delay_s * 1000)
+    assert state.wait_ms(now_ms + round(delay_s * 1000), DAY_MS) == 0
 
 
 @given(st.integers(1, 1000), st.integers(0, 2**42))
 def test_who_is_heard_from_is_tried_at_once_but_still_with_one_delivery(count: int, now_ms: int) -> None:
     state = LaneState(count, now_ms + 60_000, "it is down").heard()
-    assert state.wait_ms(now_ms) == 0
+    assert state.wait_ms(now_ms, DAY_MS) == 0
     assert (state.failures, state.limit(), state.last_error) == (count, 1, "it is down")
 
 
 @given(st.integers(0, 2**42), st.integers(0, 2**42))
 def test_a_wait_is_never_negative(next_ms: int, now_ms: int) -> None:
-    assert LaneState(1, next_ms).wait_ms(now_ms) == max(0, next_ms - now_ms)
+    assert LaneState(1, next_ms).wait_ms(now_ms, 2**43) == max(0, next_ms - now_ms)
+
+
+@given(st.integers(1, DAY_MS), st.integers(0, 2**42))
+def test_a_lane_that_failed_while_the_clock_was_ahead_is_tried_when_it_has_been_set_back(
+    ahead_ms: int, now_ms: int
+) -> None:
+    state = LaneState().failed("it is down", now_ms + 60_000 + ahead_ms, 0.5)
+    assert state.wait_ms(now_ms, 60_000) == 0

@@ -138,6 +138,8 @@ class Borough:
         self.open_url = ""
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        #: What is run; a test of faults puts something before it, or another entry point in its place.
+        self.program: tuple[str, ...] = (sys.executable, "-m", "exchange.cli.main")
         text = self.config.read_text().replace(f":{_ANY_PORT}", f":{self.port}").replace("http://", f"{scheme}://")
         self.config.write_text(text)
 
@@ -177,7 +179,7 @@ class Borough:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("EXCHANGE_", "SSL_CERT"))}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "exchange.cli.main", "run", "--config", str(self.config), *arguments],
+                [*self.program, "run", "--config", str(self.config), *arguments],
                 env={**clean, **self.environment},
                 stderr=log,
             )

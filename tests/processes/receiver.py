@@ -29,7 +29,8 @@ class Request:
     headers: dict[str, str]
     body: bytes
     answer: int
-    at: float = field(default_factory=time.time, compare=False)
+    #: When it came, in seconds since 1970.
+    at_s: float = field(default_factory=time.time, compare=False)
 
     @property
     def event(self) -> Any:
@@ -47,6 +48,7 @@ class Receiver:
     """Takes webhooks; does what it is told to with those of a kind."""
 
     port: int = field(default_factory=free_port)
+    host: str = "127.0.0.1"
     requests: list[Request] = field(default_factory=list)
     #: Requests that the public library did not verify, with its reason.
     unproven: list[tuple[Request, str]] = field(default_factory=list)
@@ -59,7 +61,7 @@ class Receiver:
 
     def url(self, kind: str) -> str:
         """Where an agency of that kind is reached."""
-        return f"http://127.0.0.1:{self.port}/{kind}"
+        return f"http://{self.host}:{self.port}/{kind}"
 
     def know(self, kind: str, secret: str) -> None:
         """Take an agency's webhook secret."""
@@ -85,7 +87,7 @@ class Receiver:
     def start(self) -> "Receiver":
         """Listen, on the same port each time."""
         self._stopping.clear()
-        self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        self._server = _Server((self.host, self.port), _handler(self))
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
@@ -100,6 +102,7 @@ class Receiver:
 
     def take(self, kind: str, headers: dict[str, str], body: bytes) -> int:
         """Verify and record a request; returns the answer."""
+        at_s = time.time()
         with self._changed:
             # The first webhook may be here before the command that registered the agency has printed the secret.
             self._changed.wait_for(lambda: kind in self._secrets, timeout=_PATIENCE_S)
@@ -108,8 +111,8 @@ class Receiver:
                 Webhook(self._secrets[kind]).verify(body, headers)
             except (WebhookVerificationError, KeyError) as error:
                 answer = 401
-                self.unproven.append((Request(kind, headers, body, answer), repr(error)))
-            self.requests.append(Request(kind, headers, body, answer))
+                self.unproven.append((Request(kind, headers, body, answer, at_s), repr(error)))
+            self.requests.append(Request(kind, headers, body, answer, at_s))
         if answer == HANG:
             self._stopping.wait(_PATIENCE_S)
         return answer
@@ -147,7 +150,10 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("content-length", "0"))
+            length = int(self.headers.get("content-length", "-1"))
+            if length < 0:  # the connection was cut within the headers
+                self.close_connection = True
+                return
             body = self.rfile.read(length)
             if len(body) < length:
                 self.close_connection = True

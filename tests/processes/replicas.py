@@ -248,6 +248,6 @@ def _check_requests(there: Borough, receiver: Receiver, ids: Sequence[str]) -> N
     for request in receiver.accepted():
         place = request.event["data"]["message_id"], request.section, request.kind
         heard.setdefault(place, set()).add((request.headers["webhook-id"], request.body))
-        assert request.at < recorded[place] + 1, f"{place} came again after it had been recorded"
+        assert request.at_s < recorded[place] + 1, f"{place} came again after it had been recorded"
     assert set(heard) == set(recorded)
     assert all(len(events) == 1 for events in heard.values())

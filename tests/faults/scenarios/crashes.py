@@ -1,0 +1,115 @@
+"""The process ends: at each named point, and at random moments."""
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Final
+
+from pysqlite3 import dbapi2 as sqlite
+
+from exchange.cli.client import CommandFailed, Node
+from exchange.crash_points import Point
+from tests.faults.armed import POINTS
+from tests.faults.scenario import Scenario, Scenarios
+from tests.faults.world import Broken, Load, World, kill_at_random
+from tests.processes.harness import Borough, until
+
+scenarios: Final = Scenarios("crash")
+_DAY_S: Final = 86_400
+
+#: At which node a group of points is tried, and at which of the times that it comes there: with something in hand.
+_WHERE: Final = {
+    "send": ("hackney", 2),
+    "peer": ("hackney", 2),
+    "envelope": ("enfield", 2),
+    "webhook": ("enfield", 7),
+    "batch": ("enfield", 6),
+    "rotation": ("hackney", 1),
+    "keystore": ("enfield", 1),
+}
+
+
+def _at_points(group: str, points: Sequence[Point], world: World) -> None:
+    """One crash after the other at the points of a group, in one pair of nodes."""
+    slug, nth = _WHERE.get(group, ("enfield", 1))
+    victim = world.enfield if slug == "enfield" else world.hackney
+    at_start = group in ("epoch", "card", "file")
+    if group == "epoch":
+        # Keys of seconds, so that each start finds one whose time is over.
+        victim.configure("keys", sealing_lifetime_days=4 / _DAY_S, sealing_grace_days=2 / _DAY_S)
+    world.start(*(borough for borough in world.boroughs if borough is not victim))
+    for point in points:
+        if group == "epoch":
+            _age_sealing_keys(victim)
+        elif group == "card":
+            _rename(victim, point)
+        world.arm(victim, "--die-at", point, "--nth", nth)
+        victim.start(wait=False)
+        if not at_start:
+            until(f"{victim.origin} answers", victim.answers)
+            _trigger(world, victim, group)
+        if not world.died(victim):
+            raise Broken(f"the node never came to {point}")
+        world.counts["kills"] += 1
+        world.disarm(victim)
+        # What the crash left must do for a start and a message.
+        world.start(victim)
+        world.sender.again()
+        world.sender.send(world.form())
+        world.observe()
+        if point is not points[-1]:
+            victim.kill()
+    if group == "epoch":
+        until("keys are destroyed for good", lambda: "sealing keys destroyed" in victim.log.read_text())
+    world.settle()
+    world.export(world.sender.told[-1])
+    world.check()
+
+
+def _trigger(world: World, victim: Borough, group: str) -> None:
+    if group in ("rotation", "keystore"):
+        with contextlib.suppress(CommandFailed):
+            Node(victim.config).request("POST", "/v1/keys/rotate", wait_s=30)
+        return
+    for _ in range(3):
+        world.sender.send(world.form())
+
+
+def _age_sealing_keys(borough: Borough) -> None:
+    """Have the times of all sealing keys be over."""
+    with contextlib.closing(sqlite.connect(str(borough.directory / "exchange.db"))) as database:
+        database.execute("UPDATE sealing_keys SET not_before_ms = 1, not_after_ms = 2, opens_until_ms = 3")
+        database.commit()
+
+
+def _rename(borough: Borough, name: str) -> None:
+    """Have the node find at its start that its card does not say what is so."""
+    lines = borough.config.read_text().splitlines()
+    borough.config.write_text("\n".join(f'name = "{name}"' if line.startswith("name =") else line for line in lines))
+
+
+for _group, _points in itertools.groupby(POINTS, lambda point: point.partition(".")[0]):
+    _names = tuple(_points)
+    scenarios.all.append(
+        Scenario(
+            f"crash/{_group}",
+            "SIGKILL " + ", ".join(name.partition(".")[2] for name in _names),
+            "restarted, all arrives once",
+            functools.partial(_at_points, _group, _names),
+            # This one looks into the database to make keys old.
+            store="sqlite" if _group == "epoch" else None,
+        )
+    )
+
+
+@scenarios.add("random", "SIGKILL to either node at random moments, under load", "restarted, all arrives once")
+def _random(world: World) -> None:
+    world.start()
+    with Load(world):
+        for _ in range(4):
+            kill_at_random(world, world.chance.sample(world.boroughs, world.chance.randint(1, 2)))
+    world.settle()
+    for message_id in world.sender.told[:3]:
+        world.export(message_id)
+    world.check()

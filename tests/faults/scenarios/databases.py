@@ -1,0 +1,38 @@
+"""A PostgreSQL server that goes away and comes back."""
+
+import contextlib
+import os
+import signal
+import time
+from typing import Final
+
+from tests import databases
+from tests.faults.scenario import Scenarios
+from tests.faults.world import Load, World
+from tests.processes.harness import until
+
+scenarios: Final = Scenarios("database", "postgresql")
+
+
+@scenarios.add("restarted", "PostgreSQL server crashes under load and recovers", "no commit lost, all arrives once")
+def _restarted(world: World) -> None:
+    server = databases.running_server()
+    world.start()
+    with Load(world):
+        for _ in range(3):
+            time.sleep(world.chance.uniform(0.3, 1))
+            # At once, without writing anything more: what comes next is a recovery.
+            pid = server.get_pid()
+            os.kill(pid, signal.SIGQUIT)
+            until("the server has gone", lambda pid=pid: not _lives(pid))
+            world.counts["times"] += 1
+            time.sleep(world.chance.uniform(0, 2))
+            server.ensure_postgres_running()
+    world.check()
+
+
+def _lives(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
