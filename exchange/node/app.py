@@ -15,6 +15,7 @@ from aiohttp import web
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
+from exchange.node.admission import Admission
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
@@ -100,6 +101,7 @@ async def open_services(
         counters=Counters(),
         revoked=Revoked(configuration.revocation_path),
         protection=protection or Protection(),
+        admission=Admission(configuration.tables.limits),
     )
     await load_sealing_keys(services)
     return services
@@ -255,6 +257,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(wall.run(stop))
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))
+            group.create_task(services.admission.run(services, stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

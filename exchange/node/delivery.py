@@ -17,8 +17,10 @@ from exchange.node.services import Services
 from exchange.store.errors import StoreUnavailable
 from exchange.store.messages import add_event
 from exchange.store.outbox import (
+    URGENT_RANK,
     Delivery,
     LaneRow,
+    Order,
     claim,
     done,
     due_lanes,
@@ -41,6 +43,8 @@ class Outcome:
     held: list[tuple[Delivery, str]] = field(default_factory=list)
     error: str | None = None
     asked_s: float = 0.0
+    #: The destination said that it has had enough for now; what is urgent may get through.
+    limited: bool = False
     wake: set[str] = field(default_factory=set)
 
 
@@ -124,10 +128,11 @@ class Dispatcher:
             while not self._stopping:
                 event.clear()
                 wait_ms = self._states[lane].wait_ms(self._services.now_ms())
-                if not wait_ms and len(in_flight) < self._states[lane].attempts_at_once():
-                    rows = await self._claim(lane)
+                passing = wait_ms > 0 and self._states[lane].urgent_only
+                if (passing or not wait_ms) and len(in_flight) < self._states[lane].attempts_at_once():
+                    rows = await self._claim(lane, urgent_only=passing)
                     if rows:
-                        task = attempts.create_task(self._attempt(lane, rows))
+                        task = attempts.create_task(self._attempt(lane, rows, passing=passing))
                         in_flight.add(task)
                         task.add_done_callback(landed)
                         continue
@@ -135,19 +140,22 @@ class Dispatcher:
                     async with asyncio.timeout(wait_ms / 1000 if wait_ms else self._poll_s):
                         await event.wait()
 
-    async def _claim(self, lane: str) -> list[Delivery]:
+    async def _claim(self, lane: str, *, urgent_only: bool) -> list[Delivery]:
         services = self._services
         now_ms = services.now_ms()
         state = self._states[lane]
+        if urgent_only:
+            order = Order.ONLY_URGENT
+        else:
+            # At a limit no delivery is to blame for what became of the last attempt.
+            order = Order.LEAST_TRIED if state.failures and not state.urgent_only else Order.IN_TURN
         try:
-            return await services.store.write(
-                lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, least_tried=state.failures > 0)
-            )
+            return await services.store.write(lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, order))
         except StoreUnavailable as error:
             services.log.error("store unavailable", lane=lane, error=str(error))
             return []
 
-    async def _attempt(self, lane: str, rows: list[Delivery]) -> None:
+    async def _attempt(self, lane: str, rows: list[Delivery], *, passing: bool = False) -> None:
         """Perform what was claimed, and record what came of it."""
         before = self._states[lane]
         now_ms = self._services.now_ms()
@@ -156,7 +164,8 @@ class Dispatcher:
         try:
             outcome = await self._perform_safely(lane, timely) if timely else Outcome()
             outcome.held += [(row, "not delivered before it expired") for row in late]
-            await self._record(lane, before, outcome)
+            urgent_alone = all(row.rank == URGENT_RANK for row in timely)
+            await self._record(lane, before, outcome, passing=passing, urgent_alone=urgent_alone)
         except StoreUnavailable as error:
             # The lease ends by itself; until then nothing else can be done with these rows.
             self._services.log.error("store unavailable", lane=lane, error=str(error))
@@ -176,10 +185,18 @@ class Dispatcher:
             self._services.log.error("delivery failed", lane=lane, error=type(error).__name__)
             return Outcome(again=rows, error=f"internal error: {type(error).__name__}")
 
-    async def _record(self, lane: str, before: LaneState, outcome: Outcome) -> None:
+    async def _record(
+        self, lane: str, before: LaneState, outcome: Outcome, *, passing: bool, urgent_alone: bool
+    ) -> None:
         services = self._services
         now_ms = services.now_ms()
-        if outcome.error is not None:
+        if outcome.error is not None and outcome.limited:
+            asked_s = self._backoff.asked_s(outcome.asked_s)
+            after = before.limited(outcome.error, now_ms, asked_s, urgent_only=not urgent_alone)
+            services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(asked_s, 1))
+        elif outcome.error is None and passing:
+            after = self._states[lane]  # that something urgent got through says nothing of the rest
+        elif outcome.error is not None:
             delay_s = self._backoff.delay_s(before.failures, self._chance.random(), outcome.asked_s)
             after = before.failed(outcome.error, now_ms, delay_s)
             services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(delay_s, 1))

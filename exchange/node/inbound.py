@@ -24,6 +24,7 @@ from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
+from exchange.node.admission import Arrival
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
@@ -60,6 +61,7 @@ from exchange.store.errors import Conflict, NotFound
 from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import (
     INBOUND,
+    MOST_ALARMS_ABOUT,
     OUTBOUND,
     KeysRow,
     MessageRow,
@@ -69,6 +71,8 @@ from exchange.store.messages import (
     add_message,
     add_receipt,
     add_rung_events,
+    alarms_about,
+    count_receipts,
     find_message,
     has_alarm,
     raise_rung,
@@ -79,6 +83,7 @@ from exchange.store.transaction import LogEntry, Operation, Transaction
 
 T = TypeVar("T")
 
+_DAY_MS: Final = 86_400_000
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
 #: No sender makes more of a form, which is itself no larger. A byte of it can become eighty in memory.
@@ -204,6 +209,7 @@ class Inbound:
             except CryptoError:
                 self.unproven(row.origin)  # it may have rotated its keys
                 raise
+            await self._admit(row.origin, len(data), verified)
         except (CryptoError, SchemaError, NotFound) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
         checkpoints = {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values()
@@ -220,6 +226,32 @@ class Inbound:
                 await self.quarantine(row.origin, error, opened)
                 raise Unacceptable("fork") from None
         return payload, row, verified, heads
+
+    async def _admit(
+        self, origin: str, size_bytes: int, verified: list[tuple[VerifiedStatement, ProvenStatement]]
+    ) -> None:
+        """Count what a proven peer sends, before it costs more.
+
+        Raises:
+            AtLimit: it has sent enough for now, or the store has no room for its messages.
+        """
+        manifests = [statement.statement for statement, _ in verified if statement.statement.type == MANIFEST]
+
+        def read() -> list[Manifest]:
+            try:
+                return [decode_wire(manifest_decoder, manifest.body) for manifest in manifests]
+            except SchemaError:
+                return []  # it is refused for that later
+
+        def urgent() -> bool:
+            found = read()
+            return bool(found) and all(manifest.urgent for manifest in found)
+
+        async def known(tx: Transaction) -> bool:
+            found = [await find_message(tx, origin, manifest.message_id) for manifest in read()]
+            return None not in found
+
+        await self._services.admission.admit(self._services, origin, Arrival(size_bytes, len(manifests), urgent, known))
 
     async def quarantine(self, origin: str, fork: ForkDetected, shown: bytes) -> None:
         """Stop hearing and sending to a peer, and tell the admins; `shown` is what came with the contradiction."""
@@ -238,7 +270,10 @@ class Inbound:
         now_ms = services.now_ms()
 
         async def operation(tx: Transaction) -> None:
-            # Once for a message: whoever sends the same conflict again and again must not fill the store.
+            # Once for a message, and few in a day: whoever sends conflicts must not fill the store.
+            latest = await alarms_about(tx, "conflict", origin)
+            if len(latest) >= MOST_ALARMS_ABOUT and now_ms - latest[-1][0] < _DAY_MS:
+                return
             if not await has_alarm(tx, "conflict", origin, detail):
                 await add_alarm(tx, "conflict", origin, detail, now_ms)
 
@@ -323,6 +358,8 @@ class Inbound:
             pairs = [(placement.section, placement.agency) for placement in receipt.placements]
             if pairs and not _placements_sent(message).issuperset(pairs):
                 raise ItemRefused("receipt-placements", "the receipt names a section or agency that was not sent to")
+            if await count_receipts(tx, message.number) >= _most_receipts(message):
+                raise ItemRefused("receipts-too-many", "there are more receipts of that message than it has steps")
             now_ms = services.now_ms()
             rung, at_ms = receipt.rung.value, milliseconds(receipt.at)
             new = await add_receipt(
@@ -596,6 +633,11 @@ def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | 
     if isinstance(outcome, LogEntry):
         outcome = ProvenStatement(statement=outcome.statement, proof=outcome.proof)
     return Result(leaf_hash=statement.leaf_hash, receipt=outcome)
+
+
+def _most_receipts(message: MessageRow) -> int:
+    """A node signs for each section and agency on each rung at most, and some of that again after a crash."""
+    return 16 + 2 * len(LADDER) * len(_placements_sent(message))
 
 
 def _placements_sent(message: MessageRow) -> set[tuple[str, str]]:

@@ -31,6 +31,7 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.egress import why_unreachable
 from exchange.node.epochs import renew_card
 from exchange.node.errors import RequestInvalid
+from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
 from exchange.node.problems import json_response, problem, problem_of
@@ -101,7 +102,8 @@ class LocalApi:
 
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
-        middlewares = [_errors, self._token] if needs_token else [_errors]
+        bound = bounded(self._services.configuration.tables.limits.local_requests_at_once)
+        middlewares = [_errors, bound, self._token] if needs_token else [_errors, bound]
         application = web.Application(client_max_size=2 * MAX_FORM_BYTES, middlewares=middlewares)
         application.add_routes(
             [
@@ -161,6 +163,7 @@ class LocalApi:
                 "counters": services.counters.values,
                 "protection": services.protection,
                 "tls": self._wall.describe(),
+                "limits": services.admission.describe(services.now_ms()),
             }
         )
 

@@ -8,6 +8,7 @@
 `outbox_due (lane, state, rank, number)` serves every claim.
 """
 
+import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -108,6 +109,18 @@ _claim_least_tried = Sql(
     select(*_DELIVERY)
     .where(outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.lease_until_ms <= bindparam("now_ms"))
     .order_by(outbox.c.attempts, outbox.c.rank, outbox.c.number)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_claim_urgent = Sql(
+    select(*_DELIVERY)
+    .where(
+        outbox.c.lane == bindparam("lane"),
+        outbox.c.state == "due",
+        outbox.c.rank == URGENT_RANK,
+        outbox.c.lease_until_ms <= bindparam("now_ms"),
+    )
+    .order_by(outbox.c.number)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
@@ -229,11 +242,22 @@ async def enqueue_one(tx: Transaction, row: dict[str, object]) -> int:
     return await tx.insert(_add_one, row)
 
 
+class Order(enum.Enum):
+    """Which due rows of a lane come first: the urgent ones; those tried least, and then the urgent; or they alone."""
+
+    IN_TURN = enum.auto()
+    LEAST_TRIED = enum.auto()
+    ONLY_URGENT = enum.auto()
+
+
+_CLAIMS: Final = {Order.IN_TURN: _claim, Order.LEAST_TRIED: _claim_least_tried, Order.ONLY_URGENT: _claim_urgent}
+
+
 async def claim(
-    tx: Transaction, lane: str, most: int, now_ms: int, lease_ms: int, *, least_tried: bool = False
+    tx: Transaction, lane: str, most: int, now_ms: int, lease_ms: int, order: Order = Order.IN_TURN
 ) -> list[Delivery]:
-    """Lease up to `most` due rows of a lane: urgent first, and before that those tried least if asked for."""
-    statement = _claim_least_tried if least_tried else _claim
+    """Lease up to `most` due rows of a lane."""
+    statement = _CLAIMS[order]
     rows = await tx.fetch_all(statement, {"lane": lane, "now_ms": now_ms, "most": most})
     deliveries = [Delivery(*row) for row in rows]
     await tx.execute_many(_lease, [{"key": row.number, "until_ms": now_ms + lease_ms} for row in deliveries])
