@@ -15,6 +15,7 @@ from aiohttp import web
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
+from exchange.node import openapi
 from exchange.node.admission import Admission
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
@@ -247,7 +248,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         peers = PeerApi(services, inbound, accepted)
         wall = Wall(services, peers.connections, dispatcher)
         await wall.raise_up()
-        more = KeysApi(services, dispatcher, client).routes()
+        more = [*KeysApi(services, dispatcher, client).routes(), *openapi.routes()]
         local = LocalApi(services, dispatcher, continuity, comparing, agencies, cards, wall, more)
         sites = await _listen(stack, configuration, peers, local, wall)
         async with asyncio.TaskGroup() as group:

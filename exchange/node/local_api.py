@@ -356,6 +356,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except ExchangeError as error:
         return problem_of(error)
+    except web.HTTPRequestEntityTooLarge:
+        # Python's words for this status change with its version; the code must not.
+        return problem(413, "too-large", "a request is 2 MiB at most")
     except web.HTTPException as error:
         return problem(error.status, error.reason.lower().replace(" ", "-"), error.reason)
     except (web.RequestPayloadError, ConnectionError):
