@@ -256,7 +256,7 @@ class PeerNumber(Shape, frozen=True):
     origin: str
     trust: TrustText
     fingerprint: Hash
-    number: str
+    number: list[str]
 
 
 class Removed(Shape, frozen=True):
