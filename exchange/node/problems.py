@@ -37,6 +37,8 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
 
 def status_of(error: ExchangeError) -> int:
     """The HTTP status of an error."""
+    if isinstance(error, errors.AtLimit):
+        return error.status
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
@@ -59,7 +61,7 @@ def problem_of(error: ExchangeError) -> web.Response:
             {"severity": item.severity, "path": item.path, "message": item.message} for item in error.findings
         ]
     if isinstance(error, errors.AtLimit):
-        return problem(error.status, error.code, str(error), error.hint, error.retry_after_s)
+        return problem(status_of(error), error.code, str(error), error.hint, error.retry_after_s)
     return problem(status_of(error), error.code, str(error), error.hint, **more)
 
 
