@@ -230,6 +230,9 @@ def parse_configuration(path: Path, text: str) -> Configuration:
         raise ConfigurationInvalid(f"{path}: node.origin: {error}", hint=NameInvalid.hint) from None
     except ConfigurationInvalid as error:
         raise ConfigurationInvalid(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        # tomllib lets through what `int` says of too many digits, and does not count how deep it is.
+        raise ConfigurationInvalid(f"{path}: a number is too long, or a value too deep") from None
     return Configuration(path.absolute(), tables, origin)
 
 

@@ -206,7 +206,19 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         load_configuration(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize("data", [b"[node", b"\xff\xfe", b"node = 1\n", b"", b"[node]\n[node]\n", b'a = "\x00"'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[node",
+        b"\xff\xfe",
+        b"node = 1\n",
+        b"",
+        b"[node]\n[node]\n",
+        b'a = "\x00"',
+        b"a = " + b"9" * 5000,
+        b"a = " + b"[" * 9999,
+    ],
+)
 def test_a_file_that_is_not_such_toml_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "exchange.toml"
     path.write_bytes(data)
