@@ -37,7 +37,7 @@ from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
-from exchange.node.listener import MOST_CONNECTIONS, PublicSite
+from exchange.node.listener import MOST_CONNECTIONS, LocalSite, LocalTcpSite, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
 from exchange.node.passphrase import Ask
@@ -282,10 +282,10 @@ async def _listen(
     with suppress(FileNotFoundError):
         path.unlink()
     private = await _runner(stack, local.application(needs_token=False))
-    sites.append(web.UnixSite(private, short_socket_path(path)))
+    sites.append(LocalSite(private, short_socket_path(path)))
     if tables.local.address:
         host, port = split_address(tables.local.address)
-        sites.append(web.TCPSite(await _runner(stack, local.application(needs_token=True)), host, port))
+        sites.append(LocalTcpSite(await _runner(stack, local.application(needs_token=True)), host, port))
     for site in sites:
         try:
             await site.start()

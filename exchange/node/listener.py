@@ -90,7 +90,28 @@ class Connections:
             self._idle[connection] = None
 
 
-class _Connection(web.RequestHandler):
+class _Quiet(web.RequestHandler):
+    """A connection on which what is no request is not repeated: a token may be in it."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request: aiohttp would say what it is, and repeat some of what was sent."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        code, title = ("bad-request", "that is not HTTP") if status < 500 else ("internal", "internal error")
+        response = nameless(problem(status, code, title))
+        response.force_close()
+        return response
+
+
+class _Connection(_Quiet):
     """One connection, which counts itself."""
 
     __slots__ = ("_connections", "caller", "pin")
@@ -120,21 +141,6 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.closed(self)
         super().connection_lost(exc)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what is no request: aiohttp would say what it is, and repeat some of what was sent."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun already")
-        code, title = ("bad-request", "that is not HTTP") if status < 500 else ("internal", "internal error")
-        response = nameless(problem(status, code, title))
-        response.force_close()
-        return response
 
 
 def _caller(connection: web.RequestHandler) -> str | None:
@@ -172,6 +178,38 @@ class PublicSite(web.TCPSite):
             ssl=self._ssl_context,
             ssl_handshake_timeout=_HANDSHAKE_S if self._ssl_context else None,
         )
+
+
+class LocalSite(web.UnixSite):
+    """The local API's Unix socket."""
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the socket cannot be made.
+        """
+        await web.BaseSite.start(self)
+        self._server = await asyncio.get_running_loop().create_unix_server(_quiet(self._runner), self._path)
+
+
+class LocalTcpSite(web.TCPSite):
+    """The local API on TCP."""
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address is in use.
+        """
+        await web.BaseSite.start(self)
+        self._server = await asyncio.get_running_loop().create_server(_quiet(self._runner), self._host, self._port)
+
+
+def _quiet(runner: web.BaseRunner) -> Callable[[], _Quiet]:
+    server = runner.server
+    assert server is not None  # noqa: S101 - the runner was set up
+    return lambda: _Quiet(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
 
 
 def nameless(response: web.StreamResponse) -> web.StreamResponse:

@@ -57,7 +57,7 @@ class Operation:
 
 #: What every route of the local API can answer; 401 only over TCP.
 LOCAL_COMMON: Final[dict[int, Codes]] = {
-    400: ("incomplete",),
+    400: ("incomplete", "bad-request"),
     401: ("token-needed",),
     408: ("too-slow",),
     413: ("too-large",),

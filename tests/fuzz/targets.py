@@ -318,24 +318,24 @@ def _own_words() -> str:
     return "\n".join([*texts, HERE, THERE, MESSAGE, *(field.encode_name for field in msgspec.structs.fields(Form))])
 
 
-def said(error: BaseException) -> str:
+def said(error: BaseException) -> list[str]:
     """All that an error says: to a person, in a log, in a document."""
     parts = [str(error), repr(error), str(getattr(error, "hint", ""))]
     if isinstance(error, FormInvalid):
-        parts += [f"{item.path} {item.message}" for item in error.findings]
+        parts += [text for item in error.findings for text in (item.path, item.message)]
     if isinstance(error, ItemRefused):
         parts.append(error.refusal)
-    return "\n".join(parts)
+    return parts
 
 
 def repeated(error: BaseException, data: bytes) -> Iterator[str]:
     """The pieces of what was given that an error repeats."""
-    text = said(error)
     given = data.decode("latin-1")
-    for start in range(len(text) - _PIECE + 1):
-        piece = text[start : start + _PIECE]
-        if piece in given and piece not in _own_words():
-            yield piece
+    for text in said(error):
+        for start in range(len(text) - _PIECE + 1):
+            piece = text[start : start + _PIECE]
+            if piece in given and piece not in _own_words():
+                yield piece
 
 
 def check(target: Target, data: bytes) -> str:

@@ -38,6 +38,22 @@ def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
+async def test_what_is_no_request_is_refused_by_a_document_that_does_not_repeat_it(enfield: Node) -> None:
+    token = await new_token(enfield)
+    sent = f"GET /v1/health HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {token}\r\nexpect : \0\r\n\r\n".encode()
+    url = f"http://{enfield.services.configuration.tables.local.address}"
+    status, body = await raw(url, sent, close=False)
+    reader, writer = await asyncio.open_unix_connection(str(enfield.services.configuration.socket_path))
+    writer.write(sent)
+    over_socket = await reader.read()
+    writer.close()
+    assert " 400 " in status
+    assert json.loads(body)["code"] == "bad-request"
+    assert b"bad-request" in over_socket
+    for answered in (body, over_socket):
+        assert token.encode() not in answered
+
+
 # How much at once.
 
 

@@ -38,6 +38,7 @@ ELSEWHERE = {
     ("post", "/v1/envelopes", 429, "peer-limit"): ("node/test_limits", "peer-limit"),
     ("post", "/v1/envelopes", 429, "peer-quota"): ("node/test_limits", "peer-quota"),
     ("post", "/v1/envelopes", 503, "proof-awaited"): ("node/test_continuity", "ProofAwaited"),
+    ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
     ("*", "local", 503, "too-busy"): ("node/test_local_api", "bounded"),
     ("*", "peers", 429, "too-many-requests"): ("node/test_callers", "too-many-requests"),
