@@ -1,6 +1,8 @@
-"""What is taken of a proven peer, and whether there is room for it.
+"""What is taken of a peer, and whether there is room for it.
 
 * A peer has an hour's worth of messages and bytes at once, which fills again steadily. A quarter is for what is urgent.
+* Only a message that is new here counts: a peer's card is public, and whoever recorded an envelope can send it again.
+  What others pass on in its name uses up nothing of what it may send.
 * The store holds so much of each peer; the disk keeps so much free.
 * Receipts and cards are let through where messages are not: they end what is here, and are small.
 * So is a message that is here already: its sender lacks nothing but the receipt.
@@ -10,11 +12,11 @@
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from exchange.handover.rates import FULL, HOUR_MS, Level, Rate, take, wait_ms
+from exchange.handover.rates import FULL, HOUR_MS, Level, Rate, give_back, take, wait_ms
 from exchange.node.config import LimitsTable
 from exchange.node.errors import AtLimit, PeerAtLimit, PeerAtQuota, QueueFull, StoreFull
 from exchange.store.errors import StoreUnavailable
@@ -36,12 +38,21 @@ _SCANNED_AT_ONCE: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An envelope of a proven peer: its length, its messages, and what is asked only where it matters."""
+    """Messages of a peer, their size, and whether they are urgent."""
 
-    size_bytes: int
     messages: int
+    size_bytes: int
+    urgent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """The messages of an envelope as they come, and what is asked only where it matters."""
+
+    messages: int
+    size_bytes: int
     urgent: Callable[[], bool]
-    known: Operation[bool]
+    here_already: Operation[bool]
 
 
 @dataclass(slots=True)
@@ -82,29 +93,55 @@ class Admission:
         self._stored = _Stored()
         self._waiting: dict[str, int] = {}
 
-    async def admit(self, services: "Services", origin: str, arrival: Arrival) -> None:
-        """Count what a proven peer sends.
+    async def look_at(self, services: "Services", origin: str, brought: Brought) -> None:
+        """Whether there is room for what a peer brings; it is counted when it is taken.
 
         Raises:
-            PeerAtLimit: it has sent enough for now.
+            PeerAtLimit: the peer has sent enough for now.
             PeerAtQuota: the store holds enough of it.
             StoreFull: the disk is nearly full.
         """
-        peer = self._peers.setdefault(origin, _Peer())
-        now_ms = services.now_ms()
         try:
-            if arrival.messages:
-                await self._check_room(services, origin, arrival)
-            self._count(peer, origin, arrival, now_ms)
+            await self._check_room(services, origin, brought.here_already)
+            arrival = Arrival(brought.messages, brought.size_bytes, urgent=False)
+            now_ms = services.now_ms()
+            if self._wait_ms(origin, arrival, now_ms):
+                self._check_rate(origin, replace(arrival, urgent=brought.urgent()), now_ms)
         except AtLimit as error:
-            peer.limit, peer.refused_ms, peer.refused = error.code, now_ms, peer.refused + 1
-            services.counters.add(f"envelopes_{error.code.replace('-', '_')}")
+            self._refused(services, origin, error)
             raise
 
-    async def _check_room(self, services: "Services", origin: str, arrival: Arrival) -> None:
+    def take(self, services: "Services", origin: str, arrival: Arrival) -> None:
+        """Count what is about to be stored.
+
+        Raises:
+            PeerAtLimit: the peer has sent enough for now.
+        """
+        now_ms = services.now_ms()
+        try:
+            self._check_rate(origin, arrival, now_ms)
+        except PeerAtLimit as error:
+            self._refused(services, origin, error)
+            raise
+        peer = self._peers.setdefault(origin, _Peer())
+        peer.messages = take(self._messages, peer.messages, arrival.messages, now_ms)
+        peer.bytes = take(self._bytes, peer.bytes, arrival.size_bytes, now_ms)
+
+    def give_back(self, origin: str, arrival: Arrival) -> None:
+        """What was counted was not new, or could not be stored."""
+        peer = self._peers[origin]
+        peer.messages = give_back(self._messages, peer.messages, arrival.messages)
+        peer.bytes = give_back(self._bytes, peer.bytes, arrival.size_bytes)
+
+    def _refused(self, services: "Services", origin: str, error: AtLimit) -> None:
+        peer = self._peers.setdefault(origin, _Peer())
+        peer.limit, peer.refused_ms, peer.refused = error.code, services.now_ms(), peer.refused + 1
+        services.counters.add(f"envelopes_{error.code.replace('-', '_')}")
+
+    async def _check_room(self, services: "Services", origin: str, here_already: Operation[bool]) -> None:
         used = self._stored.of.get(origin, Used())
         over = used.messages >= self.table.peer_store_messages or used.bytes >= self.table.peer_store_gib * 1024 * _MIB
-        if not (over or self._disk.is_full) or await services.store.read(arrival.known):
+        if not (over or self._disk.is_full) or await services.store.read(here_already):
             return
         if self._disk.is_full:
             raise StoreFull("the disk of this node is nearly full", _ASK_AGAIN_S)
@@ -120,21 +157,20 @@ class Admission:
             _tell(services, "peer-quota", origin, detail)
         raise PeerAtQuota("the store of this node holds as much of yours as it may", _ASK_AGAIN_S)
 
-    def _count(self, peer: _Peer, origin: str, arrival: Arrival, now_ms: int) -> None:
-        def wait(kept_back: float) -> float:
-            longest = wait_ms(self._bytes, peer.bytes, arrival.size_bytes, now_ms, kept_back)
-            if arrival.messages:
-                longest = max(longest, wait_ms(self._messages, peer.messages, arrival.messages, now_ms, kept_back))
-            return longest
+    def _wait_ms(self, origin: str, arrival: Arrival, now_ms: int) -> float:
+        peer = self._peers.get(origin)
+        if peer is None:
+            return 0
+        kept_back = 0 if arrival.urgent else _URGENT_SHARE
+        return max(
+            wait_ms(self._messages, peer.messages, arrival.messages, now_ms, kept_back),
+            wait_ms(self._bytes, peer.bytes, arrival.size_bytes, now_ms, kept_back),
+        )
 
-        waits_ms = wait(_URGENT_SHARE if arrival.messages else 0)
-        if waits_ms and arrival.messages and arrival.urgent():
-            waits_ms = wait(0)
+    def _check_rate(self, origin: str, arrival: Arrival, now_ms: int) -> None:
+        waits_ms = self._wait_ms(origin, arrival, now_ms)
         if waits_ms:
             raise PeerAtLimit(f"{origin} has sent as much as it may in an hour", waits_ms / 1000)
-        peer.bytes = take(self._bytes, peer.bytes, arrival.size_bytes, now_ms)
-        if arrival.messages:
-            peer.messages = take(self._messages, peer.messages, arrival.messages, now_ms)
 
     def check_sending(self, lane: str) -> None:
         """Whether this borough's own programs may send more to a peer.

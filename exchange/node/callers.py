@@ -5,7 +5,8 @@
   stands before that was written by who calls, and may be anything.
 * Of the machine itself, and of a trusted proxy that does not say for whom it calls, nothing is known: no limit for an
   address would tell one caller from all.
-* A request counts until it has proven who sent it: peers have limits of their own.
+* A request counts, the more the more it brings, until it has told what only a peer can tell, and told it for the first
+  time: peers have limits of their own. A peer's card, or an envelope that somebody recorded, can be sent by everybody.
 """
 
 import ipaddress
@@ -66,21 +67,21 @@ class Callers:
                 return _name(address)
         return None
 
-    def wait_ms(self, caller: str | None, now_ms: int) -> float:
-        """Count a request; how long its caller has to wait with it, 0 where it need not."""
+    def wait_ms(self, caller: str | None, cost: float, now_ms: int) -> float:
+        """Count a request that costs so much; how long its caller has to wait with it, 0 where it need not."""
         if caller is None:
             return 0
         level = self._levels.pop(caller, FULL)
-        waits_ms = wait_ms(self._rate, level, 1, now_ms)
-        self._levels[caller] = level.later(now_ms) if waits_ms else take(self._rate, level, 1, now_ms)
+        waits_ms = wait_ms(self._rate, level, cost, now_ms)
+        self._levels[caller] = level.later(now_ms) if waits_ms else take(self._rate, level, cost, now_ms)
         while len(self._levels) > _MOST_CALLERS:
             self._levels.popitem(last=False)
         return waits_ms
 
-    def proven(self, caller: str | None) -> None:
+    def proven(self, caller: str | None, cost: float) -> None:
         """The request just counted was of a peer, and counts there."""
         if caller is not None and caller in self._levels:
-            self._levels[caller] = give_back(self._rate, self._levels[caller], 1)
+            self._levels[caller] = give_back(self._rate, self._levels[caller], cost)
 
     def describe(self, now_ms: int) -> int:
         """How many addresses have to wait now."""

@@ -112,7 +112,7 @@ class PeerApi:
         if getattr(request.protocol, "pin", None) is not None:
             return
         caller = request[_CALLER] = self._callers.of(request) or ""
-        waits_ms = self._callers.wait_ms(caller or None, self._services.now_ms())
+        waits_ms = self._callers.wait_ms(caller or None, _cost(request), self._services.now_ms())
         if waits_ms:
             self._services.counters.add("requests_over_limit")
             raise TooManyRequests("too many requests from this address", waits_ms / 1000)
@@ -126,7 +126,8 @@ class PeerApi:
         announced = request.content_length
         bodies = self._usual if announced is not None and announced <= _USUAL_BYTES else self._large
         answer = await self._inbound.accept(await bodies.read(request))
-        self._callers.proven(request.get(_CALLER) or None)
+        if answer.is_news:
+            self._callers.proven(request.get(_CALLER) or None, _cost(request))
         self._accepted(answer.origin, answer.lanes)
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
 
@@ -160,6 +161,14 @@ class PeerApi:
 
     async def _health(self, _: web.Request) -> web.Response:
         return json_response({"status": "ok"})
+
+
+def _cost(request: web.Request) -> float:
+    """What a request costs its caller: more, the more it brings; what does not say how much may bring all."""
+    length = request.content_length
+    if length is None:
+        length = MAX_ENVELOPE_BYTES if request.body_exists else 0
+    return 1 + min(length, MAX_ENVELOPE_BYTES) / _USUAL_BYTES
 
 
 async def _without_name(_: web.Request, response: web.StreamResponse) -> None:

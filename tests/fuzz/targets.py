@@ -320,7 +320,7 @@ def _own_words() -> str:
 
 def said(error: BaseException) -> list[str]:
     """All that an error says: to a person, in a log, in a document."""
-    parts = [str(error), repr(error), str(getattr(error, "hint", ""))]
+    parts = [str(error), *map(str, error.args), str(getattr(error, "hint", ""))]
     if isinstance(error, FormInvalid):
         parts += [text for item in error.findings for text in (item.path, item.message)]
     if isinstance(error, ItemRefused):

@@ -78,27 +78,33 @@ def test_only_what_a_trusted_proxy_has_added_is_believed(
 def test_who_proves_nothing_waits_and_one_more_address_of_the_same_network_does_not_help() -> None:
     some = callers(requests=2)
     first, second = some.at("2001:db8::1"), some.at("2001:db8::ffff:2")
-    assert some.wait_ms(first, NOW_MS) == 0
-    assert some.wait_ms(second, NOW_MS) == 0
-    assert some.wait_ms(first, NOW_MS) == 30_000
-    assert some.wait_ms(some.at("2001:db8:0:1::1"), NOW_MS) == 0
+    assert some.wait_ms(first, 1, NOW_MS) == 0
+    assert some.wait_ms(second, 1, NOW_MS) == 0
+    assert some.wait_ms(first, 1, NOW_MS) == 30_000
+    assert some.wait_ms(some.at("2001:db8:0:1::1"), 1, NOW_MS) == 0
     assert some.describe(NOW_MS) == 1
-    assert some.wait_ms(first, NOW_MS + 30_000) == 0
+    assert some.wait_ms(first, 1, NOW_MS + 30_000) == 0
+
+
+def test_who_brings_much_may_ask_seldom() -> None:
+    some = callers(requests=100)
+    assert some.wait_ms("192.0.2.7", 65, NOW_MS) == 0
+    assert some.wait_ms("192.0.2.7", 65, NOW_MS) == 18_000
 
 
 def test_what_was_proven_counts_elsewhere() -> None:
     some = callers(requests=1)
     for _ in range(5):
-        assert some.wait_ms("192.0.2.7", NOW_MS) == 0
-        some.proven("192.0.2.7")
-    assert some.wait_ms("192.0.2.7", NOW_MS) == 0
-    assert some.wait_ms("192.0.2.7", NOW_MS) > 0
+        assert some.wait_ms("192.0.2.7", 1, NOW_MS) == 0
+        some.proven("192.0.2.7", 1)
+    assert some.wait_ms("192.0.2.7", 1, NOW_MS) == 0
+    assert some.wait_ms("192.0.2.7", 1, NOW_MS) > 0
 
 
 def test_no_number_of_addresses_takes_more_than_so_much_memory() -> None:
     some = callers()
     for number in range(20_000):
-        some.wait_ms(f"192.0.2.{number}", NOW_MS)
+        some.wait_ms(f"192.0.2.{number}", 1, NOW_MS)
     assert len(some._levels) <= 8192
 
 
@@ -126,7 +132,13 @@ async def test_a_caller_behind_a_proxy_is_told_to_wait_and_a_peer_is_not(
         for _ in range(5):
             assert (await ask("192.0.2.3", "/v1/envelopes", envelope(camden, card)))[0] == 200
         refused = [(await ask("192.0.2.4", "/v1/envelopes", b"nonsense"))[0] for _ in range(4)]
-        assert refused == [403, 403, 403, 429]
+        assert refused == [403, 403, 429, 429]
+        # Anybody may have these: what they tell is true, and tells nothing new.
+        recorded, public = envelope(camden, card), camden.envelope(card, [camden.card()])
+        for address, data in (("192.0.2.5", recorded), ("192.0.2.6", public)):
+            statuses = [(await ask(address, "/v1/envelopes", data))[0] for _ in range(5)]
+            assert statuses[0] == 200
+            assert statuses[-1] == 429
         clock.now_ms += 20_000
         assert (await ask("192.0.2.1"))[0] == 200
 

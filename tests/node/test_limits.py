@@ -43,6 +43,14 @@ async def sends(camden: Borough, node: Node, count: int = 1, *, urgent: bool = F
         return answer.status, {**await answer.json(content_type=None), "after": answer.headers["retry-after"]}
 
 
+async def post(node: Node, data: bytes) -> int:
+    """Send an envelope of any size; the status."""
+    headers = {"content-type": ENVELOPE_TYPE}
+    async with node.http.post(f"{node.url}/v1/envelopes", data=io.BytesIO(data), headers=headers) as answer:
+        await answer.read()
+        return answer.status
+
+
 def placement(item: ProvenStatement) -> Placement:
     """A section and an agency of a message."""
     entry = decode_wire(manifest_decoder, parse_statement(item.statement).body).sections[0]
@@ -88,20 +96,46 @@ async def test_one_peer_at_its_limit_holds_up_no_other(tmp_path: Path, clock: Cl
 
 
 async def test_bytes_are_counted_too(tmp_path: Path, clock: Clock, camden: Borough) -> None:
+    large = msgspec.msgpack.encode({"text": "x" * 1_000_000})
     async with limited(tmp_path, clock, peer_mib_per_hour=32) as enfield:
         await enfield.know(camden)
         card = await enfield.card()
         statuses = []
         for _ in range(6):
-            made = camden.message(card)
+            made = [camden.message(card, content=large) for _ in range(4)]
+            items = camden.latest(*[camden.sign_manifest(one) for one in made])
             shown = camden.shown
-            data = camden.envelope(card, [camden.sign_manifest(made)], [*made.ciphertexts, bytes(6 * 1024 * 1024)])
-            async with enfield.http.post(
-                f"{enfield.url}/v1/envelopes", data=io.BytesIO(data), headers={"content-type": ENVELOPE_TYPE}
-            ) as answer:
-                statuses.append(answer.status)
+            data = camden.envelope(card, items, [text for one in made for text in one.ciphertexts])
+            statuses.append(await post(enfield, data))
             camden.shown = camden.shown if statuses[-1] == 200 else shown
-        assert statuses == [200, 200, 200, 429, 429, 429], "a quarter of 32 MiB is for what is urgent"
+        assert statuses == [200, 200, 200, 429, 429, 429], "of 32 MiB a quarter is for what is urgent"
+
+
+async def test_what_others_send_in_a_peers_name_uses_up_nothing_of_what_it_may_send(
+    tmp_path: Path, clock: Clock, camden: Borough
+) -> None:
+    async with limited(tmp_path, clock, peer_messages_per_hour=4, peer_mib_per_hour=32) as enfield:
+        await enfield.know(camden)
+        card = await enfield.card()
+        made = camden.message(card)
+        recorded = camden.envelope(card, [camden.sign_manifest(made)], made.ciphertexts)
+        public = camden.envelope(card, [camden.card()], [bytes(8 * 1024 * 1024)])
+        for data in (recorded, public) * 8:
+            assert await post(enfield, data) == 200
+        assert (await sends(camden, enfield, 2))[0] == 200
+
+
+async def test_what_could_not_be_stored_is_not_counted(tmp_path: Path, clock: Clock, camden: Borough) -> None:
+    async with limited(tmp_path, clock, peer_messages_per_hour=4) as enfield:
+        await enfield.know(camden)
+        card = await enfield.card()
+        made = camden.message(card)
+        first = camden.sign_manifest(made)
+        assert await post(enfield, camden.envelope(card, [first], made.ciphertexts)) == 200
+        for _ in range(8):
+            other = camden.sign_manifest(made, urgent=True)
+            assert await post(enfield, camden.envelope(card, [other], made.ciphertexts)) == 200  # refused as a conflict
+        assert (await sends(camden, enfield, 2))[0] == 200
 
 
 async def test_receipts_and_cards_are_taken_where_messages_are_not(
