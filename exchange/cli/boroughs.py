@@ -42,8 +42,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> RunningNode:
+def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough, more: str = "") -> RunningNode:
     """Start the node of a borough, making it first where there is none; the stack stops it.
+
+    `more` is the text of further tables for the configuration of a node that is made.
 
     Raises:
         CommandFailed: it stopped by itself, or does not answer within a minute.
@@ -67,6 +69,8 @@ def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> Run
         )
         if made.returncode != 0:
             raise CommandFailed(f"the node of {borough.name} could not be made in {directory}", 1)
+        with config.open("a") as file:
+            file.write(more)
     elif _answers(config):
         raise CommandFailed(
             f"a node runs in {directory} already", 1, "Stop it first, or name another directory with --dir."

@@ -25,11 +25,12 @@ def bounded(most: int, body_timeout_s: float = BODY_TIMEOUT_S) -> Any:
             return problem(503, "too-busy", f"{most} requests are under way", "Ask fewer at once, and again later.")
         under_way += 1
         try:
-            try:
-                async with asyncio.timeout(body_timeout_s):
-                    await request.read()
-            except TimeoutError:
-                return problem(408, "too-slow", "the request took too long")
+            if request.can_read_body:
+                try:
+                    async with asyncio.timeout(body_timeout_s):
+                        await request.read()  # which keeps it for the handler
+                except TimeoutError:
+                    return problem(408, "too-slow", "the request took too long")
             return await handler(request)
         finally:
             under_way -= 1
