@@ -12,7 +12,7 @@
 import asyncio
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,15 +37,6 @@ _SCANNED_AT_ONCE: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """Messages of a peer, their size, and whether they are urgent."""
-
-    messages: int
-    size_bytes: int
-    urgent: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Brought:
     """The messages of an envelope as they come, and what is asked only where it matters."""
 
@@ -64,6 +55,9 @@ class _Peer:
     limit: str = ""
     refused: int = 0
     refused_ms: int = 0
+
+
+_UNSEEN: Final = _Peer()
 
 
 @dataclass(slots=True)
@@ -102,75 +96,61 @@ class Admission:
             StoreFull: the disk is nearly full.
         """
         try:
-            await self._check_room(services, origin, brought.here_already)
-            arrival = Arrival(brought.messages, brought.size_bytes, urgent=False)
-            now_ms = services.now_ms()
-            if self._wait_ms(origin, arrival, now_ms):
-                self._check_rate(origin, replace(arrival, urgent=brought.urgent()), now_ms)
+            await self._check(services, origin, brought)
         except AtLimit as error:
-            self._refused(services, origin, error)
+            if await services.store.read(brought.here_already):
+                return
+            peer = self._peers.setdefault(origin, _Peer())
+            peer.limit, peer.refused_ms, peer.refused = error.code, services.now_ms(), peer.refused + 1
+            services.counters.add(f"envelopes_{error.code.replace('-', '_')}")
+            if isinstance(error, PeerAtQuota):
+                await self._tell_of_quota(services, origin)
             raise
 
-    def take(self, services: "Services", origin: str, arrival: Arrival) -> None:
-        """Count what is about to be stored.
-
-        Raises:
-            PeerAtLimit: the peer has sent enough for now.
-        """
-        now_ms = services.now_ms()
-        try:
-            self._check_rate(origin, arrival, now_ms)
-        except PeerAtLimit as error:
-            self._refused(services, origin, error)
-            raise
-        peer = self._peers.setdefault(origin, _Peer())
-        peer.messages = take(self._messages, peer.messages, arrival.messages, now_ms)
-        peer.bytes = take(self._bytes, peer.bytes, arrival.size_bytes, now_ms)
-
-    def give_back(self, origin: str, arrival: Arrival) -> None:
-        """What was counted was not new, or could not be stored."""
-        peer = self._peers[origin]
-        peer.messages = give_back(self._messages, peer.messages, arrival.messages)
-        peer.bytes = give_back(self._bytes, peer.bytes, arrival.size_bytes)
-
-    def _refused(self, services: "Services", origin: str, error: AtLimit) -> None:
-        peer = self._peers.setdefault(origin, _Peer())
-        peer.limit, peer.refused_ms, peer.refused = error.code, services.now_ms(), peer.refused + 1
-        services.counters.add(f"envelopes_{error.code.replace('-', '_')}")
-
-    async def _check_room(self, services: "Services", origin: str, here_already: Operation[bool]) -> None:
-        used = self._stored.of.get(origin, Used())
-        over = used.messages >= self.table.peer_store_messages or used.bytes >= self.table.peer_store_gib * 1024 * _MIB
-        if not (over or self._disk.is_full) or await services.store.read(here_already):
-            return
+    async def _check(self, services: "Services", origin: str, brought: Brought) -> None:
         if self._disk.is_full:
             raise StoreFull("the disk of this node is nearly full", _ASK_AGAIN_S)
+        used = self._stored.of.get(origin, Used())
+        if used.messages >= self.table.peer_store_messages or used.bytes >= self.table.peer_store_gib * 1024 * _MIB:
+            raise PeerAtQuota("the store of this node holds as much of yours as it may", _ASK_AGAIN_S)
+        now_ms = services.now_ms()
+        waits_ms = self._wait_ms(origin, brought, now_ms, _URGENT_SHARE)
+        if waits_ms and brought.urgent():
+            waits_ms = self._wait_ms(origin, brought, now_ms, 0)
+        if waits_ms:
+            raise PeerAtLimit(f"{origin} has sent as much as it may in an hour", waits_ms / 1000)
+
+    def _wait_ms(self, origin: str, brought: Brought, now_ms: int, kept_back: float) -> float:
+        peer = self._peers.get(origin, _UNSEEN)
+        return max(
+            wait_ms(self._messages, peer.messages, brought.messages, now_ms, kept_back),
+            wait_ms(self._bytes, peer.bytes, brought.size_bytes, now_ms, kept_back),
+        )
+
+    async def _tell_of_quota(self, services: "Services", origin: str) -> None:
+        used, now_ms = self._stored.of.get(origin, Used()), services.now_ms()
         detail = f"{origin} fills its share of the store: {used.messages} messages, {used.bytes // _MIB} MiB"
 
         async def operation(tx: Transaction) -> bool:
-            if not await _is_news(tx, "peer-quota", origin, services.now_ms()):
+            if not await _is_news(tx, "peer-quota", origin, now_ms):
                 return False
-            await add_alarm(tx, "peer-quota", origin, detail, services.now_ms())
+            await add_alarm(tx, "peer-quota", origin, detail, now_ms)
             return True
 
         if await services.store.write(operation):
             _tell(services, "peer-quota", origin, detail)
-        raise PeerAtQuota("the store of this node holds as much of yours as it may", _ASK_AGAIN_S)
 
-    def _wait_ms(self, origin: str, arrival: Arrival, now_ms: int) -> float:
-        peer = self._peers.get(origin)
-        if peer is None:
-            return 0
-        kept_back = 0 if arrival.urgent else _URGENT_SHARE
-        return max(
-            wait_ms(self._messages, peer.messages, arrival.messages, now_ms, kept_back),
-            wait_ms(self._bytes, peer.bytes, arrival.size_bytes, now_ms, kept_back),
-        )
+    def count(self, origin: str, size_bytes: int, now_ms: int) -> None:
+        """Count a message that is about to be stored. What came at once with others may overdraw, and is paid off."""
+        peer = self._peers.setdefault(origin, _Peer())
+        peer.messages = take(self._messages, peer.messages, 1, now_ms)
+        peer.bytes = take(self._bytes, peer.bytes, size_bytes, now_ms)
 
-    def _check_rate(self, origin: str, arrival: Arrival, now_ms: int) -> None:
-        waits_ms = self._wait_ms(origin, arrival, now_ms)
-        if waits_ms:
-            raise PeerAtLimit(f"{origin} has sent as much as it may in an hour", waits_ms / 1000)
+    def give_back(self, origin: str, size_bytes: int) -> None:
+        """A message that was counted was here already, or could not be stored."""
+        peer = self._peers[origin]
+        peer.messages = give_back(self._messages, peer.messages, 1)
+        peer.bytes = give_back(self._bytes, peer.bytes, size_bytes)
 
     def check_sending(self, lane: str) -> None:
         """Whether this borough's own programs may send more to a peer.

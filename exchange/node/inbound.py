@@ -24,7 +24,7 @@ from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
-from exchange.node.admission import Arrival, Brought
+from exchange.node.admission import Brought
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
@@ -410,13 +410,13 @@ class Inbound:
             return await self._store(tx, row, manifest, leaf, item, keys, sections, lanes)
 
         size_bytes = len(item.statement) + sum(len(section.ciphertext) for section in sections)
-        arrival, stored = Arrival(1, size_bytes, manifest.urgent), None
-        services.admission.take(services, row.origin, arrival)
+        stored: LogEntry | int | None = None
+        services.admission.count(row.origin, size_bytes, services.now_ms())
         try:
             stored = await services.store.write(operation)
         finally:
             if not isinstance(stored, LogEntry):
-                services.admission.give_back(row.origin, arrival)
+                services.admission.give_back(row.origin, size_bytes)
         if isinstance(stored, LogEntry):
             return stored
         # Only now: where the same message came twice in one batch, its receipt is in the log once that is committed.

@@ -85,6 +85,16 @@ async def test_what_is_urgent_has_a_share_of_its_own(tmp_path: Path, clock: Cloc
         assert (await sends(camden, enfield, urgent=True))[0] == 429
 
 
+async def test_more_at_once_than_may_come_in_an_hour_is_taken_whole_and_paid_off_afterwards(
+    tmp_path: Path, clock: Clock, camden: Borough
+) -> None:
+    async with limited(tmp_path, clock, peer_messages_per_hour=4) as enfield:
+        await enfield.know(camden)
+        assert (await sends(camden, enfield, 12))[0] == 200
+        status, refusal = await sends(camden, enfield)
+        assert (status, int(refusal["after"])) == (429, 10 * 900)
+
+
 async def test_one_peer_at_its_limit_holds_up_no_other(tmp_path: Path, clock: Clock, camden: Borough) -> None:
     barnet = Borough("exchange.barnet.example", "E09000003", clock)
     async with limited(tmp_path, clock, peer_messages_per_hour=1) as enfield:
@@ -172,17 +182,20 @@ async def test_a_peer_may_not_fill_the_store_and_the_admins_are_told_once(
         assert stored["bytes"] == sizes[0][0][0] + sizes[1][0][0]
 
 
+@pytest.mark.parametrize(
+    ("limit", "code"), [("peer_store_messages", "peer-quota"), ("peer_messages_per_hour", "peer-limit")]
+)
 async def test_a_message_that_is_here_already_gets_its_receipt_whatever_is_full(
-    tmp_path: Path, clock: Clock, camden: Borough
+    tmp_path: Path, clock: Clock, camden: Borough, limit: str, code: str
 ) -> None:
-    async with limited(tmp_path, clock, peer_store_messages=1) as enfield:
+    async with limited(tmp_path, clock, **{limit: 1}) as enfield:
         await enfield.know(camden)
         card = await enfield.card()
         made = camden.message(card)
         data = camden.envelope(card, [camden.sign_manifest(made)], made.ciphertexts)
         _, first = await enfield.post(data)
         await enfield.services.admission.look(enfield.services)
-        assert (await sends(camden, enfield))[1]["code"] == "peer-quota"
+        assert (await sends(camden, enfield))[1]["code"] == code
         status, again = await enfield.post(data)
         assert status == 200
         assert read_reply(again).results == read_reply(first).results
