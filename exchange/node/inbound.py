@@ -90,6 +90,8 @@ _LONGEST: Final = timedelta(days=90)
 _MOST_CONTENT_BYTES: Final = MAX_FORM_BYTES
 #: What takes so long to check that others must have their turn before the next.
 _LONG_BYTES: Final = 64 * 1024
+#: A node signs for each section and agency on each rung at most, and some of that again after a crash; and for the message.
+_MOST_RECEIPTS: Final = 16
 _content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -365,7 +367,8 @@ class Inbound:
             pairs = [(placement.section, placement.agency) for placement in receipt.placements]
             if pairs and not _placements_sent(message).issuperset(pairs):
                 raise ItemRefused("receipt-placements", "the receipt names a section or agency that was not sent to")
-            if await count_receipts(tx, message.number) >= _most_receipts(message):
+            kept = await count_receipts(tx, message.number)
+            if kept >= _MOST_RECEIPTS and kept >= _MOST_RECEIPTS + 2 * len(LADDER) * len(_placements_sent(message)):
                 raise ItemRefused("receipts-too-many", "there are more receipts of that message than it has steps")
             now_ms = services.now_ms()
             rung, at_ms = receipt.rung.value, milliseconds(receipt.at)
@@ -650,11 +653,6 @@ def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | 
         outcome = ProvenStatement(statement=outcome.statement, proof=outcome.proof)
     receipt = outcome if isinstance(outcome, ProvenStatement) else None
     return Result(leaf_hash=statement.leaf_hash, receipt=receipt)
-
-
-def _most_receipts(message: MessageRow) -> int:
-    """A node signs for each section and agency on each rung at most, and some of that again after a crash."""
-    return 16 + 2 * len(LADDER) * len(_placements_sent(message))
 
 
 def _placements_sent(message: MessageRow) -> set[tuple[str, str]]:
