@@ -90,7 +90,7 @@ _LONGEST: Final = timedelta(days=90)
 _MOST_CONTENT_BYTES: Final = MAX_FORM_BYTES
 #: What takes so long to check that others must have their turn before the next.
 _LONG_BYTES: Final = 64 * 1024
-#: A node signs for each section and agency on each rung at most, and some of that again after a crash; and for the message.
+#: A node signs for the message, for each section and agency on each rung at most, and some of it again after a crash.
 _MOST_RECEIPTS: Final = 16
 _content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
