@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-slow test-postgresql check lint types bench faults soak vectors lock clean
+.PHONY: demo test test-fast test-slow test-postgresql check lint types bench faults soak fuzz vectors lock clean
 
 .venv/run: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -58,6 +58,11 @@ HOURS ?= 1
 soak: .venv/dev
 	$(BIN)/python -m tests.faults --soak $(HOURS)
 
+# Each parser for its share of MINUTES, from the corpus in tests/fuzz/corpus; what breaks a rule is kept in fuzz-found/.
+MINUTES ?= 10
+fuzz: .venv/dev
+	$(BIN)/python -m tests.fuzz.run --minutes $(MINUTES)
+
 vectors: .venv/dev
 	$(BIN)/python tests/vectors/generate.py
 
@@ -68,4 +73,4 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header scanner-requirements.in -o requirements-scanner.lock
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist fuzz-found .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

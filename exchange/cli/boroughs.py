@@ -72,8 +72,10 @@ def make_node(directory: Path, borough: Borough, *, url: str | None = None, port
         raise CommandFailed(f"the node of {borough.name} could not be made in {directory}", 1)
 
 
-def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> RunningNode:
+def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough, more: str = "") -> RunningNode:
     """Start the node of a borough, making it first where there is none; the stack stops it.
+
+    `more` is the text of further tables for the configuration of a node that is made.
 
     Raises:
         CommandFailed: it stopped by itself, or does not answer within a minute.
@@ -82,6 +84,8 @@ def start_node(stack: contextlib.ExitStack, root: Path, borough: Borough) -> Run
     config = directory / "exchange.toml"
     if not config.exists():
         make_node(directory, borough)
+        with config.open("a") as file:
+            file.write(more)
     elif _answers(config):
         raise CommandFailed(
             f"a node runs in {directory} already", 1, "Stop it first, or name another directory with --dir."

@@ -184,10 +184,20 @@ def health(config: Path, as_json: bool) -> None:
     for row in document["replicas"]:
         answers = ", which answers here" if row["answers"] else ""
         click.echo(f"Replica {row['name']}{answers}: last seen at {row['seen_at']}")
+    _tell_limits(document["limits"])
     print_table(
         ("lane", "state", "count", "failures", "last error"),
         [(row["lane"], row["state"], row["count"], row["failures"], row["last_error"]) for row in document["lanes"]],
     )
+
+
+def _tell_limits(limits: dict[str, Any]) -> None:
+    if limits["disk_full"]:
+        click.echo("The disk is nearly full: no new messages are taken or sent.")
+    for peer in limits["peers"]:
+        click.echo(f"{peer['origin']} is at a limit ({peer['limit']}), last at {peer['last_at']}")
+    for origin in limits["queues"]:
+        click.echo(f"As much waits for {origin} as may: nothing more is sent to it.")
 
 
 @click.command()

@@ -30,11 +30,47 @@ class _Document(msgspec.Struct, frozen=True):
     rotations: tuple[_Proven, ...] = ()
 
 
-def _read(path: Path) -> _Document:
+class NothingToCheck(ValueError):
+    """A file that holds neither receipts nor a proven statement, or no card."""
+
+
+def read_document(data: bytes) -> _Document:
+    """What is in a file with receipts, a card or another proven statement; whether it is true is another matter.
+
+    Raises:
+        NothingToCheck: there is none of these.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Document)
-    except (msgspec.DecodeError, ValueError):
-        raise CommandFailed(f"{path} is neither receipts nor a proven statement", INVALID) from None
+        return msgspec.json.decode(data, type=_Document)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise NothingToCheck("neither receipts nor a proven statement") from None
+
+
+def check_document(document: _Document, card: bytes | None) -> tuple[Any, list[dict[str, Any]]]:
+    """Check receipts or a statement against a card, or the one in the document; the signer, and what was signed.
+
+    Raises:
+        NothingToCheck: there is no card, or nothing else.
+        CryptoError, NodeError, SchemaError: it does not hold.
+    """
+    from exchange.crypto.names import Origin
+    from exchange.node.cards import VerifiedCard, parse_card_file
+    from exchange.node.succession import all_keys, verify_by_any
+
+    items = list(document.receipts)
+    embedded = document.card
+    if document.statement is not None and document.proof is not None:
+        items.append(_Proven(document.statement, document.proof))
+        embedded = embedded or _Card(document.statement, document.proof, document.rotations)
+    if card is None and embedded is None:
+        raise NothingToCheck("there is no card in the file; name one with --card")
+    signer: VerifiedCard = parse_card_file(card if card is not None else msgspec.json.encode(embedded))
+    if not items:
+        raise NothingToCheck("there is nothing to check")
+    origin = Origin(signer.card.origin)
+    rotations = (*signer.rotations, *(_items(embedded.rotations) if embedded is not None else ()))
+    pairs = all_keys(signer.keys, origin, rotations)
+    return signer, [_describe(verify_by_any(item, origin, pairs)) for item in _items(items)]
 
 
 @click.command()
@@ -49,31 +85,14 @@ def _read(path: Path) -> _Document:
 def verify(file: Path, card_file: Path | None, as_json: bool) -> None:
     """Check the receipts or the statement in FILE."""
     from exchange.crypto.errors import CryptoError
-    from exchange.crypto.names import Origin
-    from exchange.node.cards import VerifiedCard, parse_card_file
     from exchange.node.errors import NodeError
-    from exchange.node.succession import all_keys, verify_by_any
     from exchange.schema.errors import SchemaError
 
-    document = _read(file)
-    items = list(document.receipts)
-    if document.statement is not None and document.proof is not None:
-        items.append(_Proven(document.statement, document.proof))
-    embedded = document.card
-    if embedded is None and document.statement is not None and document.proof is not None:
-        embedded = _Card(document.statement, document.proof, document.rotations)
     try:
-        if card_file is not None:
-            signer: VerifiedCard = parse_card_file(card_file.read_bytes())
-        elif embedded is not None:
-            signer = parse_card_file(msgspec.json.encode(embedded))
-        else:
-            raise CommandFailed("there is no card in the file; name one with --card", INVALID)
-        if not items:
-            raise CommandFailed(f"there is nothing to check in {file}", INVALID)
-        rotations = (*signer.rotations, *(_items(embedded.rotations) if embedded is not None else ()))
-        pairs = all_keys(signer.keys, Origin(signer.card.origin), rotations)
-        receipts = [_describe(verify_by_any(item, Origin(signer.card.origin), pairs)) for item in _items(items)]
+        card = card_file.read_bytes() if card_file is not None else None
+        signer, receipts = check_document(read_document(file.read_bytes()), card)
+    except NothingToCheck as error:
+        raise CommandFailed(f"{file}: {error}", INVALID) from None
     except (CryptoError, NodeError, SchemaError) as error:
         if as_json:
             print_json({"ok": False, "receipts": [], "message": str(error)})

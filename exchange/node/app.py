@@ -15,6 +15,8 @@ from aiohttp import web
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
+from exchange.node import openapi
+from exchange.node.admission import Admission
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
@@ -38,7 +40,7 @@ from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
 from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
-from exchange.node.listener import MOST_CONNECTIONS, PublicSite
+from exchange.node.listener import MOST_CONNECTIONS, LocalSite, LocalTcpSite, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
 from exchange.node.pairings import Pairings
@@ -109,6 +111,7 @@ async def open_services(
         counters=Counters(),
         revoked=Revoked(configuration.revocation_path),
         protection=protection or Protection(),
+        admission=Admission(configuration.tables.limits),
     )
     if lock is not None:
         await join(services, lock)
@@ -272,6 +275,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
+            *openapi.routes(),
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, cards, wall, more)
         sites = await _listen(stack, configuration, peers, local, wall)
@@ -285,6 +289,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(comparing.run(stop))
             group.create_task(pairings.run(stop))
             group.create_task(Replicas(services, dispatcher).run(stop))
+            group.create_task(services.admission.run(services, stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
@@ -308,10 +313,10 @@ async def _listen(
     with suppress(FileNotFoundError):
         path.unlink()
     private = await _runner(stack, local.application(needs_token=False))
-    sites.append(web.UnixSite(private, short_socket_path(path)))
+    sites.append(LocalSite(private, short_socket_path(path)))
     if tables.local.address:
         host, port = split_address(tables.local.address)
-        sites.append(web.TCPSite(await _runner(stack, local.application(needs_token=True)), host, port))
+        sites.append(LocalTcpSite(await _runner(stack, local.application(needs_token=True)), host, port))
     for site in sites:
         try:
             await site.start()

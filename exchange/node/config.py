@@ -1,6 +1,7 @@
 """Configuration: one struct for each TOML table. Unknown keys are errors; paths are relative to the file."""
 
 import difflib
+import ipaddress
 import os
 import re
 import tomllib
@@ -98,6 +99,21 @@ class DeliveryTable(_Table, frozen=True):
     expires_after_days: Annotated[float, Meta(gt=0, le=90)] = 13
 
 
+class LimitsTable(_Table, frozen=True):
+    """How much others may take of the node: each peer, each address from which somebody calls, and the disk."""
+
+    peer_messages_per_hour: Annotated[int, Meta(ge=1, le=10_000_000)] = 5_000
+    peer_mib_per_hour: Annotated[int, Meta(ge=32, le=10_000_000)] = 2_048
+    peer_store_messages: Annotated[int, Meta(ge=1, le=1_000_000_000)] = 500_000
+    peer_store_gib: Annotated[float, Meta(gt=0, le=1_000_000)] = 20
+    address_requests_per_minute: Annotated[int, Meta(ge=1, le=1_000_000)] = 600
+    address_connections: Annotated[int, Meta(ge=1, le=100_000)] = 64
+    trusted_proxies: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    queue_messages: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
+    local_requests_at_once: Annotated[int, Meta(ge=8, le=100_000)] = 256
+    least_free_mib: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 512
+
+
 class FileTables(_Table, frozen=True):
     """The whole file."""
 
@@ -109,6 +125,7 @@ class FileTables(_Table, frozen=True):
     keys: KeysTable = KeysTable()
     trust: TrustTable = TrustTable()
     delivery: DeliveryTable = DeliveryTable()
+    limits: LimitsTable = LimitsTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +236,9 @@ def parse_configuration(path: Path, text: str) -> Configuration:
         raise ConfigurationInvalid(f"{path}: node.origin: {error}", hint=NameInvalid.hint) from None
     except ConfigurationInvalid as error:
         raise ConfigurationInvalid(f"{path}: {error}") from None
+    except (ValueError, RecursionError):
+        # tomllib lets through what `int` says of too many digits, and does not count how deep it is.
+        raise ConfigurationInvalid(f"{path}: a number is too long, or a value too deep") from None
     return Configuration(path.absolute(), tables, origin)
 
 
@@ -252,6 +272,11 @@ def _check(tables: FileTables) -> None:
     if tables.keystore.passphrase_file and tables.keystore.passphrase_credential:
         raise ConfigurationInvalid("keystore: set passphrase_file or passphrase_credential, not both")
     _check_mutual(tables)
+    try:
+        for text in tables.limits.trusted_proxies:
+            ipaddress.ip_network(text)
+    except ValueError:
+        raise ConfigurationInvalid("limits.trusted_proxies: are networks such as 10.1.0.0/16") from None
     if local.address and not is_loopback(split_address(local.address, "local.address")[0]):
         raise ConfigurationInvalid("local.address: must be on loopback; put a TLS proxy in front of it")
 

@@ -22,8 +22,10 @@ from exchange.node.services import Services
 from exchange.store.errors import StoreUnavailable
 from exchange.store.messages import add_event
 from exchange.store.outbox import (
+    URGENT_RANK,
     Delivery,
     LaneRow,
+    Order,
     claim,
     claimable_lanes,
     done,
@@ -53,7 +55,17 @@ class Outcome:
     held: list[tuple[Delivery, str]] = field(default_factory=list)
     error: str | None = None
     asked_s: float = 0.0
+    #: The destination said that it has had enough for now; what is urgent may get through.
+    limited: bool = False
     wake: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What was claimed of a lane; `passing` where the lane has to wait, and only what is urgent may pass."""
+
+    rows: list[Delivery]
+    passing: bool
 
 
 #: One attempt at a destination of one kind, `peer` or `agency`: its name, and the rows to deliver.
@@ -129,7 +141,7 @@ class Dispatcher:
 
         store, now_ms = self._services.store, self._services.now_ms()
         due, failing = await store.read(view)
-        states = {row.lane: LaneState(row.failures, row.next_attempt_ms, row.last_error) for row in failing}
+        states = {row.lane: _state_of(row) for row in failing}
         busy = {row.lane for rows in self._in_hand.values() for row in rows}
         for lane in (self._states.keys() | states.keys()) - busy - self._heard:
             self._states[lane] = states.get(lane, LaneState())
@@ -164,7 +176,7 @@ class Dispatcher:
             self._services.log.error("store unavailable", lane=lane, error=str(error))
             del self._events[lane]
             return
-        self._states[lane] = LaneState(row.failures, row.next_attempt_ms, row.last_error)
+        self._states[lane] = _state_of(row)
         async with asyncio.TaskGroup() as attempts:
             in_flight: set[asyncio.Task[None]] = set()
 
@@ -174,13 +186,14 @@ class Dispatcher:
 
             while not self._stopping:
                 event.clear()
-                wait_ms = self._states[lane].wait_ms(self._services.now_ms(), round(self._backoff.cap_s * 1000))
-                if not wait_ms and len(in_flight) < self._states[lane].attempts_at_once():
-                    rows = await self._claim(lane)
-                    if rows is None:
+                state = self._states[lane]
+                wait_ms = self._wait_ms(state)
+                if (not wait_ms or state.urgent_only) and len(in_flight) < state.attempts_at_once():
+                    taken = await self._claim(lane)
+                    if taken is None:
                         wait_ms = round(_STORE_AGAIN_S * 1000)
-                    elif rows:
-                        task = attempts.create_task(self._attempt(lane, rows))
+                    elif taken.rows:
+                        task = attempts.create_task(self._attempt(lane, taken))
                         in_flight.add(task)
                         task.add_done_callback(landed)
                         continue
@@ -188,51 +201,55 @@ class Dispatcher:
                     async with asyncio.timeout(wait_ms / 1000 if wait_ms else self._poll_s):
                         await event.wait()
 
-    async def _claim(self, lane: str) -> list[Delivery] | None:
+    def _wait_ms(self, state: LaneState) -> int:
+        return state.wait_ms(self._services.now_ms(), round(self._backoff.cap_s * 1000))
+
+    async def _claim(self, lane: str) -> _Taken | None:
         """Take what is due; None where the store is unavailable."""
         services = self._services
         now_ms = services.now_ms()
         state = self._states[lane]
+        passing = self._wait_ms(state) > 0
         try:
             if services.store.shared:
                 return await self._claim_shared(lane, now_ms)
-            return await services.store.write(
-                lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, least_tried=state.failures > 0)
+            rows = await services.store.write(
+                lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, _order(state, passing=passing))
             )
         except StoreUnavailable as error:
             services.log.error("store unavailable", lane=lane, error=str(error))
             return None
+        return _Taken(rows, passing)
 
-    async def _claim_shared(self, lane: str, now_ms: int) -> list[Delivery]:
+    async def _claim_shared(self, lane: str, now_ms: int) -> _Taken:
         """Claim where no other replica works on the lane, by what the store says of how it is doing."""
-        store, longest_ms = self._services.store, round(self._backoff.cap_s * 1000)
+        store = self._services.store
         heard = lane in self._heard
         self._heard.discard(lane)
 
-        async def operation(tx: Transaction) -> tuple[LaneState, list[Delivery]]:
-            row = await lane_state(tx, lane)
-            state = LaneState(row.failures, row.next_attempt_ms, row.last_error)
+        async def operation(tx: Transaction) -> tuple[LaneState, _Taken]:
+            state = _state_of(await lane_state(tx, lane))
             state = state.heard() if heard else state
-            if state.wait_ms(now_ms, longest_ms) or await is_worked_on(tx, lane, now_ms, store.replica):
-                return state, []
-            least_tried = state.failures > 0
-            return state, await claim(
-                tx, lane, state.limit(), now_ms, _LEASE_MS, least_tried=least_tried, replica=store.replica
-            )
+            passing = self._wait_ms(state) > 0
+            if (passing and not state.urgent_only) or await is_worked_on(tx, lane, now_ms, store.replica):
+                return state, _Taken([], passing)
+            order = _order(state, passing=passing)
+            rows = await claim(tx, lane, state.limit(), now_ms, _LEASE_MS, order, replica=store.replica)
+            return state, _Taken(rows, passing)
 
-        state, rows = await store.write(operation)
-        if not any(row.lane == lane for rows_ in self._in_hand.values() for row in rows_):
+        state, taken = await store.write(operation)
+        if not any(row.lane == lane for rows in self._in_hand.values() for row in rows):
             self._states[lane] = state
-        return rows
+        return taken
 
-    async def _attempt(self, lane: str, rows: list[Delivery]) -> None:
-        self._in_hand[rows[0].claim] = rows
+    async def _attempt(self, lane: str, taken: _Taken) -> None:
+        self._in_hand[taken.rows[0].claim] = taken.rows
         try:
-            await self._perform_and_record(lane, rows)
+            await self._perform_and_record(lane, taken.rows, passing=taken.passing)
         finally:
-            del self._in_hand[rows[0].claim]
+            del self._in_hand[taken.rows[0].claim]
 
-    async def _perform_and_record(self, lane: str, rows: list[Delivery]) -> None:
+    async def _perform_and_record(self, lane: str, rows: list[Delivery], *, passing: bool) -> None:
         """Perform what was claimed, and record what came of it."""
         before = self._states[lane]
         now_ms = self._services.now_ms()
@@ -241,7 +258,8 @@ class Dispatcher:
         try:
             outcome = await self._perform_safely(lane, timely) if timely else Outcome()
             outcome.held += [(row, "not delivered before it expired") for row in late]
-            await self._record(lane, before, outcome)
+            urgent_alone = all(row.rank == URGENT_RANK for row in timely)
+            await self._record(lane, before, outcome, passing=passing, urgent_alone=urgent_alone)
         except StoreUnavailable as error:
             self._services.log.error("store unavailable", lane=lane, error=str(error))
             await self._give_back(lane, rows, now_ms + _LEASE_MS)
@@ -270,10 +288,18 @@ class Dispatcher:
             self._services.log.error("delivery failed", lane=lane, error=type(error).__name__)
             return Outcome(again=rows, error=f"internal error: {type(error).__name__}")
 
-    async def _record(self, lane: str, before: LaneState, outcome: Outcome) -> None:
+    async def _record(
+        self, lane: str, before: LaneState, outcome: Outcome, *, passing: bool, urgent_alone: bool
+    ) -> None:
         services = self._services
         now_ms = services.now_ms()
-        if outcome.error is not None:
+        if outcome.error is not None and outcome.limited:
+            asked_s = self._backoff.asked_s(outcome.asked_s)
+            after = before.limited(outcome.error, now_ms, asked_s, urgent_only=not urgent_alone)
+            services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(asked_s, 1))
+        elif outcome.error is None and passing:
+            after = self._states[lane]  # that something urgent got through says nothing of the rest
+        elif outcome.error is not None:
             delay_s = self._backoff.delay_s(before.failures, self._chance.random(), outcome.asked_s)
             after = before.failed(outcome.error, now_ms, delay_s)
             services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(delay_s, 1))
@@ -289,7 +315,7 @@ class Dispatcher:
                     await add_event(tx, row.message, "held", now_ms, agency=row.agency, detail=reason)
             # Who has lost the lane to another replica says nothing bad of it any more.
             if after != stored and (mine or not after.failures):
-                await keep_lane(tx, LaneRow(lane, after.failures, after.next_attempt_ms, after.last_error))
+                await keep_lane(tx, _row_of(lane, after))
             return held
 
         held: list[tuple[Delivery, str]] = []
@@ -303,3 +329,18 @@ class Dispatcher:
 async def finish(services: Services, rows: Sequence[Delivery]) -> None:
     """Record deliveries as done where there is nothing else to record."""
     await services.store.write(lambda tx: done(tx, rows))
+
+
+def _state_of(row: LaneRow) -> LaneState:
+    return LaneState(row.failures, row.next_attempt_ms, row.last_error, row.urgent_only)
+
+
+def _row_of(lane: str, state: LaneState) -> LaneRow:
+    return LaneRow(lane, state.failures, state.next_attempt_ms, state.last_error, state.urgent_only)
+
+
+def _order(state: LaneState, *, passing: bool) -> Order:
+    if passing:
+        return Order.ONLY_URGENT
+    # At a limit no delivery is to blame for what became of the last attempt.
+    return Order.LEAST_TRIED if state.failures and not state.urgent_only else Order.IN_TURN

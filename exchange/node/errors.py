@@ -133,6 +133,51 @@ class DirectoryRefused(NodeError):
         self.problem = problem
 
 
+class AtLimit(NotNow):
+    """Somebody has taken as much as one may: the rest is for later, and is not lost."""
+
+    code = "at-limit"
+    status: ClassVar[int] = 429
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooManyRequests(AtLimit):
+    """An address has asked more often than those may who have proven nothing."""
+
+    code = "too-many-requests"
+
+
+class PeerAtLimit(AtLimit):
+    """A peer has sent as much as it may in an hour."""
+
+    code = "peer-limit"
+
+
+class PeerAtQuota(AtLimit):
+    """The store holds as much of a peer as it may."""
+
+    code = "peer-quota"
+
+
+class StoreFull(AtLimit):
+    """The disk is nearly full: what comes new has to wait, so that what is here can be finished."""
+
+    code = "store-full"
+    status = 503
+    hint = "Free space on the disk of the node's store; the node goes on by itself."
+
+
+class QueueFull(AtLimit):
+    """As much waits for a peer as may wait."""
+
+    code = "queue-full"
+    status = 503
+    hint = "See why the peer does not take what waits: `exchange health`. Then send again."
+
+
 class Unacceptable(NodeError):
     """What an unproven sender is told, whatever was wrong."""
 

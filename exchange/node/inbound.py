@@ -26,6 +26,7 @@ from exchange.crypto.secret import Plaintext, Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
+from exchange.node.admission import Brought
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
@@ -63,6 +64,7 @@ from exchange.store.errors import Conflict, NotFound
 from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import (
     INBOUND,
+    MOST_ALARMS_ABOUT,
     OUTBOUND,
     KeysRow,
     MessageRow,
@@ -72,6 +74,8 @@ from exchange.store.messages import (
     add_message,
     add_receipt,
     add_rung_events,
+    alarms_about,
+    count_receipts,
     find_message,
     has_alarm,
     raise_rung,
@@ -83,6 +87,7 @@ from exchange.store.trust import heirs, rotations_of
 
 T = TypeVar("T")
 
+_DAY_MS: Final = 86_400_000
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
 #: No sender makes more of a form, which is itself no larger. A byte of it can become eighty in memory.
@@ -90,16 +95,22 @@ _MOST_CONTENT_BYTES: Final = MAX_FORM_BYTES
 #: What takes so long to check that others must have their turn before the next.
 _LONG_BYTES: Final = 64 * 1024
 _LOOK_FOR_KEYS_EVERY_S: Final = 1.0
+#: A node signs for the message, for each section and agency on each rung at most, and some of it again after a crash.
+_MOST_RECEIPTS: Final = 16
 _content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back to a proven sender, and whose lane has something new in it."""
+    """What goes back to a proven sender, and whose lane has something new in it.
+
+    `is_news` where the envelope told what only its sender can tell, and for the first time.
+    """
 
     body: bytes
     origin: str
     lanes: frozenset[str]
+    is_news: bool
 
 
 class Inbound:
@@ -151,7 +162,8 @@ class Inbound:
             await self.told(row.origin, payload.seen)
         results = tuple(_result(statement, outcome) for (statement, _), outcome in zip(verified, outcomes, strict=True))
         proven = max((outcome.size for outcome in outcomes if isinstance(outcome, LogEntry)), default=None)
-        return Answer(await self._reply(payload, results, proven), row.origin, frozenset(lanes))
+        is_news = any(outcome is True or isinstance(outcome, LogEntry) for outcome in outcomes)
+        return Answer(await self._reply(payload, results, proven), row.origin, frozenset(lanes), is_news)
 
     async def _reply(self, payload: EnvelopePayload, results: tuple[Result, ...], proven: int | None) -> bytes:
         """The reply; `proven` is the size of the checkpoint under which its receipts are, where they are new."""
@@ -179,7 +191,7 @@ class Inbound:
         item: ProvenStatement,
         ciphertexts: Mapping[bytes, bytes],
         lanes: set[str],
-    ) -> LogEntry | ProvenStatement | ProblemDetails | None:
+    ) -> LogEntry | ProvenStatement | ProblemDetails | bool:
         try:
             return await self._take(row, verified, item, ciphertexts, lanes)
         except ItemRefused as error:
@@ -217,6 +229,7 @@ class Inbound:
             except CryptoError:
                 self.unproven(row.origin)  # it may have rotated its keys
                 raise
+            await self._look_at(row.origin, len(data), verified)
         except (CryptoError, SchemaError, NotFound) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
         checkpoints = {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values()
@@ -243,6 +256,34 @@ class Inbound:
         await load_sealing_keys(services)
         return services.keyring.sealing.get(key_id)
 
+    async def _look_at(
+        self, origin: str, size_bytes: int, verified: list[tuple[VerifiedStatement, ProvenStatement]]
+    ) -> None:
+        """See whether there is room for the messages of an envelope, before they cost more.
+
+        Raises:
+            AtLimit: the peer has sent enough for now, or the store has no room.
+        """
+        bodies = [statement.statement.body for statement, _ in verified if statement.statement.type == MANIFEST]
+        if not bodies:
+            return
+
+        def read() -> list[Manifest]:
+            try:
+                return [decode_wire(manifest_decoder, body) for body in bodies]
+            except SchemaError:
+                return []  # each is answered for by itself
+
+        def urgent() -> bool:
+            found = read()
+            return bool(found) and all(manifest.urgent for manifest in found)
+
+        async def here_already(tx: Transaction) -> bool:
+            return None not in [await find_message(tx, origin, manifest.message_id) for manifest in read()]
+
+        brought = Brought(len(bodies), size_bytes, urgent, here_already)
+        await self._services.admission.look_at(self._services, origin, brought)
+
     async def quarantine(self, origin: str, fork: ForkDetected, shown: bytes) -> None:
         """Stop hearing and sending to a peer, and tell the admins; `shown` is what came with the contradiction."""
         services = self._services
@@ -260,7 +301,10 @@ class Inbound:
         now_ms = services.now_ms()
 
         async def operation(tx: Transaction) -> None:
-            # Once for a message: whoever sends the same conflict again and again must not fill the store.
+            # Once for a message, and few in a day: whoever sends conflicts must not fill the store.
+            latest = await alarms_about(tx, "conflict", origin)
+            if len(latest) >= MOST_ALARMS_ABOUT and now_ms - latest[-1][0] < _DAY_MS:
+                return
             if not await has_alarm(tx, "conflict", origin, detail):
                 await add_alarm(tx, "conflict", origin, detail, now_ms)
 
@@ -278,18 +322,18 @@ class Inbound:
         item: ProvenStatement,
         ciphertexts: Mapping[bytes, bytes],
         lanes: set[str],
-    ) -> LogEntry | ProvenStatement | None:
+    ) -> LogEntry | ProvenStatement | bool:
+        """Take one item; of one that gets no receipt, whether it told something new."""
         statement = verified.statement
         try:
             if statement.type == MANIFEST:
                 manifest = decode_wire(manifest_decoder, statement.body)
                 return await self._take_manifest(row, manifest, verified.leaf_hash, item, ciphertexts, lanes)
             if statement.type == RECEIPT:
-                await self.take_receipt(row, decode_wire(receipt_decoder, statement.body), verified, item)
-                return None
+                return await self.take_receipt(row, decode_wire(receipt_decoder, statement.body), verified, item)
             if statement.type == CARD:
                 await self._take_card(row, item, lanes)
-                return None
+                return False
         except SchemaError as error:
             raise ItemRefused(error.code, str(error)) from None
         raise ItemRefused("statement-type-unknown", "this node does not know statements of that type")
@@ -323,8 +367,8 @@ class Inbound:
         verified: VerifiedStatement,
         item: ProvenStatement,
         answered: Sequence[Delivery] = (),
-    ) -> None:
-        """Keep a receipt of a peer for a message of ours, and move the sections that it names.
+    ) -> bool:
+        """Keep a receipt of a peer for a message of ours, and move the sections that it names; False where it is known.
 
         The deliveries `answered` are done with it, in the same transaction.
 
@@ -336,7 +380,7 @@ class Inbound:
         if receipt.origin != origin or receipt.recipient != services.configuration.origin:
             raise ItemRefused("receipt-origin", "the receipt is of or for another node")
 
-        async def operation(tx: Transaction) -> None:
+        async def operation(tx: Transaction) -> bool:
             await _still_heard(tx, row)
             await done(tx, answered)
             message = await find_message(tx, services.configuration.origin, receipt.message_id)
@@ -347,21 +391,26 @@ class Inbound:
             pairs = [(placement.section, placement.agency) for placement in receipt.placements]
             if pairs and not _placements_sent(message).issuperset(pairs):
                 raise ItemRefused("receipt-placements", "the receipt names a section or agency that was not sent to")
+            kept = await count_receipts(tx, message.number)
+            if kept >= _MOST_RECEIPTS and kept >= _MOST_RECEIPTS + 2 * len(LADDER) * len(_placements_sent(message)):
+                raise ItemRefused("receipts-too-many", "there are more receipts of that message than it has steps")
             now_ms = services.now_ms()
             rung, at_ms = receipt.rung.value, milliseconds(receipt.at)
             new = await add_receipt(
                 tx, message.number, rung, verified.leaf_hash, item.statement, at_ms, proof=item.proof
             )
             if not new:
-                return
+                return False
             if receipt.rung is Rung.RECEIVED:
                 await add_event(tx, message.number, rung, now_ms, detail=origin)
             elif rung in LADDER:
                 await raise_rung(tx, message.number, rung, pairs, at_ms)
                 await add_rung_events(tx, message.number, rung, pairs, now_ms)
+            return True
 
-        await services.store.write(operation)
+        new = await services.store.write(operation)
         services.counters.add(f"receipts_{receipt.rung.value}")
+        return new
 
     async def _take_manifest(
         self,
@@ -387,7 +436,14 @@ class Inbound:
                 return present.received_position
             return await self._store(tx, row, manifest, leaf, item, keys, sections, lanes)
 
-        stored = await services.store.write(operation)
+        size_bytes = len(item.statement) + sum(len(section.ciphertext) for section in sections)
+        stored: LogEntry | int | None = None
+        services.admission.count(row.origin, size_bytes, services.now_ms())
+        try:
+            stored = await services.store.write(operation)
+        finally:
+            if not isinstance(stored, LogEntry):
+                services.admission.give_back(row.origin, size_bytes)
         if isinstance(stored, LogEntry):
             return stored
         # Only now: where the same message came twice in one batch, its receipt is in the log once that is committed.
@@ -619,12 +675,13 @@ def _check_content(plaintext: Plaintext) -> int:
     return len(data)
 
 
-def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | None) -> Result:
+def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | bool) -> Result:
     if isinstance(outcome, ProblemDetails):
         return Result(leaf_hash=statement.leaf_hash, problem=outcome)
     if isinstance(outcome, LogEntry):
         outcome = ProvenStatement(statement=outcome.statement, proof=outcome.proof)
-    return Result(leaf_hash=statement.leaf_hash, receipt=outcome)
+    receipt = outcome if isinstance(outcome, ProvenStatement) else None
+    return Result(leaf_hash=statement.leaf_hash, receipt=receipt)
 
 
 def _placements_sent(message: MessageRow) -> set[tuple[str, str]]:

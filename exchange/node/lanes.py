@@ -3,6 +3,7 @@
 * After a failure the whole lane waits: what is behind the first delivery would fail too.
 * The first try after a failure carries one delivery; where it succeeds the lane is open again.
 * Whoever is heard from is tried at once.
+* A destination that says it has had enough for now does not fail: it is tried when it said, and what is urgent at once.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +22,11 @@ class Backoff:
     def delay_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
         """The wait after `failures` failures in a row; `chance` is between 0 and 1, `asked_s` is Retry-After."""
         longest_s = min(self.cap_s, self.base_s * float(2 ** min(failures, 32)))
-        return max(longest_s * chance, min(asked_s, self.cap_s))
+        return max(longest_s * chance, self.asked_s(asked_s))
+
+    def asked_s(self, asked_s: float) -> float:
+        """How much is done of a wait that was asked for: a destination can be mistaken, or mean harm."""
+        return min(asked_s, self.cap_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class LaneState:
     failures: int = 0
     next_attempt_ms: int = 0
     last_error: str | None = None
+    #: The destination takes no more for now, but of what is urgent.
+    urgent_only: bool = False
 
     def limit(self) -> int:
         """How many deliveries the next attempt may carry."""
@@ -48,10 +55,14 @@ class LaneState:
         wait_ms = max(0, self.next_attempt_ms - now_ms)
         return wait_ms if wait_ms <= longest_ms else 0
 
+    def limited(self, error: str, now_ms: int, asked_s: float, *, urgent_only: bool) -> "LaneState":
+        """After the destination has said when to come again."""
+        return LaneState(1, now_ms + round(asked_s * 1000), error, urgent_only)
+
     def failed(self, error: str, now_ms: int, delay_s: float) -> "LaneState":
         """After an attempt that failed."""
         return LaneState(self.failures + 1, now_ms + round(delay_s * 1000), error)
 
     def heard(self) -> "LaneState":
         """After the destination has shown that it lives."""
-        return replace(self, next_attempt_ms=0)
+        return replace(self, next_attempt_ms=0, urgent_only=False)

@@ -30,6 +30,7 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.egress import why_unreachable
 from exchange.node.epochs import renew_card
 from exchange.node.errors import RequestInvalid
+from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
 from exchange.node.problems import json_response, problem, problem_of
@@ -100,7 +101,8 @@ class LocalApi:
 
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
-        middlewares = [_errors, self._token] if needs_token else [_errors]
+        bound = bounded(self._services.configuration.tables.limits.local_requests_at_once)
+        middlewares = [_errors, bound, self._token] if needs_token else [_errors, bound]
         application = web.Application(client_max_size=2 * MAX_FORM_BYTES, middlewares=middlewares)
         application.add_routes(
             [
@@ -169,6 +171,7 @@ class LocalApi:
                     }
                     for row in replicas
                 ],
+                "limits": services.admission.describe(services.now_ms()),
             }
         )
 
@@ -366,6 +369,9 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except ExchangeError as error:
         return problem_of(error)
+    except web.HTTPRequestEntityTooLarge:
+        # Python's words for this status change with its version; the code must not.
+        return problem(413, "too-large", "a request is 2 MiB at most")
     except web.HTTPException as error:
         return problem(error.status, error.reason.lower().replace(" ", "-"), error.reason)
     except (web.RequestPayloadError, ConnectionError):

@@ -49,7 +49,8 @@ from exchange.store.transaction import Operation, Transaction
 
 _MOST_BUNDLED_BYTES: Final = 4 * 1024 * 1024
 _CODE: Final = re.compile(r"[a-z0-9-]{1,80}")
-_MOST_RESPONSE_BYTES: Final = 4096
+#: What a peer says that takes no more for now. Nothing else of what it says is shown.
+_LIMITS: Final = frozenset({"peer-limit", "peer-quota", "store-full", "too-many-requests"})
 
 
 class Outbound:
@@ -118,7 +119,10 @@ class Outbound:
                 if answer.code == "unacceptable"
                 else f"{origin} answered {answer.status}"
             )
-            return Outcome(again=sent + left, error=reason, asked_s=answer.retry_after_s)
+            if answer.code in _LIMITS:
+                reason += f": {answer.code}"
+            limited = answer.status in (429, 503) and answer.code in _LIMITS and answer.retry_after_s > 0
+            return Outcome(again=sent + left, error=reason, asked_s=answer.retry_after_s, limited=limited)
         try:
             data = open_reply(reply_secret, answer.body)
         except CryptoError as error:

@@ -8,8 +8,9 @@ from aiohttp import web
 
 from exchange import crash_points
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
+from exchange.node.callers import Callers
 from exchange.node.cards import own_card_file
-from exchange.node.errors import NotNow, ProofAwaited, Unacceptable
+from exchange.node.errors import AtLimit, NotNow, ProofAwaited, TooManyRequests, Unacceptable
 from exchange.node.inbound import Inbound
 from exchange.node.listener import Bodies, Connections, nameless
 from exchange.node.peer_client import ENVELOPE_TYPE
@@ -22,6 +23,7 @@ from exchange.store.log import consistency_between, latest_head
 #: What a form takes; larger bodies may take longer, and there are fewer of them at a time.
 _USUAL_BYTES: Final = 256 * 1024
 _USUAL_PATIENCE_S: Final = 10.0
+_CALLER: Final = web.RequestKey("caller", str)
 
 
 class PeerApi:
@@ -38,9 +40,11 @@ class PeerApi:
         self._services = services
         #: What strangers need too.
         self._more = more
-        self.connections = Connections()
+        limits = services.configuration.tables.limits
+        self._callers = Callers(limits)
+        self.connections = Connections(most_of_one=limits.address_connections, caller_at=self._callers.at)
         #: Those of the listener for strangers: however many they are, they close none of the peers' connections.
-        self.open_connections = Connections()
+        self.open_connections = Connections(most_of_one=limits.address_connections, caller_at=self._callers.at)
         self._usual = Bodies(256, min(body_timeout_s, _USUAL_PATIENCE_S))
         self._large = Bodies(16, body_timeout_s)
         self._inbound = inbound
@@ -75,6 +79,7 @@ class PeerApi:
         for connections in (self.connections, self.open_connections):
             connections.begins(request.protocol)
         try:
+            self._admit(request)
             return await handler(request)
         except web.HTTPRequestEntityTooLarge:
             # Python's words for this status change with its version; the code must not.
@@ -89,6 +94,10 @@ class PeerApi:
             # For a peer that can call, and cannot be called.
             self._services.log.warning("not now", reason=str(error))
             return problem(503, "proof-awaited", "bring the consistency proof", holds=error.holds)
+        except AtLimit as error:
+            caller = request.get(_CALLER, "")
+            self._services.log.warning("at a limit", code=error.code, reason=str(error), address=caller)
+            return problem(error.status, error.code, str(error), retry_after_s=error.retry_after_s)
         except (NotNow, StoreUnavailable) as error:
             self._services.log.warning("not now", reason=str(error))
             return problem(503, "try-later", "try again later")
@@ -103,6 +112,16 @@ class PeerApi:
             for connections in (self.connections, self.open_connections):
                 connections.ends(request.protocol)
 
+    def _admit(self, request: web.Request) -> None:
+        """Count a request of somebody who has proven nothing yet; who was admitted in the handshake has."""
+        if getattr(request.protocol, "pin", None) is not None:
+            return
+        caller = request[_CALLER] = self._callers.of(request) or ""
+        waits_ms = self._callers.wait_ms(caller or None, _cost(request), self._services.now_ms())
+        if waits_ms:
+            self._services.counters.add("requests_over_limit")
+            raise TooManyRequests("too many requests from this address", waits_ms / 1000)
+
     async def _envelopes(self, request: web.Request) -> web.Response:
         if request.content_type != ENVELOPE_TYPE or "content-encoding" in request.headers:
             # Sealed bytes do not get smaller; what does is meant to get larger here.
@@ -113,6 +132,8 @@ class PeerApi:
         bodies = self._usual if announced is not None and announced <= _USUAL_BYTES else self._large
         answer = await self._inbound.accept(await bodies.read(request))
         crash_points.reached("envelope.before-answer")
+        if answer.is_news:
+            self._callers.proven(request.get(_CALLER) or None, _cost(request))
         self._accepted(answer.origin, answer.lanes)
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
 
@@ -147,6 +168,14 @@ class PeerApi:
 
     async def _health(self, _: web.Request) -> web.Response:
         return json_response({"status": "ok"})
+
+
+def _cost(request: web.Request) -> float:
+    """What a request costs its caller: more, the more it brings; what does not say how much may bring all."""
+    length = request.content_length
+    if length is None:
+        length = MAX_ENVELOPE_BYTES if request.body_exists else 0
+    return 1 + min(length, MAX_ENVELOPE_BYTES) / _USUAL_BYTES
 
 
 async def _without_name(_: web.Request, response: web.StreamResponse) -> None:

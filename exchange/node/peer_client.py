@@ -128,10 +128,7 @@ class PeerClient:
             return []
         if answer.status != 200:
             raise NotNow(f"{row.origin} answered {answer.status} when asked for a consistency proof")
-        try:
-            return list(msgspec.json.decode(answer.body, type=ConsistencyAnswer).path)
-        except (msgspec.DecodeError, ValueError, RecursionError):
-            raise NotNow(f"{row.origin} gave a consistency proof that cannot be read") from None
+        return read_consistency(row.origin, answer.body)
 
     async def fetch_card(self, place: Place) -> VerifiedCard:
         """The card that a node serves: it proves itself, and nothing says yet whose it is.
@@ -228,6 +225,18 @@ class PeerClient:
             )
             self._sessions[has_tls, allowed] = session
         return session
+
+
+def read_consistency(name: str, data: bytes) -> list[bytes]:
+    """The proof that a peer gave.
+
+    Raises:
+        NotNow: it is none.
+    """
+    try:
+        return list(msgspec.json.decode(data, type=ConsistencyAnswer).path)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise NotNow(f"{name} gave a consistency proof that cannot be read") from None
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:

@@ -1,6 +1,7 @@
 """Errors as HTTP responses: RFC 9457 problem documents with a stable `code`, and a hint for people."""
 
-from typing import Final
+import math
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -37,13 +38,17 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
 
 def status_of(error: ExchangeError) -> int:
     """The HTTP status of an error."""
+    if isinstance(error, errors.AtLimit):
+        return error.status
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
-def problem(status: int, code: str, message: str, hint: str = "", **more: object) -> web.Response:
-    """A problem document."""
+def problem(
+    status: int, code: str, message: str, hint: str = "", retry_after_s: float = 2, **more: object
+) -> web.Response:
+    """A problem document; where the request may be made again, it says after how long."""
     body = {"title": message, "status": status, "code": code, "message": message, "hint": hint, **more}
-    headers = {"retry-after": "2"} if status == 503 else {}
+    headers = {"retry-after": str(max(1, math.ceil(retry_after_s)))} if status in (429, 503) else {}
     return web.Response(
         status=status, body=msgspec.json.encode(body), content_type="application/problem+json", headers=headers
     )
@@ -51,11 +56,13 @@ def problem(status: int, code: str, message: str, hint: str = "", **more: object
 
 def problem_of(error: ExchangeError) -> web.Response:
     """The problem document of an error."""
-    more: dict[str, object] = {}
+    more: dict[str, Any] = {}
     if isinstance(error, FormInvalid):
         more["findings"] = [
             {"severity": item.severity, "path": item.path, "message": item.message} for item in error.findings
         ]
+    if isinstance(error, errors.AtLimit):
+        return problem(status_of(error), error.code, str(error), error.hint, error.retry_after_s)
     return problem(status_of(error), error.code, str(error), error.hint, **more)
 
 

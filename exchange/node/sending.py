@@ -82,6 +82,8 @@ async def send_form(
         Conflict: another form was sent under that `message_id`.
         PeerUnknown: no peer serves the area.
         PeerUntrusted: it is not verified, or is suspended or quarantined.
+        QueueFull: as much waits for the peer as may.
+        StoreFull: the disk is nearly full.
     """
     if services.revoked.file is not None:
         raise IdentityRevoked("this node's identity is revoked; nothing was sent")
@@ -103,6 +105,7 @@ async def send_form(
     if errors:
         raise FormInvalid(tuple(errors))
     row = peer_for_area(await services.store.read(all_peers), to_area)
+    services.admission.check_sending(f"peer:{row.origin}")
     held: str | None = None
     try:
         operation = sign_form(services, split_form, row)

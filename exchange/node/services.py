@@ -11,6 +11,7 @@ import structlog
 
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.note import VerifierKey, parse_vkey
+from exchange.node.admission import Admission
 from exchange.node.config import Configuration
 from exchange.node.durable import replace_file
 from exchange.node.hardening import Protection
@@ -81,6 +82,7 @@ class Services:
     counters: Counters
     revoked: Revoked
     protection: Protection
+    admission: Admission
 
     def now(self) -> datetime:
         """The time as an aware datetime."""

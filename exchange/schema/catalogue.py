@@ -79,6 +79,8 @@ def load_catalogue(data: bytes) -> Catalogue:
         catalogue = msgspec.convert(tomllib.loads(data.decode()), Catalogue)
     except (ValueError, msgspec.ValidationError) as error:
         raise CatalogueInvalid(f"the catalogue cannot be read: {error}") from None
+    except RecursionError:
+        raise CatalogueInvalid("the catalogue cannot be read: a value is too deep") from None
     kinds = catalogue.kinds()
     sections = _section_fields()
     covered: set[tuple[str, str]] = set()

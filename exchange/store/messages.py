@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from sqlalchemy import bindparam, insert, select, text
+from sqlalchemy import bindparam, func, insert, select, text
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
@@ -18,6 +18,8 @@ from exchange.store.transaction import Sql, Transaction
 
 OUTBOUND: Final = "out"
 INBOUND: Final = "in"
+#: How many alarms of a kind about a peer are looked at.
+MOST_ALARMS_ABOUT: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ _add_receipt = Sql(
     )
 )
 _receipt = Sql(select(receipts.c.rung).where(receipts.c.leaf_hash == bindparam("leaf_hash")))
+_count_receipts = Sql(select(func.count()).select_from(receipts).where(receipts.c.message == bindparam("message")))
 _received_at = Sql(
     select(receipts.c.at_ms).where(receipts.c.message == bindparam("message"), receipts.c.rung == "received").limit(1)
 )
@@ -189,7 +192,7 @@ _alarms_about = Sql(
     select(alarms.c.at_ms, alarms.c.detail, alarms.c.evidence)
     .where(alarms.c.kind == bindparam("kind"), alarms.c.origin == bindparam("origin"))
     .order_by(alarms.c.number.desc())
-    .limit(20)
+    .limit(MOST_ALARMS_ABOUT)
 )
 _alarms = Sql(
     select(alarms.c.at_ms, alarms.c.kind, alarms.c.origin, alarms.c.detail)
@@ -306,6 +309,12 @@ async def add_receipt(
         },
     )
     return True
+
+
+async def count_receipts(tx: Transaction, number: int) -> int:
+    """How many receipts of a message are kept."""
+    row = await tx.fetch_one(_count_receipts, {"message": number})
+    return int(row[0]) if row else 0
 
 
 async def receipts_of(tx: Transaction, number: int) -> list[ReceiptRow]:

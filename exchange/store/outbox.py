@@ -11,10 +11,11 @@
 `outbox_due (lane, state, rank, number)` serves every claim, `outbox_leased (lane)` the question who works on a lane.
 """
 
+import enum
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, insert, select, text, update
 
@@ -58,6 +59,8 @@ class LaneRow:
     failures: int
     next_attempt_ms: int
     last_error: str | None
+    #: The destination takes no more for now, but of what is urgent.
+    urgent_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,18 @@ _claim_least_tried = Sql(
     select(*_DELIVERY)
     .where(outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.lease_until_ms <= bindparam("now_ms"))
     .order_by(outbox.c.attempts, outbox.c.rank, outbox.c.number)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_claim_urgent = Sql(
+    select(*_DELIVERY)
+    .where(
+        outbox.c.lane == bindparam("lane"),
+        outbox.c.state == "due",
+        outbox.c.rank == URGENT_RANK,
+        outbox.c.lease_until_ms <= bindparam("now_ms"),
+    )
+    .order_by(outbox.c.number)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
@@ -216,12 +231,9 @@ _of_message = Sql(
     .where(outbox.c.message == bindparam("message"))
     .order_by(outbox.c.number)
 )
-_lane = Sql(
-    select(lanes.c.lane, lanes.c.failures, lanes.c.next_attempt_ms, lanes.c.last_error).where(
-        lanes.c.lane == bindparam("lane")
-    )
-)
-_failing_lanes = Sql(select(lanes.c.lane, lanes.c.failures, lanes.c.next_attempt_ms, lanes.c.last_error))
+_LANE = (lanes.c.lane, lanes.c.failures, lanes.c.next_attempt_ms, lanes.c.last_error, lanes.c.urgent_only)
+_lane = Sql(select(*_LANE).where(lanes.c.lane == bindparam("lane")))
+_failing_lanes = Sql(select(*_LANE))
 _drop_lane = Sql(delete(lanes).where(lanes.c.lane == bindparam("lane")))
 _add_lane = Sql(
     insert(lanes).values(
@@ -229,6 +241,7 @@ _add_lane = Sql(
         failures=bindparam("failures"),
         next_attempt_ms=bindparam("next_attempt_ms"),
         last_error=bindparam("last_error"),
+        urgent_only=bindparam("urgent_only"),
     )
 )
 
@@ -272,18 +285,29 @@ async def enqueue_one(tx: Transaction, row: dict[str, object]) -> int:
     return await tx.insert(_add_one, row)
 
 
+class Order(enum.Enum):
+    """Which due rows of a lane come first: the urgent ones; those tried least, and then the urgent; or they alone."""
+
+    IN_TURN = enum.auto()
+    LEAST_TRIED = enum.auto()
+    ONLY_URGENT = enum.auto()
+
+
+_CLAIMS: Final = {Order.IN_TURN: _claim, Order.LEAST_TRIED: _claim_least_tried, Order.ONLY_URGENT: _claim_urgent}
+
+
 async def claim(
     tx: Transaction,
     lane: str,
     most: int,
     now_ms: int,
     lease_ms: int,
+    order: Order = Order.IN_TURN,
     *,
-    least_tried: bool = False,
     replica: str = "",
 ) -> list[Delivery]:
-    """Lease up to `most` due rows of a lane: urgent first, and before that those tried least if asked for."""
-    statement = _claim_least_tried if least_tried else _claim
+    """Lease up to `most` due rows of a lane."""
+    statement = _CLAIMS[order]
     rows = await tx.fetch_all(statement, {"lane": lane, "now_ms": now_ms, "most": most})
     name = f"{replica}-{secrets.token_hex(8)}"
     deliveries = [Delivery(*(*row, name)) for row in rows]
@@ -414,12 +438,17 @@ async def waiting_of(tx: Transaction, message: int) -> list[Waiting]:
 async def lane_state(tx: Transaction, lane: str) -> LaneRow:
     """How a lane is doing; one without a row has never failed."""
     row = await tx.fetch_one(_lane, {"lane": lane})
-    return LaneRow(*row) if row else LaneRow(lane, 0, 0, None)
+    return _lane_row(row) if row else LaneRow(lane, 0, 0, None)
 
 
 async def failing_lanes(tx: Transaction) -> list[LaneRow]:
     """The lanes whose last attempt failed."""
-    return [LaneRow(*row) for row in await tx.fetch_all(_failing_lanes, {})]
+    return [_lane_row(row) for row in await tx.fetch_all(_failing_lanes, {})]
+
+
+def _lane_row(row: Sequence[Any]) -> LaneRow:
+    lane, failures, next_attempt_ms, last_error, urgent_only = row
+    return LaneRow(lane, failures, next_attempt_ms, last_error, bool(urgent_only))
 
 
 async def keep_lane(tx: Transaction, row: LaneRow) -> None:
@@ -433,6 +462,7 @@ async def keep_lane(tx: Transaction, row: LaneRow) -> None:
                 "failures": row.failures,
                 "next_attempt_ms": row.next_attempt_ms,
                 "last_error": row.last_error,
+                "urgent_only": int(row.urgent_only),
             },
         )
 

@@ -281,6 +281,7 @@ lanes = Table(
     Column("failures", Integer, nullable=False),
     Column("next_attempt_ms", BigInteger, nullable=False),
     Column("last_error", Text),
+    Column("urgent_only", Integer, nullable=False, server_default=text("0")),
 )
 
 timeline = Table(

@@ -77,6 +77,12 @@ def test_the_least_that_a_file_must_say_is_enough(tmp_path: Path) -> None:
         ("keys", "sealing_grace_days", "-1"),
         ("keys", "sealing_grace_days", "nan"),
         ("delivery", "backoff_base_s", "0"),
+        ("limits", "peer_messages_per_hour", "0"),
+        ("limits", "peer_mib_per_hour", "31"),
+        ("limits", "peer_store_gib", "0"),
+        ("limits", "trusted_proxies", '["10.1.0.1/8"]'),
+        ("limits", "trusted_proxies", '["proxy.hackney.example"]'),
+        ("limits", "least_free_mib", "-1"),
         ("delivery", "backoff_base_s", '"1"'),
         ("delivery", "backoff_base_s", "true"),
         ("delivery", "backoff_cap_s", "inf"),
@@ -200,7 +206,19 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
         load_configuration(tmp_path / "absent.toml")
 
 
-@pytest.mark.parametrize("data", [b"[node", b"\xff\xfe", b"node = 1\n", b"", b"[node]\n[node]\n", b'a = "\x00"'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[node",
+        b"\xff\xfe",
+        b"node = 1\n",
+        b"",
+        b"[node]\n[node]\n",
+        b'a = "\x00"',
+        b"a = " + b"9" * 5000,
+        b"a = " + b"[" * 9999,
+    ],
+)
 def test_a_file_that_is_not_such_toml_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "exchange.toml"
     path.write_bytes(data)

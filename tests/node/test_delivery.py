@@ -11,7 +11,18 @@ from exchange.node.delivery import Dispatcher, Outcome, finish
 from exchange.node.errors import NotNow
 from exchange.node.services import Services
 from exchange.store.errors import StoreUnavailable
-from exchange.store.outbox import CARD, Delivery, backlog, claim, enqueue, held, new_delivery, release
+from exchange.store.outbox import (
+    CARD,
+    URGENT_RANK,
+    Delivery,
+    backlog,
+    claim,
+    enqueue,
+    held,
+    lane_state,
+    new_delivery,
+    release,
+)
 from exchange.store.replicas import arrive
 from tests.node.handmade import CONTENT
 from tests.node.pair import Clock, until
@@ -374,3 +385,29 @@ async def test_a_store_that_is_gone_ends_no_worker_by_itself(services: Services,
             return "store unavailable" in lines.getvalue()
 
         await until("it is told", told)
+
+
+async def test_what_is_urgent_passes_a_lane_at_a_limit_after_a_new_start_too(services: Services) -> None:
+    post, lane = Post(services), "box:one"
+
+    async def takes_only_urgent(name: str, rows: list[Delivery]) -> Outcome | None:
+        if all(row.rank == URGENT_RANK for row in rows):
+            return None
+        return Outcome(again=rows, error="answered 429: peer-limit", asked_s=3600, limited=True)
+
+    async def is_at_a_limit() -> bool:
+        return (await services.store.read(lambda tx: lane_state(tx, lane))).urgent_only
+
+    async def urgent_is_delivered() -> bool:
+        return post.delivered == [3]
+
+    post.act = takes_only_urgent
+    await put(services, lane, 2)
+    async with working(services, post):
+        await until("the lane is at a limit", is_at_a_limit)
+    await put(services, lane, urgent=True)
+    async with working(services, post):
+        await until("what is urgent is delivered", urgent_is_delivered)
+        assert await is_at_a_limit(), "that something urgent got through says nothing of the rest"
+    assert len(post.attempts) == 2
+    assert await waits(services) == 2

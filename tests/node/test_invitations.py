@@ -33,7 +33,7 @@ from exchange.schema.registration import (
     parse_invitation,
     registration_reply_decoder,
 )
-from exchange.schema.wire import VERSION, ProvenStatement, decode_wire, encode_wire
+from exchange.schema.wire import VERSION, Card, ProvenStatement, decode_wire, encode_wire
 from tests.node.handmade import Borough, seal_to
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, running, until
 
@@ -57,19 +57,26 @@ async def register(
 ) -> RegistrationReply | None:
     """Answer an invitation as a node does, by hand; the reply, or None where it is refused."""
     reply_secret = Secret.random()
-    registration = Registration(
-        version=VERSION,
-        invitation=given.id,
-        secret=secret or given.secret,
-        card=card,
-        reply_secret=reply_secret.reveal(),
-    )
-    status, body = await post(node, seal_to(await node.card(), encode_wire(registration)))
+    status, body = await post(node, sealed_registration(await node.card(), given, card, reply_secret, secret))
     if status == 200:
         return decode_wire(registration_reply_decoder, open_reply(reply_secret, body))
     assert (status, json.loads(body)["code"]) == (403, "unacceptable")
     assert json.loads(body)["message"] == "unacceptable"
     return None
+
+
+def sealed_registration(
+    to: Card, given: Invitation, card: ProvenStatement, reply_secret: Secret | None = None, secret: bytes | None = None
+) -> bytes:
+    """What a node sends that answers an invitation."""
+    registration = Registration(
+        version=VERSION,
+        invitation=given.id,
+        secret=secret or given.secret,
+        card=card,
+        reply_secret=(reply_secret or Secret.random()).reveal(),
+    )
+    return seal_to(to, encode_wire(registration))
 
 
 async def post(

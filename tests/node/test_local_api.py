@@ -5,14 +5,18 @@ import hashlib
 import io
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
+from exchange.node.local_bounds import bounded
 from tests.node.handmade import CONTENT, Borough
 from tests.node.pair import Clock, Node, card_file, form
+from tests.node.test_bodies import raw
 
 DAY_MS = round(timedelta(days=1).total_seconds() * 1000)
 
@@ -32,6 +36,68 @@ async def new_token(node: Node, **more: Any) -> str:
 
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
+
+
+async def test_what_is_no_request_is_refused_by_a_document_that_does_not_repeat_it(enfield: Node) -> None:
+    token = await new_token(enfield)
+    sent = f"GET /v1/health HTTP/1.1\r\nhost: node\r\nauthorization: Bearer {token}\r\nexpect : \0\r\n\r\n".encode()
+    url = f"http://{enfield.services.configuration.tables.local.address}"
+    status, body = await raw(url, sent, close=False)
+    reader, writer = await asyncio.open_unix_connection(str(enfield.services.configuration.socket_path))
+    writer.write(sent)
+    over_socket = await reader.read()
+    writer.close()
+    assert " 400 " in status
+    assert json.loads(body)["code"] == "bad-request"
+    assert b"bad-request" in over_socket
+    for answered in (body, over_socket):
+        assert token.encode() not in answered
+
+
+# How much at once.
+
+
+@asynccontextmanager
+async def bounded_site(most: int, body_timeout_s: float, release: asyncio.Event) -> AsyncIterator[str]:
+    """A site behind the bounds of the local API, whose requests wait until they are released."""
+
+    async def handle(request: web.Request) -> web.Response:
+        await release.wait()
+        return web.Response(body=await request.read())
+
+    application = web.Application(middlewares=[bounded(most, body_timeout_s)])
+    application.add_routes([web.post("/", handle)])
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_no_more_requests_are_under_way_than_may_be_and_the_next_is_taken_after_them() -> None:
+    release = asyncio.Event()
+    async with bounded_site(2, 30, release) as url, aiohttp.ClientSession() as session:
+
+        async def ask() -> int:
+            async with session.post(url, data=b"x") as answer:
+                return answer.status
+
+        asked = [asyncio.ensure_future(ask()) for _ in range(3)]
+        done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [503]
+        release.set()
+        assert sorted([task.result() if task in done else await task for task in asked]) == [200, 200, 503]
+        assert await ask() == 200
+
+
+async def test_a_body_that_does_not_come_is_given_up() -> None:
+    release = asyncio.Event()
+    async with bounded_site(1, 0.1, release) as url:
+        status, body = await raw(url, b"POST / HTTP/1.1\r\nhost: node\r\ncontent-length: 9\r\n\r\nabc", close=False)
+        assert " 408 " in status
+        assert json.loads(body)["code"] == "too-slow"
 
 
 # Who may ask.

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exchange.node.logs import ALLOWED, configure_logs, only_allowed
+from exchange.node import logs
+from exchange.node.logs import ALLOWED, MOST_A_MINUTE, OTHERS_MAKE, FewOfEach, configure_logs, only_allowed
 
 CONTENT = "Jay Fictitious, 7 Nowhere Street"
 
@@ -46,6 +48,31 @@ def test_a_bound_key_that_is_unknown_is_dropped_too(capsys: pytest.CaptureFixtur
     configure_logs()
     structlog.get_logger().bind(subject=CONTENT).info("hello")
     assert CONTENT not in json.dumps(written(capsys))
+
+
+def test_of_lines_that_others_can_make_few_are_written_and_the_rest_is_counted() -> None:
+    seconds = 0.0
+    few = FewOfEach(lambda: seconds)
+
+    def write(event: str = "item refused", peer: str = "exchange.camden.example") -> dict[str, object] | None:
+        try:
+            return dict(few(None, "warning", {"event": event, "peer": peer}))
+        except structlog.DropEvent:
+            return None
+
+    written = [write() for _ in range(MOST_A_MINUTE + 40)]
+    assert sum(line is not None for line in written) == MOST_A_MINUTE
+    assert write(peer="exchange.barnet.example") is not None, "another peer's lines are not lost"
+    assert all(write("held") is not None for _ in range(2 * MOST_A_MINUTE)), "what others cannot make is always written"
+    seconds = 61.0
+    assert write() == {"event": "item refused", "peer": "exchange.camden.example", "left_out": 40}
+    assert write() == {"event": "item refused", "peer": "exchange.camden.example"}
+
+
+def test_every_line_that_is_counted_is_one_that_the_node_writes() -> None:
+    code = "".join(path.read_text() for path in Path(logs.__file__).parent.glob("*.py") if path.name != "logs.py")
+    for event in OTHERS_MAKE:
+        assert f'"{event}"' in code
 
 
 def test_an_exception_prints_no_content(capsys: pytest.CaptureFixture[str]) -> None:

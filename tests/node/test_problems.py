@@ -10,7 +10,7 @@ import pytest
 import exchange
 from exchange.errors import ExchangeError
 from exchange.node import errors
-from exchange.node.errors import ItemRefused, NodeError, NotNow, ProofAwaited, RequestInvalid
+from exchange.node.errors import AtLimit, ItemRefused, NodeError, NotNow, ProofAwaited, RequestInvalid
 from exchange.node.problems import json_response, problem, problem_of, status_of
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.store.errors import NotFound, StoreUnavailable
@@ -38,6 +38,8 @@ def document(response: object) -> dict[str, object]:
 def make(kind: type[ExchangeError]) -> ExchangeError:
     if issubclass(kind, FormInvalid):
         return kind((Finding("error", "referral.to_area", "is not an area"),))
+    if issubclass(kind, AtLimit):
+        return kind("one line", 30)
     if issubclass(kind, ProofAwaited):
         return kind("one line", 7)
     return kind("item-code", "one line") if issubclass(kind, ItemRefused) else kind("one line")
@@ -53,6 +55,11 @@ def test_every_error_is_a_problem_document_with_its_code(kind: type[ExchangeErro
     assert found["code"] == kind.code
     assert found["hint"] == kind.hint
     assert found["title"] == found["message"] == str(error)
+
+
+@pytest.mark.parametrize(("waits_s", "told"), [(0.0, "1"), (0.2, "1"), (30.0, "30"), (30.1, "31")])
+def test_who_has_to_wait_is_told_for_how_many_whole_seconds(waits_s: float, told: str) -> None:
+    assert problem_of(AtLimit("one line", waits_s)).headers["retry-after"] == told
 
 
 @pytest.mark.parametrize("kind", ERRORS)

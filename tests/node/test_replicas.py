@@ -21,6 +21,7 @@ from exchange.node.config import load_configuration
 from exchange.node.epochs import renew_card, turn_epoch
 from exchange.node.errors import KeysSuperseded, StoreOlder
 from exchange.node.keyring import Keyring
+from exchange.node.problems import problem
 from exchange.node.replicas import InForce, Replicas
 from exchange.node.revocation import prepare_revocation
 from exchange.node.rotation import rotate_keys
@@ -30,8 +31,8 @@ from exchange.store.replicas import all_replicas
 from exchange.store.transaction import SharedStore
 from tests import databases
 from tests.node.agency import Agency
-from tests.node.handmade import Borough, read_reply
-from tests.node.pair import ENFIELD, Clock, Node, configure, reserved_port, serving, until
+from tests.node.handmade import Borough, Desk, read_reply
+from tests.node.pair import ENFIELD, EXAMPLES, Clock, Node, configure, reserved_port, serving, until
 
 ORIGIN = "exchange.enfield.example"
 DAY_MS = 86_400_000
@@ -272,3 +273,29 @@ async def test_who_is_there_can_be_read(twins: Twins) -> None:
     assert [row.id for row in rows] == [node.services.store.replica for node in (twins.one, twins.two)]
     _, health = await twins.two.local("GET", "/v1/health")
     assert [row["answers"] for row in health["replicas"]] == [False, True]
+
+
+async def test_what_is_urgent_passes_a_peer_at_a_limit_whichever_process_was_told_of_it(
+    twins: Twins, desk: Desk, camden: Borough, clock: Clock
+) -> None:
+    clock.run()
+    await twins.one.know(camden)
+    desk.bend = lambda desk, opened: problem(429, "peer-limit", "enough", retry_after_s=3600)
+
+    async def send(node: Node, name: str) -> str:
+        document = json.loads((EXAMPLES / f"{name}.json").read_bytes())
+        document["referral"] |= {"from_area": ENFIELD, "to_area": camden.area}
+        status, sent = await node.local("POST", f"/v1/messages/to/{camden.area}", data=json.dumps(document).encode())
+        assert (status, sent["urgent"]) == (201, name == "urgent")
+        return str(sent["id"])
+
+    usual = await send(twins.one, "case-study-j")
+
+    async def is_at_a_limit() -> bool:
+        return twins.two.rows("SELECT urgent_only FROM lanes") == [(1,)]
+
+    await until("the lane is at a limit", is_at_a_limit)
+    desk.bend = None
+    for node in (twins.two, twins.one):
+        await node.reached(await send(node, "urgent"), "received")
+    assert usual not in desk.received

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -172,6 +173,10 @@ class Borough:
         header = f"[{table}]\n"
         text = text.replace(header, header + lines) if header in text else f"{text}\n{header}{lines}"
         self.config.write_text(text)
+
+    def setting(self, table: str, key: str) -> Any:
+        """A value of the configuration file."""
+        return tomllib.loads(self.config.read_text())[table][key]
 
     def start(self, *, wait: bool = True, arguments: Sequence[str] = ()) -> "Borough":
         """Start the node; unless told otherwise, wait until it answers."""

@@ -43,3 +43,9 @@ def test_a_part_that_the_catalogue_does_not_make_is_allowed_to_nobody(name: str)
 def test_a_mistake_in_the_catalogue_is_named(old: str, new: str, message: str) -> None:
     with pytest.raises(CatalogueInvalid, match=message):
         load_catalogue(SHIPPED.replace(old, new, 1).encode())
+
+
+@pytest.mark.parametrize("data", [b"a = " + b"9" * 5000, b"a = " + b"[" * 9999, b"\xff", b"a = 1"])
+def test_what_is_no_catalogue_is_refused_as_such(data: bytes) -> None:
+    with pytest.raises(CatalogueInvalid, match="cannot be read"):
+        load_catalogue(data)

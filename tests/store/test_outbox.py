@@ -204,6 +204,10 @@ async def test_a_lane_remembers_its_failures_until_it_succeeds(store: Store) -> 
         await store.write(call(keep_lane, LaneRow(LANE, failures, NOW_MS, "timeout")))
     assert await store.read(call(lane_state, LANE)) == LaneRow(LANE, 2, NOW_MS, "timeout")
 
+    at_a_limit = LaneRow(LANE, 1, NOW_MS, "peer-limit", urgent_only=True)
+    await store.write(call(keep_lane, at_a_limit))
+    assert await store.read(call(lane_state, LANE)) == at_a_limit
+
     await store.write(call(keep_lane, LaneRow(LANE, 0, 0, None)))
     assert await store.read(call(lane_state, LANE)) == LaneRow(LANE, 0, 0, None)
 

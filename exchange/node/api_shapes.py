@@ -1,0 +1,634 @@
+"""What the APIs answer, as structs: the API's description is made from them, and tests hold answers to them.
+
+The handlers build plain documents, so nothing here is on their way. More members may come; none is taken away.
+"""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from exchange.node.cards import CardFile
+from exchange.node.hardening import Protection
+from exchange.node.revocation import RevocationFile
+from exchange.schema.registration import Invitation
+from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
+
+TrustText = Literal["unverified", "confirming", "verified", "suspended", "blocked", "quarantined", "revoked"]
+RungText = Literal["received", "routed", "delivered", "owned"]
+Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of every answer."""
+
+
+class Finding(Shape, frozen=True):
+    """What is wrong (`error`) or doubtful (`warning`) about a form; `path` points at the field."""
+
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+
+
+class Problem(Shape, frozen=True):
+    """An RFC 9457 problem document. Rely on `status` and `code`; the words may change.
+
+    `findings` are there where a form is refused; from the size `holds` of the log a consistency proof is awaited.
+    """
+
+    title: str
+    status: int
+    code: str
+    message: str
+    hint: str
+    findings: list[Finding] | msgspec.UnsetType = msgspec.UNSET
+    holds: int | msgspec.UnsetType = msgspec.UNSET
+
+
+# Both APIs
+
+
+class SealingTime(Shape, frozen=True):
+    """The time of a sealing key: peers seal to it until `not_after`, and it is destroyed after `opens_until`."""
+
+    not_before: datetime
+    not_after: datetime
+    opens_until: datetime
+
+
+class Alive(Shape, frozen=True):
+    """The node answers."""
+
+    status: Literal["ok"]
+
+
+# The node
+
+
+class Lane(Shape, frozen=True):
+    """Deliveries to one destination, `peer:ORIGIN` or `agency:KIND`, that are `due` or `held`."""
+
+    lane: str
+    state: Literal["due", "held"]
+    count: int
+    failures: int
+    last_error: str | None
+
+
+class PeerAtLimit(Shape, frozen=True):
+    """A peer that was refused for now in the last hour: for which limit, how often since the start, and when last."""
+
+    origin: str
+    limit: str
+    refused: int
+    last_at: datetime
+
+
+class Stored(Shape, frozen=True):
+    """What the store holds of the messages of a peer."""
+
+    origin: str
+    messages: int
+    bytes: int
+
+
+class Limits(Shape, frozen=True):
+    """Who is at a limit. `queues` are the peers for which no more may wait; free bytes are null in PostgreSQL."""
+
+    peers: list[PeerAtLimit]
+    stored: list[Stored]
+    queues: list[str]
+    disk_full: bool
+    disk_free_bytes: int | None
+
+
+class Tls(Shape, frozen=True):
+    """The listener's TLS."""
+
+    mutual: bool
+    certificate_ends_at: datetime
+    pins: list[Hash]
+    announced: bool
+    admitted: int
+
+
+class Replica(Shape, frozen=True):
+    """A process that runs the node; `answers` where it is the one that was asked."""
+
+    name: str
+    started_at: datetime
+    seen_at: datetime
+    answers: bool
+
+
+class NodeHealth(Shape, frozen=True):
+    """How the node and its lanes are doing. `tls` is null behind a proxy; only nodes in PostgreSQL have replicas."""
+
+    status: Literal["ok"]
+    origin: str
+    lanes: list[Lane]
+    counters: dict[str, int]
+    protection: Protection
+    tls: Tls | None
+    replicas: list[Replica]
+    limits: Limits
+
+
+class DescribedCard(Shape, frozen=True):
+    """A node's card, read."""
+
+    origin: str
+    area: AreaText
+    name: str
+    url: str
+    serial: int
+    fingerprint: Hash
+    signing_keys: list[str]
+    sealing_keys: list[SealingTime]
+    agencies: list[KindText]
+    tls_spki_sha256: list[Hash]
+    issued_at: datetime
+    expires_at: datetime
+
+
+class OwnCard(DescribedCard, frozen=True):
+    """This node's card; `card` is the file that a peer's admin gets."""
+
+    card: CardFile
+
+
+class Token(Shape, frozen=True):
+    """A bearer token. It is shown this once."""
+
+    id: str
+    name: str
+    token: str
+
+
+class Alarm(Shape, frozen=True):
+    """What an admin must look at."""
+
+    at: datetime
+    kind: str
+    origin: str
+    detail: str
+
+
+class Alarms(Shape, frozen=True):
+    """The latest thousand alarms, newest first."""
+
+    items: list[Alarm]
+
+
+# Peers
+
+
+class Peer(DescribedCard, frozen=True):
+    """A registered node. Only a `verified` one is sent to and heard."""
+
+    trust: TrustText
+    networks: list[str]
+    candidate: Hash | None
+    confirmed_first_by: str | None
+    added_at: datetime
+    verified_at: datetime | None
+    verified_how: str | None
+    failures: int
+    last_error: str | None
+
+
+class PeerListed(Peer, frozen=True):
+    """A registered node, the directory that lists the identity which people would verify now, and what it lists."""
+
+    listed_by: str | None
+    listed_fingerprint: Hash | None
+
+
+class Peers(Shape, frozen=True):
+    """All registered nodes."""
+
+    items: list[PeerListed]
+
+
+class Verification(Shape, frozen=True):
+    """Who compared which identity, how and when."""
+
+    fingerprint: Hash
+    how: str
+    who: str
+    at: datetime
+
+
+class PeerShown(PeerListed, frozen=True):
+    """A registered node, and who verified it."""
+
+    verifications: list[Verification]
+
+
+class LogClaim(Shape, frozen=True):
+    """What a checkpoint says; `checkpoint` is the signed note."""
+
+    size: int
+    root: Hash
+    checkpoint: str
+
+
+class Fork(Shape, frozen=True):
+    """A contradiction in a peer's log: what was held, and what was shown."""
+
+    at: datetime
+    detail: str
+    held: LogClaim | None = None
+    shown: LogClaim | None = None
+
+
+class Compared(Shape, frozen=True):
+    """Whose view of the peer's log agreed, since the node started."""
+
+    with_: str = msgspec.field(name="with")
+    at: datetime
+    size: int
+
+
+class Unproven(Shape, frozen=True):
+    """Who has seen a checkpoint of the peer that it has not explained yet."""
+
+    with_: str = msgspec.field(name="with")
+    since: datetime
+
+
+class PeerExplained(Peer, frozen=True):
+    """A registered node, what waits for it, and what was seen of its log."""
+
+    waiting: int
+    forks: list[Fork]
+    compared: list[Compared]
+    unproven: list[Unproven]
+
+
+class PeerNumber(Shape, frozen=True):
+    """The number of both nodes, which two admins compare: 12 groups of 5 digits."""
+
+    origin: str
+    trust: TrustText
+    fingerprint: Hash
+    number: list[str]
+    listed_by: str | None
+    listed_fingerprint: Hash | None
+
+
+class Removed(Shape, frozen=True):
+    """A peer that is not registered any more."""
+
+    origin: str
+    removed: Literal[True]
+
+
+# Registering by invitation and by pairing
+
+
+class Invited(Shape, frozen=True):
+    """A new invitation, also as one word. Its secret is shown this once."""
+
+    id: str
+    origin: str
+    url: str
+    fingerprint: Hash
+    expires_at: datetime
+    link: str
+    invitation: Invitation
+
+
+class Outstanding(Shape, frozen=True):
+    """An invitation that has not expired; `used_by` is an origin."""
+
+    id: str
+    by: str
+    made_at: datetime
+    expires_at: datetime
+    used_by: str | None
+
+
+class Invitations(Shape, frozen=True):
+    """The invitations that have not expired, oldest first."""
+
+    items: list[Outstanding]
+
+
+class Accepted(Peer, frozen=True):
+    """The node that invited, and whether this one is verified there."""
+
+    verified_there: bool
+
+
+class Withdrawn(Shape, frozen=True):
+    """An invitation that nobody can use any more."""
+
+    id: str
+    withdrawn: Literal[True]
+
+
+class Pairing(Shape, frozen=True):
+    """A pairing with the node at `url`; the other admin starts one with `own_url`.
+
+    `reason`: why it ended; `problem`: why the other node cannot be asked for now.
+    """
+
+    id: str
+    url: str
+    own_url: str
+    origin: str
+    name: str
+    area: AreaText
+    fingerprint: Hash
+    state: Literal["waiting", "words", "confirmed", "different", "failed"]
+    reason: str | None
+    problem: str | None
+    words: list[str] | None
+    ends_at: datetime
+
+
+class Pairings(Shape, frozen=True):
+    """The pairing that was started last, if the node was not restarted since."""
+
+    items: list[Pairing]
+
+
+# The directory
+
+
+class Expiry(Shape, frozen=True):
+    """What of a directory expires next, and when."""
+
+    role: str
+    at: datetime
+
+
+class Entry(Shape, frozen=True):
+    """A card that the directory lists; `note`: why it is not taken."""
+
+    area: str
+    name: str
+    origin: str | None
+    fingerprint: Hash | None
+    serial: int | None
+    trust: TrustText | Literal["self"] | None
+    note: str | None
+
+
+class Directory(Shape, frozen=True):
+    """The directory that the node has joined, how fresh it is, and what it lists."""
+
+    url: str
+    policy: Literal["hint", "suffices"]
+    state: Literal["fresh", "unreachable", "refused"]
+    problem: str | None
+    detail: str | None
+    problem_since: datetime | None
+    checked_at: datetime
+    refreshed_at: datetime
+    expiries: dict[str, datetime]
+    next_expiry: Expiry | None
+    own: Literal["listed", "missing", "differs"]
+    joined_at: datetime
+    joined_by: str
+    networks: list[str]
+    peer_networks: list[str]
+    items: list[Entry]
+
+
+class DirectoryLeft(Shape, frozen=True):
+    """The directory is left. `verified_by_it`: peers that nobody but the directory verified last."""
+
+    url: str
+    left: Literal[True]
+    verified_by_it: list[str]
+
+
+# Agencies
+
+
+class Agency(Shape, frozen=True):
+    """A local agency, and how its lane is doing."""
+
+    id: str
+    kind: KindText
+    url: str
+    networks: list[str]
+    failures: int
+    last_error: str | None
+
+
+class Agencies(Shape, frozen=True):
+    """All local agencies."""
+
+    items: list[Agency]
+
+
+class AgencyAdded(Agency, frozen=True):
+    """A new agency. Its secret is shown this once; so many held deliveries now go on."""
+
+    secret: str
+    released: int
+
+
+class AgencyTested(Shape, frozen=True):
+    """What the agency answered to an event without personal data: a status, or why it cannot be reached."""
+
+    id: str
+    ok: bool
+    status: int | msgspec.UnsetType = msgspec.UNSET
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class AgencyRemoved(Shape, frozen=True):
+    """An agency that is not registered any more."""
+
+    id: str
+    removed: Literal[True]
+
+
+# Messages
+
+
+class Checked(Shape, frozen=True):
+    """What is wrong or doubtful about a form. `ok` where there is no error."""
+
+    ok: bool
+    findings: list[Finding]
+
+
+class SentSection(Shape, frozen=True):
+    """A section, and an agency that is to have it."""
+
+    section: str
+    agency: KindText
+    rung: RungText | None
+
+
+class Sent(Shape, frozen=True):
+    """A message that is stored and goes on. `held`: why it cannot be sealed yet; `repeated`: it was sent before."""
+
+    id: MessageText
+    to: AreaText
+    peer: str
+    urgent: bool
+    sections: list[SentSection]
+    held: str | None
+    repeated: bool
+
+
+class Section(Shape, frozen=True):
+    """How far a section has come at an agency. `rung` is null until the other node has signed for the message."""
+
+    section: str
+    agency: KindText
+    rung: RungText | None
+    at: datetime | None
+    holder: str | None
+    held: str | None
+
+
+class Status(Shape, frozen=True):
+    """How far a message has come. `reached` says whether all sections are on the rung that was waited for."""
+
+    id: MessageText
+    direction: Literal["in", "out"]
+    peer: str
+    urgent: bool
+    created_at: datetime
+    sections: list[Section]
+    held: str | None
+    next_attempt_at: datetime | None
+    last_error: str | None
+    reached: bool
+
+
+class Event(Shape, frozen=True):
+    """A line of a message's timeline, and the same in plain English."""
+
+    at: datetime
+    event: str
+    agency: str | None
+    sections: list[str]
+    text: str
+
+
+class Timeline(Shape, frozen=True):
+    """What happened to a message."""
+
+    id: MessageText
+    direction: Literal["in", "out"]
+    events: list[Event]
+    next_attempt_at: datetime | None
+    last_error: str | None
+
+
+class Receipts(Shape, frozen=True):
+    """A message's signed receipts, with the card of the node that signed them: `exchange verify` checks this file."""
+
+    id: MessageText
+    receipts: list[CardFile]
+    card: CardFile
+
+
+class Listed(Shape, frozen=True):
+    """A message in a list."""
+
+    id: MessageText
+    peer: str
+    urgent: bool
+    created_at: datetime
+    stored_at: datetime
+
+
+class Messages(Shape, frozen=True):
+    """The latest thousand messages of a direction, newest first."""
+
+    items: list[Listed]
+
+
+class HeldDelivery(Shape, frozen=True):
+    """A delivery that waits for a person, and why."""
+
+    number: int
+    lane: str
+    kind: str
+    id: MessageText | None
+    agency: str | None
+    since: datetime
+    reason: str
+
+
+class Held(Shape, frozen=True):
+    """What waits for a person: the oldest thousand."""
+
+    items: list[HeldDelivery]
+
+
+class Released(Shape, frozen=True):
+    """A delivery that is tried again."""
+
+    number: int
+    lane: str
+    released: Literal[True]
+
+
+# The node's own keys
+
+
+class Rotated(Shape, frozen=True):
+    """New signing keys, and a revocation of them to keep offline."""
+
+    origin: str
+    old_fingerprint: Hash
+    fingerprint: Hash
+    revocation: RevocationFile
+
+
+class Prepared(Shape, frozen=True):
+    """A revocation to keep offline."""
+
+    revocation: RevocationFile
+
+
+class Told(Shape, frozen=True):
+    """Whether a peer has taken the revocation, or why not."""
+
+    origin: str
+    told: bool
+    reason: str | None
+
+
+class Published(Shape, frozen=True):
+    """The node's identity is revoked."""
+
+    origin: str
+    peers: list[Told]
+
+
+class Locked(Shape, frozen=True):
+    """What a guess at the passphrase now costs."""
+
+    opslimit: int
+    memlimit_bytes: int
+
+
+# What peers ask
+
+
+class RevocationTaken(Shape, frozen=True):
+    """The peer whose identity is revoked, and what this node thinks of it now."""
+
+    origin: str
+    trust: TrustText
+
+
+class Consistency(Shape, frozen=True):
+    """An RFC 6962 consistency proof between two sizes of the node's log."""
+
+    first: int
+    second: int
+    path: list[HashBytes]

@@ -1,0 +1,547 @@
+"""The APIs described in OpenAPI 3.1, made from a table of what each route takes and answers, and from the structs.
+
+* The table has every route, and each status and code that a route can answer with; tests hold it to the program.
+* What every route of an API can answer stands once.
+* The two APIs have paths in common, so that there are two documents.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from exchange.node import api_shapes as shapes
+from exchange.node.cards import CardFile
+from exchange.node.directory_api import Join
+from exchange.node.key_status import KeyState
+from exchange.node.keys_api import LockAnew, Revoke
+from exchange.node.local_api import AddAgency, NewToken
+from exchange.node.peer_client import ENVELOPE_TYPE
+from exchange.node.peers_api import AddPeer, VerifyPeer
+from exchange.node.problems import json_response
+from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
+from exchange.node.revocation import RevocationFile
+from exchange.schema.form import Form
+from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE
+from exchange.schema.wire import MessageText
+
+JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
+REPLY_TYPE: Final = "application/vnd.exchange.reply"
+
+Codes = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a route takes, and what it answers: a struct, a tuple of them or a media type for each status, and the codes
+    for each status of a problem."""
+
+    method: str
+    path: str
+    summary: str
+    answers: dict[int, Any]
+    problems: dict[int, Codes] = field(default_factory=dict)
+    body: Any = None
+    query: tuple[tuple[str, dict[str, Any], str], ...] = ()
+    headers: tuple[tuple[str, Any, str], ...] = ()
+    text: str = ""
+
+    @property
+    def id(self) -> str:
+        """The name that clients call it by."""
+        words = [word for word in re.split(r"[^a-z0-9]+", self.path.removeprefix("/v1/")) if word]
+        return self.method + "".join(word.capitalize() for word in words)
+
+
+#: What every route of the local API can answer; 401 only over TCP.
+LOCAL_COMMON: Final[dict[int, Codes]] = {
+    400: ("incomplete", "bad-request"),
+    401: ("token-needed",),
+    408: ("too-slow",),
+    413: ("too-large",),
+    503: ("too-busy", "store-unavailable"),
+}
+PEER_COMMON: Final[dict[int, Codes]] = {
+    400: ("incomplete", "bad-request"),
+    429: ("too-many-requests",),
+    503: ("try-later",),
+}
+
+_NO_PEER: Final[dict[int, Codes]] = {404: ("not-found",)}
+_NO_DIRECTORY: Final[dict[int, Codes]] = {404: ("not-found",)}
+_NO_PAIRING: Final[dict[int, Codes]] = {404: ("not-found",)}
+_NO_MESSAGE: Final[dict[int, Codes]] = {404: ("not-found",)}
+_BODY: Final[Codes] = ("request-invalid", "value-refused")
+
+LOCAL: Final = (
+    Operation("get", "/v1/health", "How the node and its lanes are doing", {200: shapes.NodeHealth}),
+    Operation("get", "/v1/openapi.json", "This description", {200: dict[str, Any]}),
+    Operation("get", "/v1/openapi-peers.json", "The description of the API for peers", {200: dict[str, Any]}),
+    Operation("get", "/v1/card", "The node's card", {200: shapes.OwnCard}),
+    Operation(
+        "post",
+        "/v1/tokens",
+        "Make a bearer token",
+        {201: shapes.Token},
+        {400: _BODY},
+        NewToken,
+        text="For use over TCP.",
+    ),
+    Operation("get", "/v1/alarms", "What an admin must look at", {200: shapes.Alarms}),
+    # Peers
+    Operation("get", "/v1/peers", "All registered nodes", {200: shapes.Peers}),
+    Operation(
+        "post",
+        "/v1/peers",
+        "Register a node by its card file",
+        {201: shapes.Peer},
+        {400: _BODY, 403: ("fingerprint-mismatch", "peer-untrusted")},
+        AddPeer,
+        text="With a fingerprint that was compared by telephone, it is verified at once.",
+    ),
+    Operation("get", "/v1/peers/{origin}", "A node, and who verified it", {200: shapes.PeerShown}, _NO_PEER),
+    Operation(
+        "delete",
+        "/v1/peers/{origin}",
+        "Forget a node",
+        {200: shapes.Removed},
+        {**_NO_PEER, 409: ("already-there",)},
+        text="Refused while messages wait for it.",
+    ),
+    Operation("get", "/v1/peers/number/{origin}", "The number to compare", {200: shapes.PeerNumber}, _NO_PEER),
+    Operation("get", "/v1/peers/explain/{origin}", "What was seen of its log", {200: shapes.PeerExplained}, _NO_PEER),
+    Operation(
+        "post",
+        "/v1/peers/verify/{origin}",
+        "Verify a node by what was compared",
+        {200: shapes.Peer},
+        {400: _BODY, 403: ("fingerprint-mismatch", "peer-untrusted"), **_NO_PEER},
+        VerifyPeer,
+    ),
+    Operation(
+        "post",
+        "/v1/peers/suspend/{origin}",
+        "Stop a node until it is verified again",
+        {200: shapes.Peer},
+        {400: ("request-invalid",), **_NO_PEER},
+    ),
+    # Registering by invitation and by pairing
+    Operation("get", "/v1/invitations", "The invitations that have not expired", {200: shapes.Invitations}),
+    Operation(
+        "post",
+        "/v1/invitations",
+        "Invite another borough",
+        {201: shapes.Invited},
+        {400: ("request-invalid",)},
+        NewInvitation,
+        text="The answer holds a secret: give it to the other admin alone.",
+    ),
+    Operation(
+        "post",
+        "/v1/invitations/accept",
+        "Accept an invitation of another borough",
+        {201: shapes.Accepted},
+        {
+            400: ("request-invalid",),
+            403: ("fingerprint-mismatch", "peer-untrusted", "identity-revoked", "unacceptable"),
+            422: ("invitation-invalid",),
+            503: ("try-later",),
+        },
+        AcceptInvitation,
+        text="The same again does no harm.",
+    ),
+    Operation(
+        "delete", "/v1/invitations/{id}", "Withdraw an invitation", {200: shapes.Withdrawn}, {404: ("not-found",)}
+    ),
+    Operation("get", "/v1/pairings", "The pairing that was started last", {200: shapes.Pairings}),
+    Operation(
+        "post",
+        "/v1/pairings",
+        "Start a pairing with the node at a URL",
+        {201: shapes.Pairing},
+        {400: ("request-invalid",), 403: ("identity-revoked",), 409: ("already-there",), 503: ("try-later",)},
+        NewPairing,
+    ),
+    Operation(
+        "get",
+        "/v1/pairings/{id}",
+        "How a pairing stands",
+        {200: shapes.Pairing},
+        {400: ("request-invalid",), **_NO_PAIRING},
+        query=(
+            (
+                "timeout_s",
+                {"type": "integer", "minimum": 0, "maximum": 10**9 - 1},
+                "Answer once it has words or has ended, or so much later, at most 60",
+            ),
+        ),
+    ),
+    Operation(
+        "post",
+        "/v1/pairings/{id}/confirm",
+        "Say whether the words are the same, or what the other admin read out",
+        {200: shapes.Peer},
+        {400: ("request-invalid",), 403: ("fingerprint-mismatch", "peer-untrusted"), **_NO_PAIRING},
+        ConfirmPairing,
+    ),
+    Operation("delete", "/v1/pairings/{id}", "End a pairing", {200: shapes.Pairing}, _NO_PAIRING),
+    # The directory
+    Operation("get", "/v1/directory", "What the node's directory says", {200: shapes.Directory}, _NO_DIRECTORY),
+    Operation(
+        "post",
+        "/v1/directory",
+        "Join a directory",
+        {201: shapes.Directory},
+        {400: ("request-invalid",), 403: ("directory-refused",), 409: ("already-there",), 503: ("try-later",)},
+        Join,
+        text="`root` is the content of its root file.",
+    ),
+    Operation("delete", "/v1/directory", "Leave the directory", {200: shapes.DirectoryLeft}, _NO_DIRECTORY),
+    Operation(
+        "post",
+        "/v1/directory/refresh",
+        "Ask the directory what it says now",
+        {200: shapes.Directory},
+        {403: ("directory-refused",), **_NO_DIRECTORY, 503: ("try-later",)},
+    ),
+    # Agencies
+    Operation("get", "/v1/agencies", "The local agencies", {200: shapes.Agencies}),
+    Operation(
+        "post",
+        "/v1/agencies",
+        "Register an agency's webhook",
+        {201: shapes.AgencyAdded},
+        {400: _BODY, 409: ("already-there",)},
+        AddAgency,
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/test",
+        "Send an agency an event without personal data",
+        {200: shapes.AgencyTested},
+        {404: ("not-found",)},
+    ),
+    Operation("delete", "/v1/agencies/{id}", "Remove an agency", {200: shapes.AgencyRemoved}, {404: ("not-found",)}),
+    # Forms and messages
+    Operation(
+        "post",
+        "/v1/forms/check",
+        "Check a form",
+        {200: shapes.Checked},
+        body=Form,
+        text="Nothing is stored or sent. A form that cannot be read is answered with findings too.",
+    ),
+    Operation(
+        "post",
+        "/v1/messages/to/{area}",
+        "Send a form",
+        {201: shapes.Sent, 200: shapes.Sent},
+        {
+            400: ("request-invalid",),
+            403: ("peer-untrusted", "identity-revoked"),
+            404: ("peer-unknown",),
+            409: ("conflict",),
+            422: ("form-invalid",),
+            503: ("queue-full", "store-full"),
+        },
+        Form,
+        headers=(("Idempotency-Key", MessageText, "A UUID, in lower case: becomes the message's id"),),
+        text="201 once the message is stored, and on its way. The same form under the same Idempotency-Key again is "
+        "answered with 200; another form, with 409.",
+    ),
+    Operation(
+        "get",
+        "/v1/messages/{id}",
+        "How far a message has come",
+        {200: shapes.Status},
+        {400: ("request-invalid",), **_NO_MESSAGE},
+        query=(
+            (
+                "wait",
+                {"enum": ["received", "routed", "delivered", "owned"]},
+                "Answer once all sections are on this rung",
+            ),
+            ("timeout_s", {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}, "or so much later, at most 60"),
+        ),
+    ),
+    Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
+    Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),
+    Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
+    Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
+    Operation("get", "/v1/held", "What waits for a person", {200: shapes.Held}),
+    Operation(
+        "post",
+        "/v1/held/{number}/release",
+        "Try a held delivery again",
+        {200: shapes.Released},
+        {400: ("request-invalid",), 404: ("not-found",)},
+    ),
+    # The node's keys
+    Operation(
+        "get",
+        "/v1/keys",
+        "How the node's keys stand",
+        {200: KeyState},
+        {500: ("configuration-invalid", "keystore-corrupt")},
+    ),
+    Operation("post", "/v1/keys/rotate", "Change the signing keys", {200: shapes.Rotated}, {400: ("request-invalid",)}),
+    Operation("post", "/v1/keys/revocation", "Prepare a revocation", {200: shapes.Prepared}),
+    Operation(
+        "post",
+        "/v1/keys/revoke",
+        "Publish a revocation of this node's identity",
+        {200: shapes.Published},
+        {400: _BODY},
+        Revoke,
+        text="Nothing undoes this.",
+    ),
+    Operation(
+        "post",
+        "/v1/keys/passphrase",
+        "Lock the keystore with another key",
+        {200: shapes.Locked},
+        {400: ("request-invalid",), 403: ("wrong-passphrase",)},
+        LockAnew,
+        text="For `exchange keys passwd`: the new key is sealed with the present one.",
+    ),
+)
+
+#: What whoever registers can hear.
+_STRANGERS: Final[dict[int, Codes]] = {
+    403: ("unacceptable",),
+    408: ("too-slow",),
+    413: ("too-large",),
+    415: ("unsupported-media-type",),
+}
+
+PEERS: Final = (
+    Operation(
+        "post",
+        "/v1/envelopes",
+        "Bring an envelope",
+        {200: REPLY_TYPE},
+        {
+            403: ("unacceptable",),
+            408: ("too-slow",),
+            413: ("too-large",),
+            415: ("unsupported-media-type",),
+            429: ("peer-limit", "peer-quota"),
+            503: ("store-full", "proof-awaited"),
+        },
+        ENVELOPE_TYPE,
+        text="An envelope and its reply are sealed bytes: see docs/protocol.md. An unproven sender hears "
+        "`unacceptable`, whatever was wrong.",
+    ),
+    Operation("get", "/v1/card", "The node's card file, or its revocation", {200: (CardFile, RevocationFile)}),
+    Operation(
+        "post",
+        "/v1/revocations",
+        "Bring a revocation of a peer",
+        {200: shapes.RevocationTaken},
+        {403: ("unacceptable",), 408: ("too-slow",), 413: ("too-large",)},
+        RevocationFile,
+    ),
+    Operation(
+        "post",
+        "/v1/registrations",
+        "Answer an invitation",
+        {200: REPLY_TYPE},
+        _STRANGERS,
+        REGISTRATION_TYPE,
+        text="Sealed bytes: see docs/protocol.md. Whatever was wrong, a stranger hears `unacceptable`.",
+    ),
+    Operation("post", "/v1/pairings", "Offer a pairing", {200: PAIRING_TYPE}, _STRANGERS, PAIRING_TYPE),
+    Operation(
+        "post",
+        "/v1/pairings/reveal",
+        "Show the nonce that the offer committed to",
+        {200: PAIRING_TYPE},
+        _STRANGERS,
+        PAIRING_TYPE,
+    ),
+    Operation("get", "/v1/log/checkpoint", "The latest checkpoint of the node's log", {200: "text/plain"}),
+    Operation(
+        "get",
+        "/v1/log/consistency",
+        "A consistency proof",
+        {200: shapes.Consistency},
+        {400: ("request-invalid",), 404: ("not-found",)},
+        query=(
+            ("first", {"type": "integer", "minimum": 0, "maximum": 10**16 - 1}, "A size of the log"),
+            ("second", {"type": "integer", "minimum": 0, "maximum": 10**16 - 1}, "A later size of it"),
+        ),
+    ),
+    Operation("get", "/v1/health", "Whether the node answers", {200: shapes.Alive}),
+)
+
+
+def routes() -> list[web.RouteDef]:
+    """Where the local API serves the descriptions."""
+
+    async def local(_: web.Request) -> web.Response:
+        return json_response(local_document())
+
+    async def peers(_: web.Request) -> web.Response:
+        return json_response(peers_document())
+
+    return [web.get("/v1/openapi.json", local), web.get("/v1/openapi-peers.json", peers)]
+
+
+@functools.cache
+def local_document() -> dict[str, Any]:
+    """The local API's description."""
+    document = _document(
+        LOCAL,
+        LOCAL_COMMON,
+        "Borough exchange: local API",
+        "What a borough's own programs ask of their node, over the Unix socket `exchange.sock` in its directory, or "
+        "over TCP on loopback with a bearer token from `exchange token new`.",
+    )
+    document["servers"] = [{"url": "http://127.0.0.1:7480", "description": "local.address of the configuration"}]
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}, {}]
+    return document
+
+
+@functools.cache
+def peers_document() -> dict[str, Any]:
+    """The description of the API for peers."""
+    document = _document(
+        PEERS,
+        PEER_COMMON,
+        "Borough exchange: API for peers",
+        "What nodes ask of each other. docs/protocol.md says what is in an envelope.",
+    )
+    document["servers"] = [{"url": "https://{host}", "variables": {"host": {"default": "exchange.hackney.example"}}}]
+    return document
+
+
+def _document(
+    operations: Iterable[Operation], common: dict[int, Codes], title: str, description: str
+) -> dict[str, Any]:
+    operations = tuple(operations)
+    types = list(dict.fromkeys([shapes.Problem, *(found for one in operations for found in _types(one))]))
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    by_type = dict(zip(types, schemas, strict=True))
+    responses = {
+        _name(status): _problem(status, sorted(codes), by_type[shapes.Problem]) for status, codes in common.items()
+    }
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _describe(operation, common, by_type)
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": title,
+            "version": "1",
+            "description": description,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "paths": paths,
+        "components": {"schemas": components, "responses": responses},
+    }
+    readable: dict[str, Any] = _for_all_readers(document)
+    return readable
+
+
+def _types(operation: Operation) -> Iterator[Any]:
+    for found in [*operation.answers.values(), operation.body]:
+        if isinstance(found, tuple):
+            yield from found
+        elif found is not None and not isinstance(found, str):
+            yield found
+
+
+def _describe(operation: Operation, common: dict[int, Codes], by_type: dict[Any, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": operation.id, "summary": operation.summary}
+    if operation.text:
+        described["description"] = operation.text
+    parameters = [*_path_parameters(operation), *_other_parameters(operation, by_type)]
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": _content(operation.body, by_type)}
+    responses: dict[str, Any] = {
+        str(status): {"description": _first_line(found), "content": _content(found, by_type)}
+        for status, found in operation.answers.items()
+    }
+    for status in sorted({*common, *operation.problems}):
+        codes = sorted({*common.get(status, ()), *operation.problems.get(status, ())})
+        if status in operation.problems:
+            responses[str(status)] = _problem(status, codes, by_type[shapes.Problem])
+        else:
+            responses[str(status)] = {"$ref": f"#/components/responses/{_name(status)}"}
+    described["responses"] = dict(sorted(responses.items()))
+    return described
+
+
+def _path_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
+    kinds: dict[str, tuple[dict[str, Any], str]] = {
+        "origin": ({"type": "string", "minLength": 1}, "The node's lasting name, such as exchange.hackney.example"),
+        "area": ({"type": "string", "minLength": 1}, "The ONS code of the receiving authority, such as E09000010"),
+        "number": ({"type": "integer", "minimum": 0, "maximum": 2**53 - 1}, "The number of the held delivery"),
+        "id": ({"type": "string", "minLength": 1}, "The id"),
+    }
+    for name in re.findall(r"\{([a-z]+)\}", operation.path):
+        schema, description = kinds[name]
+        yield {"name": name, "in": "path", "required": True, "schema": schema, "description": description}
+
+
+def _other_parameters(operation: Operation, by_type: dict[Any, Any]) -> Iterator[dict[str, Any]]:
+    for name, schema, description in operation.query:
+        required = 400 in operation.problems and name in ("first", "second")
+        yield {"name": name, "in": "query", "required": required, "schema": schema, "description": description}
+    for name, kind, description in operation.headers:
+        schema = msgspec.json.schema(kind)
+        yield {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+
+
+def _content(found: Any, by_type: dict[Any, Any]) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {found: {"schema": {"type": "string"}} if found.startswith("text/") else {}}
+    schema = {"anyOf": [by_type[one] for one in found]} if isinstance(found, tuple) else by_type[found]
+    return {JSON: {"schema": schema}}
+
+
+def _problem(status: int, codes: list[str], schema: Any) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "description": ", ".join(f"`{code}`" for code in codes),
+        "content": {
+            PROBLEM: {
+                "schema": {"allOf": [schema, {"properties": {"code": {"enum": codes}, "status": {"const": status}}}]}
+            }
+        },
+    }
+    if status in (429, 503):
+        described["headers"] = {
+            "Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}, "required": True}
+        }
+    return described
+
+
+def _name(status: int) -> str:
+    return f"Problem{status}"
+
+
+def _first_line(found: Any) -> str:
+    if isinstance(found, str):
+        return found
+    text = getattr(found, "__doc__", None) if isinstance(found, type) else None
+    return str(text).partition("\n")[0] if text and issubclass(found, msgspec.Struct) else "What was asked for"
+
+
+def _for_all_readers(value: Any) -> Any:
+    """Patterns as ECMA 262 has them, as JSON Schema wants: Python's end of text is not one of its signs."""
+    if isinstance(value, dict):
+        return {
+            key: re.sub(r"\\Z$", "$", found) if key == "pattern" and isinstance(found, str) else _for_all_readers(found)
+            for key, found in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_for_all_readers(found) for found in value]
+    return value
