@@ -42,6 +42,11 @@ _node = Sql(
         log_nodes.c.level == bindparam("level"), log_nodes.c.position == bindparam("position")
     )
 )
+_leaves = Sql(
+    select(log_nodes.c.hash)
+    .where(log_nodes.c.level == 0, log_nodes.c.position >= bindparam("first"), log_nodes.c.position < bindparam("end"))
+    .order_by(log_nodes.c.position)
+)
 _add_statement = Sql(
     insert(statements).values(
         position=bindparam("position"),
@@ -199,6 +204,25 @@ async def consistency_between(tx: Transaction, first: int, second: int) -> list[
     if first in (0, second):
         return []
     return consistency_path(first, second, await _read_nodes(tx, consistency_needs(first, second), {}))
+
+
+async def frontier_at(tx: Transaction, size: int) -> Frontier:
+    """The right edge of the tree of the first `size` statements.
+
+    Raises:
+        NotFound: the log never had that size.
+    """
+    if not 0 <= size <= await log_size(tx):
+        raise NotFound("the log never had that size")
+    ids = frontier_ids(size)
+    nodes = await _read_nodes(tx, ids, {})
+    return Frontier(size, tuple(nodes[node] for node in ids))
+
+
+async def leaf_hashes(tx: Transaction, first: int, end: int) -> bytes:
+    """The leaf hashes of the statements from `first` up to `end`, joined."""
+    rows = await tx.fetch_all(_leaves, {"first": first, "end": end})
+    return b"".join(bytes(row[0]) for row in rows)
 
 
 async def _read_nodes(tx: Transaction, needs: Iterable[NodeId], nodes: dict[NodeId, bytes]) -> dict[NodeId, bytes]:

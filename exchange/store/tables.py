@@ -154,6 +154,15 @@ peer_heads = Table(
     Column("at_ms", BigInteger, nullable=False),
 )
 
+#: The leaf hashes of a peer's log that it gave, 32 bytes each, joined, from the statement `first` on.
+peer_leaves = Table(
+    "peer_leaves",
+    metadata,
+    Column("origin", Text, ForeignKey("peers.origin", ondelete="CASCADE"), primary_key=True),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
 agencies = Table(
     "agencies",
     metadata,
