@@ -92,9 +92,7 @@ def _ways(
             yield (*grown, *map(LeafHash, leaves))
 
 
-def _check(
-    base: Frontier, grown: tuple[LeafHash, ...], reached: Target | None, targets: Sequence[Target]
-) -> None:
+def _check(base: Frontier, grown: tuple[LeafHash, ...], reached: Target | None, targets: Sequence[Target]) -> None:
     """Check that the log that is grown holds the trees of all `targets`."""
     if not targets:
         return

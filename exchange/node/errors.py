@@ -28,7 +28,7 @@ class StoreOlder(NodeError):
     """The store is older than the keys: to sign on would contradict what peers have seen."""
 
     code = "store-older"
-    hint = "Find the store that ran last. If it is lost, telephone every peer, then: exchange run --old-store."
+    hint = "Find the store that ran last. If it is lost, ask the peers for what it lacks: exchange run --rejoin."
 
 
 class BackupOutdated(NodeError):

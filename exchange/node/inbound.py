@@ -361,7 +361,7 @@ class Inbound:
         try:
             secrets = await self._open(manifest, ciphertexts)
         except ItemRefused:
-            # What opened it may be destroyed, or lost with all that a restored node lacks. What was signed for is signed for.
+            # What opened it may be destroyed or lost; what was signed for is signed for.
             given = await self._given_before(manifest, leaf)
             if given is None:
                 raise

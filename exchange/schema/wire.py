@@ -210,8 +210,8 @@ class Consistency(Wire, frozen=True):
 class Leaves(Wire, frozen=True):
     """The leaf hashes of the sender's log from the statement `first` up to the checkpoint beside them, joined.
 
-    `frontier` is the tree of the first `first` statements, as its largest complete subtrees, left to right, joined: with
-    the hashes it leads to the checkpoint's root.
+    `frontier` is the tree of the first `first` statements, as its largest complete subtrees, left to right, joined:
+    with the hashes it leads to the checkpoint's root.
     """
 
     first: Count

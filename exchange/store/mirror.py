@@ -34,9 +34,7 @@ _before = Sql(
     .order_by(peer_leaves.c.first.desc())
     .limit(1)
 )
-_add = Sql(
-    insert(peer_leaves).values(origin=bindparam("origin"), first=bindparam("first"), hashes=bindparam("hashes"))
-)
+_add = Sql(insert(peer_leaves).values(origin=bindparam("origin"), first=bindparam("first"), hashes=bindparam("hashes")))
 _grow = Sql(
     update(peer_leaves)
     .where(peer_leaves.c.origin == bindparam("key"), peer_leaves.c.first == bindparam("key_first"))

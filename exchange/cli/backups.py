@@ -1,0 +1,8 @@
+"""Placeholder."""
+
+import click
+
+
+@click.group()
+def backup() -> None:
+    """Back up."""
