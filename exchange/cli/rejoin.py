@@ -46,8 +46,8 @@ def _lines(document: Any) -> list[str]:
     back = last["size"] - last["size_before"]
     lines = [
         f"The node rejoined its peers at {last['at']}.",
-        f"It continued its log from {last['size_before']} statements to {last['size']}: {last['returned']} of the {back} "
-        "came back whole, the others by their hash.",
+        f"It continued its log from {last['size_before']} statements to {last['size']}.",
+        f"{last['returned']} of the {back} came back whole, the others by their hash.",
         *_peers(last["peers"], last["forks_at"]),
     ]
     lost = [one for one in last["messages"] if one["direction"] == "in" and not one["delivered"]]

@@ -251,6 +251,25 @@ def restored_keystore(
     return lock_keystore(entries | ({_REJOIN: b"\x01"} if rejoin else {}), passphrase, cost)
 
 
+def is_rotating(entries: Mapping[str, bytes]) -> bool:
+    """Whether a keystore holds signing keys that are to follow those in force."""
+    return bool(entries.get(_NEXT, b""))
+
+
+def signing_keys_of(entries: Mapping[str, bytes]) -> SigningKeys:
+    """The signing keys in a keystore or in a backup.
+
+    Raises:
+        KeystoreCorrupt: one is missing, or is none.
+    """
+    try:
+        return SigningKeys(Secret(entries[_ED25519]), Secret(entries[_MLDSA44]))
+    except KeyError as error:
+        raise KeystoreCorrupt(f"the keystore lacks the key {error.args[0]}") from None
+    except ValueError:
+        raise KeystoreCorrupt("a signing key is not one") from None
+
+
 def fingerprint_of(entries: Mapping[str, bytes], origin: Origin) -> str:
     """The fingerprint of the signing keys in a keystore or in a backup.
 

@@ -379,11 +379,11 @@ async def open_postgresql(url: str, sign: CheckpointSigner, now_ms: Callable[[],
         schema = await connection.fetchval("SELECT current_schema()")
     if schema is None:
         raise StoreUnavailable("cannot open the store in PostgreSQL: the search path names no schema that exists")
-    await _migrate(url)
+    await migrate_postgresql(url)
     return PostgresStore(url, f"exchange_{hashlib.sha256(schema.encode()).hexdigest()[:16]}", sign, now_ms)
 
 
-async def _migrate(url: str) -> None:
+async def migrate_postgresql(url: str, revision: str = "head") -> None:
     """Of several replicas that start together, one at a time."""
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url, timeout=10), poolclass=NullPool
@@ -393,7 +393,7 @@ async def _migrate(url: str) -> None:
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))"), {"lock": LOCK}
             )
-            await connection.run_sync(migrate)
+            await connection.run_sync(migrate, revision)
     except DatabaseError as error:
         raise StoreUnavailable(f"cannot open the store in PostgreSQL: {error.orig}") from None
     finally:

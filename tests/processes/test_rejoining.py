@@ -76,7 +76,6 @@ def test_a_copy_from_yesterday_rejoins_and_nobody_sees_a_fork(town: Town, tmp_pa
     yesterday.start(wait=False, arguments=("--rejoin",))
 
     record = rejoined(yesterday)
-    print(record)
     until("it answers", yesterday.answers)
     assert record["size"] > record["size_before"]
     assert record["returned"] > 0
@@ -94,4 +93,3 @@ def test_a_copy_from_yesterday_rejoins_and_nobody_sees_a_fork(town: Town, tmp_pa
     assert exported(yesterday, came, tmp_path / "after.json")["receipts"] == before["receipts"]
     for path in ("before.json", "after.json"):
         assert yesterday.cli("verify", tmp_path / path).code == 0
-
