@@ -38,6 +38,13 @@ class BackupOutdated(NodeError):
     hint = "Restore a later backup; nothing was changed."
 
 
+class SandboxUnavailable(NodeError):
+    """A process cannot be kept from the network, so nothing is rehearsed."""
+
+    code = "sandbox-unavailable"
+    hint = "Run this as root, or on a machine whose kernel allows user namespaces; nothing was started."
+
+
 class CannotListen(NodeError):
     """An address is in use or not allowed."""
 

@@ -51,16 +51,16 @@ class Dump:
         for table in metadata.sorted_tables:
             if table.name in _LEFT_OUT:
                 continue
-            columns = tuple(column.name for column in table.c)
+            columns = tuple(f"{column.name}" for column in table.c)  # as plain texts
             rows: list[Row] = []
             size_bytes = 0
             async for row in self._tables(table):
                 rows.append(row)
                 size_bytes += sum(len(value) for value in row if isinstance(value, bytes | str))
                 if len(rows) >= _AT_ONCE or size_bytes >= _MOST_BYTES:
-                    yield Rows(table.name, columns, rows)
+                    yield Rows(f"{table.name}", columns, rows)
                     rows, size_bytes = [], 0
-            yield Rows(table.name, columns, rows)
+            yield Rows(f"{table.name}", columns, rows)
 
 
 @contextlib.asynccontextmanager
