@@ -290,7 +290,7 @@ def _report(report: object) -> Sequence[str]:
     return [
         f"{report.origin}, as it was at {report.made_at}: {report.age_hours:g} hours ago.",
         f"Restored and looked through in {report.restored_in_s:g} seconds; the node starts in {found.started_in_s:g}.",
-        f"The log has {found.log_size} statements and holds.",
+        f"The log has {report.log_size} statements and holds.",
         f"Peers: {found.peers}. Agencies: {found.agencies}.",
         f"Messages: {found.messages_in} received, {found.messages_out} sent; the content of {found.contents} opens.",
         f"Outbox: {found.waiting} wait, {found.held} are held. Nothing was sent: the copy had no network.",

@@ -180,6 +180,9 @@ def health(config: Path, as_json: bool) -> None:
     click.echo(f"{document['origin']}: {document['status']}")
     if document["protection"]["reason"]:
         click.echo(f"Warning: {document['protection']['reason']}. See docs/keys.md.", err=True)
+    backup = document.get("backup")
+    if backup is not None:
+        click.echo(f"backup: the whole node at {backup['at']}, {backup['age_hours']:g} hours ago")
     tls = document["tls"]
     if tls is not None:
         admits = f"admits the {tls['admitted']} verified peers alone" if tls["mutual"] else "open to everybody"

@@ -31,6 +31,7 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.egress import why_unreachable
 from exchange.node.epochs import renew_card
 from exchange.node.errors import RequestInvalid
+from exchange.node.key_status import describe_node_backup
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
 from exchange.node.problems import json_response, problem, problem_of
@@ -161,6 +162,7 @@ class LocalApi:
                 "counters": services.counters.values,
                 "protection": services.protection,
                 "tls": self._wall.describe(),
+                "backup": describe_node_backup(services),
             }
         )
 

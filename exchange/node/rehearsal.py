@@ -77,6 +77,7 @@ class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
     made_at: str
     age_hours: float
+    log_size: int
     restored_in_s: float
     ok: bool
     found: Found
@@ -108,6 +109,7 @@ def rehearse(path: Path, private: SealingPrivateKey, now: datetime, directory: P
         origin=verified.about.origin,
         made_at=verified.about.made_at,
         age_hours=round(age, 2),
+        log_size=verified.about.log_size,
         restored_in_s=round(restored_in_s, 2),
         ok=not found.problems and _same(verified, found),
         found=found,
