@@ -89,6 +89,8 @@ class Rejoining:
         self._keys: list[KeyPair] = []
         self._woken = asyncio.Event()
         self._decided = False
+        #: Whether everybody was asked and it cannot go on by itself.
+        self.waits = False
 
     def go_on(self) -> None:
         """An admin decides to continue with what there is."""
@@ -135,6 +137,7 @@ class Rejoining:
                 if self._decided or not (self._reasons or regrown.beyond):
                     return await self._adopt(regrown)
                 services.log.warning("the log cannot be continued yet", reason=self._why())
+                self.waits = True
                 await self._wait(stop, every_s)
         finally:
             await self._client.close()

@@ -52,12 +52,11 @@ def cases(draw: st.DrawFn) -> Case:
     size = draw(st.integers(1, 24))
     log, base = log_of(size), draw(st.integers(0, size))
     positions = st.sets(st.integers(base, size)).map(lambda some: [at for at in some if at < size])
-    targets, held, liars = [], [], []
+    targets, held = [], []
     for number in range(draw(st.integers(0, 4))):
         targets.append(target(log, draw(st.integers(max(base, 1), size)), f"peer {number}"))
         held.append(Held(f"peer {number}", {at: log[at] for at in draw(positions)}))
-    for number in range(draw(st.integers(0, 1))):
-        liars.append(Held(f"liar {number}", {at: leaf("false", at) for at in draw(positions)}))
+    liars = [Held("liar", {at: leaf("false", at) for at in draw(positions)}) for _ in range(draw(st.integers(0, 1)))]
     return Case(log, base, targets, {at: log[at] for at in draw(positions)}, held, liars)
 
 
