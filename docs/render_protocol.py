@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from exchange.schema import identity, wire
+from exchange.schema import identity, rejoining, wire
 
 PAGE: Final = Path(__file__).with_name("protocol.md")
 STRUCTS: Final = (
@@ -25,11 +25,16 @@ STRUCTS: Final = (
     wire.Placement,
     wire.EnvelopePayload,
     wire.Consistency,
+    wire.Leaves,
     wire.ReplyPayload,
     wire.Result,
     wire.ProblemDetails,
     identity.Rotation,
     identity.Revocation,
+    rejoining.RejoinRequest,
+    rejoining.Ask,
+    rejoining.RejoinAnswer,
+    rejoining.Run,
 )
 _PATTERNS: Final = {
     "EWSN": "area",

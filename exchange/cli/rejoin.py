@@ -27,12 +27,15 @@ def rejoin(go_on: bool, yes: bool, config: Path, as_json: bool) -> None:
         document = node.request("POST", "/v1/rejoin", {"go_on": True})
     if as_json:
         print_json(document)
-        return
-    for line in _lines(document):
-        click.echo(line)
+    else:
+        for line in _lines(document):
+            click.echo(line)
     if document["state"] == "rejoining" and not go_on:
         raise CommandFailed(
-            "the node has not rejoined its peers yet", TRY_LATER, "Wait until each has answered. See docs/backup.md."
+            "the node has not rejoined its peers yet",
+            TRY_LATER,
+            "Wait until each has answered. See docs/backup.md.",
+            told=as_json,
         )
 
 
