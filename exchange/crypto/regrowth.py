@@ -50,49 +50,40 @@ def regrow(base: Frontier, targets: Iterable[Target], proven: Mapping[int, bytes
         LogContradicted: two targets, or a target and the base, are of two logs.
     """
     wanted = sorted(set(targets), key=lambda target: (target.size, target.by))
-    grown: tuple[LeafHash, ...] = ()
-    reached: Target | None = None
-    left = wanted
-    while True:
-        _check(base, grown, reached, [target for target in left if target.size <= base.size + len(grown)])
-        left = [target for target in left if target.size > base.size + len(grown)]
-        found = _further(base, grown, left, proven, held)
-        if found is None:
-            break
-        reached, grown = found
+    tip, grown, reached = base, list[LeafHash](), None
+    while (found := _further(tip, [target for target in wanted if target.size > tip.size], proven, held)) is not None:
+        reached, leaves, tip = found
+        grown += leaves
+    left = [target for target in wanted if target.size > tip.size]
+    _check(base, grown, reached, [target for target in wanted if target.size <= tip.size])
     _look_aside(base, grown, reached, left, proven, held)
-    return Regrown(grown, tuple(left))
+    return Regrown(tuple(grown), tuple(left))
 
 
 def _further(
-    base: Frontier,
-    grown: tuple[LeafHash, ...],
-    left: Sequence[Target],
-    proven: Mapping[int, bytes],
-    held: Sequence[Held],
-) -> tuple[Target, tuple[LeafHash, ...]] | None:
-    """The nearest target that can be reached on top of what is grown, and the leaves that lead there."""
+    tip: Frontier, left: Sequence[Target], proven: Mapping[int, bytes], held: Sequence[Held]
+) -> tuple[Target, tuple[LeafHash, ...], Frontier] | None:
+    """The nearest target that can be reached from the tree as it is grown, the leaves that lead there, and the tree."""
     for target in left:
-        for leaves in _ways(base.size, grown, target.size, proven, held):
-            if base.append(leaves)[0].root() == target.root:
-                return target, leaves
+        for leaves in _ways(tip.size, target.size, proven, held):
+            tree, _ = tip.append(leaves)
+            if tree.root() == target.root:
+                return target, leaves, tree
     return None
 
 
-def _ways(
-    start: int, grown: tuple[LeafHash, ...], size: int, proven: Mapping[int, bytes], held: Sequence[Held]
-) -> Iterator[tuple[LeafHash, ...]]:
+def _ways(start: int, size: int, proven: Mapping[int, bytes], held: Sequence[Held]) -> Iterator[tuple[LeafHash, ...]]:
     """The ways in which the leaves up to `size` can be put together: what is proven, then one holder, then the rest."""
-    positions, tried = range(start + len(grown), size), set()
+    tried: set[tuple[bytes, ...]] = set()
     for number in range(max(len(held), 1)):
         order = [proven, *(one.leaves for one in (*held[number:], *held[:number]))]
-        leaves = tuple(next((source[at] for source in order if at in source), b"") for at in positions)
+        leaves = tuple(next((source[at] for source in order if at in source), b"") for at in range(start, size))
         if all(leaves) and leaves not in tried:
             tried.add(leaves)
-            yield (*grown, *map(LeafHash, leaves))
+            yield tuple(map(LeafHash, leaves))
 
 
-def _check(base: Frontier, grown: tuple[LeafHash, ...], reached: Target | None, targets: Sequence[Target]) -> None:
+def _check(base: Frontier, grown: Sequence[LeafHash], reached: Target | None, targets: Sequence[Target]) -> None:
     """Check that the log that is grown holds the trees of all `targets`."""
     if not targets:
         return
@@ -110,7 +101,7 @@ def _check(base: Frontier, grown: tuple[LeafHash, ...], reached: Target | None, 
 
 def _look_aside(
     base: Frontier,
-    grown: tuple[LeafHash, ...],
+    grown: Sequence[LeafHash],
     reached: Target | None,
     left: Sequence[Target],
     proven: Mapping[int, bytes],
@@ -118,7 +109,7 @@ def _look_aside(
 ) -> None:
     """Check that no target that was not reached is shown by its own holder to leave the log that is grown."""
     for target in left:
-        for leaves in _ways(base.size, (), target.size, proven, held):
-            if leaves[: len(grown)] != grown and base.append(leaves)[0].root() == target.root:
+        for leaves in _ways(base.size, target.size, proven, held):
+            if leaves[: len(grown)] != tuple(grown) and base.append(leaves)[0].root() == target.root:
                 other = reached.by if reached else "this store"
                 raise LogContradicted(f"{target.by} and {other} have seen two logs in this node's name")
