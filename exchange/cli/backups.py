@@ -217,6 +217,7 @@ def restore(
 ) -> None:
     """Make a node of FILE in DIRECTORY. When it starts, it first asks its peers for what it lacks."""
     from exchange.crypto.errors import ArchiveError
+    from exchange.node.config import load_configuration
     from exchange.node.node_backup import Plan, restore_backup
 
     archive = _archive(file)
@@ -231,8 +232,13 @@ def restore(
         facts = {"origin": about.origin, "fingerprint": about.fingerprint, "made_at": about.made_at}
         print_json({"config": str(path), **facts, "log_size": about.log_size})
         return
+    configuration = load_configuration(path)
+    file_named, credential = configuration.passphrase_path, configuration.tables.keystore.passphrase_credential
     click.echo(f"{about.origin} is in {directory}, as it was at {about.made_at}.")
     click.echo(f"Look through {path}. Make sure that the old node does not run anywhere, and will not.")
+    if credential or (file_named is not None and not file_named.is_relative_to(directory.resolve())):
+        place = f"the credential {credential!r}" if credential else str(file_named)
+        click.echo(f"The node gets the passphrase of its keystore from {place}: put the new one there.")
     click.echo(f"Then start it: exchange run --config {path}")
     click.echo("It asks its peers what they have seen since, and signs nothing before that.")
     click.echo("To see how that stands: exchange rejoin")

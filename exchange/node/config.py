@@ -216,7 +216,12 @@ def parse_configuration(path: Path, text: str) -> Configuration:
     return Configuration(path.absolute(), tables, origin)
 
 
-def _check_store(url: str) -> None:
+def check_store_url(url: str) -> None:
+    """Check that a store can be at that URL.
+
+    Raises:
+        ConfigurationInvalid: it is of no kind that is known, or holds a password.
+    """
     if re.fullmatch(r"sqlite:///.+", url):
         return
     if not re.fullmatch(r"postgres(ql)?://.+", url):
@@ -232,7 +237,7 @@ def _check(tables: FileTables) -> None:
     listen, local = tables.listen, tables.local
     if not is_node_url(tables.node.url):
         raise ConfigurationInvalid("node.url: must be https://HOST (or http:// on loopback), without user or query")
-    _check_store(tables.store.url)
+    check_store_url(tables.store.url)
     if bool(listen.certificate) != bool(listen.key):
         raise ConfigurationInvalid("listen: certificate and key belong together")
     host, _ = split_address(listen.address, "listen.address")

@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -36,7 +37,7 @@ from exchange.node.archive_file import (
     TableRows,
     sync_directory,
 )
-from exchange.node.config import Configuration, parse_configuration
+from exchange.node.config import Configuration, check_store_url, parse_configuration
 from exchange.node.errors import ConfigurationInvalid, NotNow, RequestInvalid
 from exchange.node.key_backup import write_new
 from exchange.node.key_records import NodeBackupRecord, keep_record
@@ -279,11 +280,13 @@ async def restore_backup(archive: ArchiveFile, private: SealingPrivateKey, plan:
 
     Raises:
         RequestInvalid: something is in the directory.
+        ConfigurationInvalid: the store's URL cannot be.
         ArchiveRefused: it was made for another key.
         ArchiveCorrupt: it is not whole or not true; nothing was kept.
         StoreError: the store cannot be made.
         OSError: the directory cannot be written.
     """
+    check_store_url(plan.store)
     directory = plan.directory.absolute()
     if _is_there(directory, unless_empty=True):
         raise RequestInvalid(
@@ -369,7 +372,7 @@ def _table(text: str, name: str) -> str:
 
 def _set(text: str, table: str, key: str, value: str) -> str:
     """The text of a TOML file with one key set, all else as it was."""
-    line, old = f'{key} = "{value}"', _table(text, table)
+    line, old = f"{key} = {json.dumps(value)}", _table(text, table)
     if not old:
         return f"{text.rstrip()}\n\n[{table}]\n{line}\n"
     new, count = re.subn(rf"(?m)^\s*{key}\s*=.*$", lambda _: line, old, count=1)

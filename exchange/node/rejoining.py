@@ -55,6 +55,7 @@ from exchange.store.transaction import Operation, Transaction
 from exchange.store.trust import proven_rotations
 
 _AGAIN_S: Final = 10.0
+_AT_ONCE: Final = 8
 _MOST_PARTS: Final = 4096
 #: No message lives as long: what was not acknowledged before the backup may have been since.
 _BEFORE: Final = timedelta(days=14)
@@ -161,15 +162,25 @@ class Rejoining:
     async def _ask_all(self) -> None:
         rows = [row for row in await self._services.store.read(all_peers) if row.state == "verified"]
         self._reasons = {}
-        for row in rows:
-            # One whose checkpoint lies beyond what was returned may have more by now.
-            if row.origin in self._answers and not self._beyond:
-                continue
+        # One whose checkpoint lies beyond what was returned may have more by now.
+        due = [row.origin for row in rows if row.origin not in self._answers or self._beyond]
+        at_once = asyncio.Semaphore(_AT_ONCE)
+        outdated = await asyncio.gather(*(self._ask_in_turn(origin, at_once) for origin in due))
+        for error in outdated:
+            if error is not None:
+                raise error
+
+    async def _ask_in_turn(self, origin: str, at_once: asyncio.Semaphore) -> BackupOutdated | None:
+        """Ask one peer; who does not answer holds up few others."""
+        async with at_once:
             try:
-                self._answers[row.origin] = await self._ask(row.origin)
+                self._answers[origin] = await self._ask(origin)
             except (NotNow, NoCurrentKey, Unacceptable, NotFound, CryptoError, SchemaError) as error:
-                if row.origin not in self._answers:
-                    self._reasons[row.origin] = str(error)
+                if origin not in self._answers:
+                    self._reasons[origin] = str(error)
+            except BackupOutdated as error:
+                return error
+        return None
 
     # One peer
 

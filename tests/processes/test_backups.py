@@ -18,6 +18,7 @@ from exchange.crypto.merkle import verify_consistency
 from exchange.crypto.names import Origin
 from exchange.crypto.note import decode_base64, parse_vkey
 from exchange.crypto.proof import verify_statement
+from tests import databases
 from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, Borough, Result, example, exchange, introduce, until
 from tests.processes.receiver import Receiver
@@ -330,6 +331,32 @@ def test_a_backup_says_what_is_in_it_and_the_node_when_it_was_made(
     assert state["node_backup"]["key_id"] == admin.key_id
     assert "no-node-backup" not in {advice["code"] for advice in state["advice"]}
     assert "whole node" in hackney.cli("keys", "status").stdout
+
+
+def test_a_node_moves_to_postgresql_by_its_backup(
+    admin: Admin, kept: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue("postgresql_server")
+    url = databases.make(server)
+    arguments = (kept, tmp_path / "node", "--new-passphrase-file", admin.new_words, "--store", url, "--json")
+
+    back = admin.run("restore", *arguments)
+
+    assert back.code == 0, back
+    config = Path(back.document["config"])
+    assert f'url = "{url}"' in config.read_text()
+    again = exchange("backup", "create", tmp_path / "again", "--to", admin.public, "--config", config, "--json")
+    assert again.code == 0, again
+    found, before = (admin.run("verify", path, "--json").document for path in (tmp_path / "again", kept))
+    assert (found["rows"], found["log_size"]) == (before["rows"], before["log_size"])
+    twice = admin.run("restore", kept, tmp_path / "other", "--new-passphrase-file", admin.new_words, "--store", url)
+    assert "holds a node already" in twice.one_line_error()
+    password = "postgresql://node:secret@127.0.0.1/node"
+    wrong = admin.run(
+        "restore", kept, tmp_path / "other", "--new-passphrase-file", admin.new_words, "--store", password
+    )
+    assert "must not hold a password" in wrong.one_line_error()
+    assert not (tmp_path / "other").exists()
 
 
 def test_nothing_that_is_there_is_written_over(
