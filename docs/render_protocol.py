@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from exchange.schema import identity, registration, wire
+from exchange.schema import identity, registration, rejoining, wire
 
 PAGE: Final = Path(__file__).with_name("protocol.md")
 STRUCTS: Final = (
@@ -25,6 +25,7 @@ STRUCTS: Final = (
     wire.Placement,
     wire.EnvelopePayload,
     wire.Consistency,
+    wire.Leaves,
     wire.ReplyPayload,
     wire.Result,
     wire.ProblemDetails,
@@ -35,6 +36,10 @@ STRUCTS: Final = (
     registration.PairingOffer,
     registration.PairingAnswer,
     registration.PairingReveal,
+    rejoining.RejoinRequest,
+    rejoining.Ask,
+    rejoining.RejoinAnswer,
+    rejoining.Run,
 )
 _PATTERNS: Final = {
     "EWSN": "area",

@@ -279,7 +279,8 @@ def _what_to_do(place: Place, about: About, state: str) -> list[str]:
         return [
             f"The store has {place.store_size} statements, and the node had signed {about.log_size} on {day}.",
             "Its peers know more than this store, and will take the node for a thief's. Find the store that ran last.",
-            "If it is lost, telephone every peer first, then start the node with: exchange run --old-store",
+            "If it is lost, have the node ask its peers for what it lacks: exchange run --rejoin",
+            "If they cannot return it, telephone every peer first, then: exchange run --old-store",
             "See docs/keys.md, Restore the keys.",
         ]
     return [

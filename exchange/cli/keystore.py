@@ -93,6 +93,9 @@ def _lines(document: Any) -> Iterator[tuple[str, str]]:
     if backup is not None:
         how = "a passphrase" if backup["by"] == "passphrase" else f"{backup['threshold']} of {backup['count']} shares"
         yield "backed up", f"{backup['at']}, opens with {how}"
+    whole = document["node_backup"]
+    if whole is not None:
+        yield "whole node", f"backed up {whole['at']}, for the key {whole['key_id']}"
     if revocation is not None:
         yield "revocation", f"prepared {revocation['prepared_at']}"
     if protection is not None:

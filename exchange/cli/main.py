@@ -17,6 +17,8 @@ _VERBS: Final = {
     "card": ("exchange.cli.node", "card"),
     "token": ("exchange.cli.node", "token"),
     "health": ("exchange.cli.node", "health"),
+    "rejoin": ("exchange.cli.rejoin", "rejoin"),
+    "backup": ("exchange.cli.backups", "backup"),
     "alarms": ("exchange.cli.node", "alarms"),
     "peer": ("exchange.cli.registration", "peer"),
     "directory": ("exchange.cli.directory", "directory"),

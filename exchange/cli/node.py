@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from exchange.cli.client import TRY_LATER, CommandFailed, Node
+from exchange.cli.client import TRY_LATER, USAGE, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table
 
 
@@ -65,7 +65,8 @@ def init(
 @click.option(
     "--old-store", is_flag=True, help="Start though the store is older than the restored keys: peers see a fork."
 )
-def run(config: Path, log_level: str, old_store: bool) -> None:
+@click.option("--rejoin", is_flag=True, help="The store is a copy: ask the peers for what it lacks, then continue.")
+def run(config: Path, log_level: str, old_store: bool, rejoin: bool) -> None:
     """Run the node until it is stopped."""
     import uvloop
 
@@ -76,13 +77,15 @@ def run(config: Path, log_level: str, old_store: bool) -> None:
     from exchange.node.hardening import harden
     from exchange.node.logs import configure_logs
 
+    if old_store and rejoin:
+        raise CommandFailed("--rejoin and --old-store do not go together; nothing was started", USAGE)
     configure_logs(log_level)
     configuration = load_configuration(config)
     protection = harden()
     keyring = unlock(configuration, asker())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run_node(configuration, keyring, protection, old_store=old_store))
+            runner.run(run_node(configuration, keyring, protection, old_store=old_store, ask_peers=rejoin))
     except* ExchangeError as group:
         raise group.exceptions[0] from None
 
@@ -177,6 +180,9 @@ def health(config: Path, as_json: bool) -> None:
     click.echo(f"{document['origin']}: {document['status']}")
     if document["protection"]["reason"]:
         click.echo(f"Warning: {document['protection']['reason']}. See docs/keys.md.", err=True)
+    backup = document.get("backup")
+    if backup is not None:
+        click.echo(f"backup: the whole node at {backup['at']}, {backup['age_hours']:g} hours ago")
     tls = document["tls"]
     if tls is not None:
         admits = f"admits the {tls['admitted']} verified peers alone" if tls["mutual"] else "open to everybody"

@@ -164,3 +164,30 @@ class ShareError(BackupError):
 
     code = "share-wrong"
     hint = "Check the words against the paper, and that the shares are of this backup; nothing was changed."
+
+
+class LogContradicted(CryptoError):
+    """Checkpoints that the same keys signed are of two logs."""
+
+    code = "log-contradicted"
+    hint = "Somebody else signs with this node's keys, or the store is of another copy. See docs/backup.md."
+
+
+class ArchiveError(CryptoError):
+    """A backup of a node cannot be used."""
+
+    code = "archive"
+
+
+class ArchiveCorrupt(ArchiveError):
+    """A file is not a backup of a node, or not the whole of one."""
+
+    code = "archive-corrupt"
+    hint = "Use another copy of the file; nothing was changed."
+
+
+class ArchiveRefused(ArchiveError):
+    """A backup of a node does not open with the key that was given."""
+
+    code = "archive-refused"
+    hint = "Check that it is the key that the backup was made for; nothing was changed."

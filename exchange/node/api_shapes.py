@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from exchange.node.cards import CardFile
 from exchange.node.hardening import Protection
+from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
 from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
@@ -123,6 +124,13 @@ class Replica(Shape, frozen=True):
     answers: bool
 
 
+class LastBackup(Shape, frozen=True):
+    """The last backup of the whole node."""
+
+    at: datetime
+    age_hours: float
+
+
 class NodeHealth(Shape, frozen=True):
     """How the node and its lanes are doing. `tls` is null behind a proxy; only nodes in PostgreSQL have replicas."""
 
@@ -134,6 +142,17 @@ class NodeHealth(Shape, frozen=True):
     tls: Tls | None
     replicas: list[Replica]
     limits: Limits
+    backup: LastBackup | None
+
+
+class RejoiningHealth(Shape, frozen=True):
+    """A node that was restored, and is asking its peers for what its store lacks."""
+
+    status: Literal["rejoining"]
+    origin: str
+    lanes: list[Lane]
+    protection: Protection
+    tls: None
 
 
 class DescribedCard(Shape, frozen=True):
@@ -405,6 +424,25 @@ class DirectoryLeft(Shape, frozen=True):
     url: str
     left: Literal[True]
     verified_by_it: list[str]
+
+
+# After a restore
+
+
+class Joined(Shape, frozen=True):
+    """The node has joined its peers; `last` says what came of it where it was restored."""
+
+    state: Literal["joined"]
+    last: RejoinRecord | None
+
+
+class Rejoining(Shape, frozen=True):
+    """The node is asking its peers; those in `forks_at` have seen more of its log than was returned."""
+
+    state: Literal["rejoining"]
+    size: int
+    peers: list[RejoinPeer]
+    forks_at: list[str]
 
 
 # Agencies

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
@@ -49,6 +50,8 @@ from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
 from exchange.node.peers_api import PeersApi
 from exchange.node.registration_api import RegistrationApi
+from exchange.node.rejoin_api import RejoinApi, joined_routes
+from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
 from exchange.node.rotation import settle_rotation
@@ -65,6 +68,7 @@ from exchange.store.log import log_size
 from exchange.store.opening import open_store, store_exists
 from exchange.store.outbox import enqueue_card
 from exchange.store.peers import all_peers
+from exchange.store.restored import end_rejoining, is_restored
 from exchange.store.transaction import Transaction
 
 _DAY_MS = 86_400_000
@@ -138,6 +142,25 @@ async def prepare(services: Services, *, old_store: bool = False) -> None:
         await write_card_file(services)
 
 
+async def rejoin(services: Services, stop: asyncio.Event) -> bool:
+    """Ask the peers what the store lacks, before anything is signed; False where the node was stopped before that.
+
+    Raises:
+        ConfigurationInvalid: the store belongs to another node.
+        LogContradicted: two logs in this node's name were seen.
+        BackupOutdated: the signing keys were changed after the backup.
+        CannotListen: the local socket cannot be made.
+        StoreInUse: another process of the node runs on the store.
+    """
+    await _refuse_another_store(services)
+    await _refuse_another_keystore(services)
+    rejoining = Rejoining(services)
+    async with AsyncExitStack() as stack:
+        application = RejoinApi(services, rejoining).application()
+        await _start([await _local_site(stack, services.configuration, application)])
+        return await rejoining.run(stop) is not None
+
+
 async def _refuse_another_store(services: Services) -> None:
     """A log has one origin and one area; to sign on under others is a fork in the eyes of every peer."""
     try:
@@ -169,6 +192,8 @@ async def _refuse_older_store(services: Services, old_store: bool) -> None:
         )
     if size < least:
         services.log.warning("the node goes on with an old store: peers will see a fork")
+    if old_store:
+        await services.store.write(end_rejoining)
     if least:
         await asyncio.to_thread(services.keyring.accept_store)
 
@@ -191,9 +216,14 @@ async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
 
 
 async def run_node(
-    configuration: Configuration, keyring: Keyring, protection: Protection | None = None, *, old_store: bool = False
+    configuration: Configuration,
+    keyring: Keyring,
+    protection: Protection | None = None,
+    *,
+    old_store: bool = False,
+    ask_peers: bool = False,
 ) -> None:
-    """Run a node until SIGTERM or SIGINT, then drain.
+    """Run a node until SIGTERM or SIGINT, then drain; where its store is of a backup, or `ask_peers`, it first rejoins.
 
     Raises:
         CannotListen: an address is in use.
@@ -222,6 +252,9 @@ async def run_node(
         services = await open_services(stack, configuration, keyring, protection)
         if services.protection.reason:
             services.log.warning("memory is not protected", reason=services.protection.reason)
+        lacks = ask_peers or keyring.must_rejoin or await services.store.read(is_restored)
+        if lacks and not old_store and not await rejoin(services, stop):
+            return
         await prepare(services, old_store=old_store)
         # What is loaded by now stays until the end: the collector need not walk it again and again.
         gc.collect()
@@ -275,6 +308,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
+            *joined_routes(services),
             *openapi.routes(),
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, cards, wall, more)
@@ -309,14 +343,24 @@ async def _listen(
         host, port = split_address(tables.listen.open_address)
         strangers = await _runner(stack, peers.application(for_strangers=True))
         sites.append(PublicSite(strangers, host, port, peers.open_connections, wall.open_door))
-    path = configuration.socket_path
-    with suppress(FileNotFoundError):
-        path.unlink()
-    private = await _runner(stack, local.application(needs_token=False))
-    sites.append(LocalSite(private, short_socket_path(path)))
+    sites.append(await _local_site(stack, configuration, local.application(needs_token=False)))
     if tables.local.address:
         host, port = split_address(tables.local.address)
         sites.append(LocalTcpSite(await _runner(stack, local.application(needs_token=True)), host, port))
+    await _start(sites)
+    return sites
+
+
+async def _local_site(
+    stack: AsyncExitStack, configuration: Configuration, application: web.Application
+) -> web.BaseSite:
+    path = configuration.socket_path
+    with suppress(FileNotFoundError):
+        path.unlink()
+    return LocalSite(await _runner(stack, application), short_socket_path(path))
+
+
+async def _start(sites: Sequence[web.BaseSite]) -> None:
     for site in sites:
         try:
             await site.start()
@@ -325,7 +369,6 @@ async def _listen(
             reason = str(error.strerror or error).rpartition(": ")[2]
             place = site.name.removeprefix("http://unix:").rstrip(":") if "unix:" in site.name else site.name
             raise CannotListen(f"cannot listen on {place}: {reason}") from None
-    return sites
 
 
 async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:

@@ -243,10 +243,10 @@ def parse_configuration(path: Path, text: str) -> Configuration:
 
 
 def check_store_url(url: str) -> None:
-    """Check where a store is to be.
+    """Check that a store can be at that URL.
 
     Raises:
-        ConfigurationInvalid: no store can be there.
+        ConfigurationInvalid: it is of no kind that is known, or holds a password.
     """
     if re.fullmatch(r"sqlite:///.+", url):
         return

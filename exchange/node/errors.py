@@ -30,7 +30,7 @@ class StoreOlder(NodeError):
     """The store is older than the keys: to sign on would contradict what peers have seen."""
 
     code = "store-older"
-    hint = "Find the store that ran last. If it is lost, telephone every peer, then: exchange run --old-store."
+    hint = "Find the store that ran last. If it is lost, ask the peers for what it lacks: exchange run --rejoin."
 
 
 class KeysSuperseded(NodeError):
@@ -45,6 +45,13 @@ class BackupOutdated(NodeError):
 
     code = "backup-outdated"
     hint = "Restore a later backup; nothing was changed."
+
+
+class SandboxUnavailable(NodeError):
+    """A process cannot be kept from the network, so nothing is rehearsed."""
+
+    code = "sandbox-unavailable"
+    hint = "Run this as root, or on a machine whose kernel allows user namespaces; nothing was started."
 
 
 class CannotListen(NodeError):

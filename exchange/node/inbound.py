@@ -33,6 +33,7 @@ from exchange.node.continuity import Continuity, Shown
 from exchange.node.epochs import load_sealing_keys
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
 from exchange.node.forks import FORK, keep_fork
+from exchange.node.mirroring import Mirroring, keep_given
 from exchange.node.peering import move
 from exchange.node.services import Services, card_keys, milliseconds
 from exchange.node.trust import Standing
@@ -45,6 +46,7 @@ from exchange.schema.wire import (
     VERSION,
     Consistency,
     EnvelopePayload,
+    Leaves,
     Manifest,
     Placement,
     ProblemDetails,
@@ -61,7 +63,7 @@ from exchange.schema.wire import (
 )
 from exchange.store.agencies import all_agencies
 from exchange.store.errors import Conflict, NotFound
-from exchange.store.log import consistency_between, latest_head, proven_at
+from exchange.store.log import ProvenEntry, consistency_between, latest_head, proven_at
 from exchange.store.messages import (
     INBOUND,
     MOST_ALARMS_ABOUT,
@@ -80,6 +82,7 @@ from exchange.store.messages import (
     has_alarm,
     raise_rung,
 )
+from exchange.store.mirror import kept_leaves
 from exchange.store.outbox import STATEMENT, WEBHOOK, Delivery, done, enqueue, new_delivery
 from exchange.store.peers import PeerRow, peer, peer_standing, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
@@ -127,6 +130,7 @@ class Inbound:
         self._fetch_proof = fetch_proof
         self._shown = Shown()
         self._looked_for_keys_at = -_LOOK_FOR_KEYS_EVERY_S
+        self.mirroring = Mirroring()
         #: Told of a verified peer in whose name something came that does not verify.
         self.unproven: Callable[[str], None] = lambda origin: None
         #: Told of the checkpoints that a peer says it has seen.
@@ -169,18 +173,22 @@ class Inbound:
         """The reply; `proven` is the size of the checkpoint under which its receipts are, where they are new."""
         services = self._services
 
-        async def view(tx: Transaction) -> tuple[Consistency, int]:
+        async def view(tx: Transaction) -> tuple[Consistency, int, int, Leaves | None]:
             size = proven if proven is not None else (await latest_head(tx)).size
             first = self._shown.base(payload.sender, payload.holds, size)
-            return Consistency(first=first, path=tuple(await consistency_between(tx, first, size))), size
+            consistency = Consistency(first=first, path=tuple(await consistency_between(tx, first, size)))
+            leaves = await self.mirroring.with_reply(tx, payload.sender, size) if proven is not None else None
+            return consistency, size, await kept_leaves(tx, payload.sender), leaves
 
-        consistency, size = await services.store.read(view)
+        consistency, size, keeps, leaves = await services.store.read(view)
         self._shown.show(payload.sender, payload.holds, size)
         reply = ReplyPayload(
             version=VERSION,
             holds=await self._continuity.held_size(payload.sender),
             consistency=consistency,
             results=results,
+            keeps=keeps,
+            leaves=leaves,
         )
         return seal_reply(Secret(payload.reply_secret), encode_wire(reply))
 
@@ -245,6 +253,7 @@ class Inbound:
             except ForkDetected as error:
                 await self.quarantine(row.origin, error, opened)
                 raise Unacceptable("fork") from None
+            heads += keep_given(checkpoint, payload.leaves)
         return payload, row, verified, heads
 
     async def _key_of_another_replica(self, key_id: SealingKeyId) -> SealingPrivateKey | None:
@@ -422,7 +431,14 @@ class Inbound:
         lanes: set[str],
     ) -> LogEntry | ProvenStatement:
         self._check_manifest(row, manifest, ciphertexts)
-        secrets = await self._open(manifest, ciphertexts)
+        try:
+            secrets = await self._open(manifest, ciphertexts)
+        except ItemRefused:
+            # What opened it may be destroyed or lost; what was signed for is signed for.
+            given = await self._given_before(manifest, leaf)
+            if given is None:
+                raise
+            return given
         services = self._services
         keys = keep_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, secrets)
         sections = [SectionRow(entry.name, ciphertexts[entry.sha256]) for entry in manifest.sections]
@@ -449,6 +465,18 @@ class Inbound:
         # Only now: where the same message came twice in one batch, its receipt is in the log once that is committed.
         proven = await services.store.read(lambda tx: proven_at(tx, stored))
         return ProvenStatement(statement=proven.statement, proof=proven.proof)
+
+    async def _given_before(self, manifest: Manifest, leaf: LeafHash) -> ProvenStatement | None:
+        """The receipt that was given for the very same message before, if one was."""
+
+        async def find(tx: Transaction) -> ProvenEntry | None:
+            present = await find_message(tx, manifest.sender, manifest.message_id)
+            if present is None or present.leaf_hash != leaf or present.received_position is None:
+                return None
+            return await proven_at(tx, present.received_position)
+
+        proven = await self._services.store.read(find)
+        return None if proven is None else ProvenStatement(statement=proven.statement, proof=proven.proof)
 
     def _check_manifest(self, row: PeerRow, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> None:
         services = self._services

@@ -33,7 +33,49 @@ class RevocationRecord(Record, frozen=True, kw_only=True):
     """A revocation was prepared."""
 
 
-_NAMES: dict[type[Record], str] = {BackupRecord: "last-backup.json", RevocationRecord: "last-revocation.json"}
+class NodeBackupRecord(Record, frozen=True, kw_only=True):
+    """A backup of the whole node was made, for the holder of a key."""
+
+    key_id: str
+    log_size: int
+
+
+class RejoinPeer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one peer said; `size` is of this node's log that it has seen."""
+
+    origin: str
+    answered: bool
+    size: int | None = None
+    reason: str | None = None
+
+
+class LostMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message whose content is not here any more; `delivered` where every section had reached its agency."""
+
+    id: str
+    peer: str
+    direction: str
+    delivered: bool
+
+
+class RejoinRecord(Record, frozen=True, kw_only=True):
+    """The node rejoined its peers: from how many statements to how many, and what is lost."""
+
+    size_before: int
+    size: int
+    returned: int
+    peers: tuple[RejoinPeer, ...]
+    forks_at: tuple[str, ...]
+    messages: tuple[LostMessage, ...]
+    agencies_missing: tuple[str, ...] = ()
+
+
+_NAMES: dict[type[Record], str] = {
+    BackupRecord: "last-backup.json",
+    NodeBackupRecord: "last-node-backup.json",
+    RejoinRecord: "last-rejoin.json",
+    RevocationRecord: "last-revocation.json",
+}
 
 
 def keep_record(directory: Path, record: Record) -> None:

@@ -2,8 +2,9 @@
 
 import os
 import stat
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -14,10 +15,13 @@ from exchange.node.cards import parse_card_file
 from exchange.node.config import Configuration
 from exchange.node.errors import ConfigurationInvalid
 from exchange.node.hardening import Protection
-from exchange.node.key_records import BackupRecord, RevocationRecord, last_record
+from exchange.node.key_records import BackupRecord, NodeBackupRecord, RevocationRecord, last_record
 from exchange.node.services import Services, moment
 from exchange.store.log import first_signed_at_ms, log_size
 from exchange.store.trust import rotations_of
+
+#: Backups are made daily: who has none of the last two days should know.
+_OLD: Final = timedelta(days=2)
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +71,15 @@ class BackupState(Part, frozen=True):
     current: bool
 
 
+class NodeBackupState(Part, frozen=True):
+    """The last backup of the whole node: when, for whom, and whether it holds the signing keys in force."""
+
+    at: datetime
+    key_id: str
+    log_size: int
+    current: bool
+
+
 class RevocationState(Part, frozen=True):
     """The last revocation that was prepared; one of earlier keys works too."""
 
@@ -93,6 +106,7 @@ class KeyState(Part, frozen=True):
     passphrase: PassphraseState
     open_to_others: tuple[str, ...]
     backup: BackupState | None
+    node_backup: NodeBackupState | None
     revocation: RevocationState | None
     protection: Protection | None
     advice: tuple[Advice, ...] = ()
@@ -139,6 +153,14 @@ async def running_state(services: Services) -> KeyState:
     return _advised(state, services.now())
 
 
+def describe_node_backup(services: Services) -> dict[str, object] | None:
+    """When the whole node was last backed up, and how long ago that is."""
+    record = last_record(services.configuration.directory, NodeBackupRecord)
+    if record is None:
+        return None
+    return {"at": record.at, "age_hours": round((services.now() - record.at) / timedelta(hours=1), 1)}
+
+
 def _from_card(configuration: Configuration) -> tuple[SigningState | None, tuple[Epoch, ...]]:
     """What the copy of the latest card says."""
     try:
@@ -162,6 +184,7 @@ def _state(configuration: Configuration, signing: SigningState | None, sealing: 
         ) from None
     identity = signing.fingerprint if signing else ""
     backup = last_record(configuration.directory, BackupRecord)
+    whole = last_record(configuration.directory, NodeBackupRecord)
     revocation = last_record(configuration.directory, RevocationRecord)
     files = [path, *([configuration.passphrase_path] if configuration.passphrase_path else [])]
     return KeyState(
@@ -183,6 +206,14 @@ def _state(configuration: Configuration, signing: SigningState | None, sealing: 
             threshold=backup.threshold,
             count=backup.count,
             current=identity in ("", backup.fingerprint),
+        ),
+        node_backup=None
+        if whole is None
+        else NodeBackupState(
+            at=whole.at,
+            key_id=whole.key_id,
+            log_size=whole.log_size,
+            current=identity in ("", whole.fingerprint),
         ),
         revocation=None
         if revocation is None
@@ -212,6 +243,18 @@ def _advised(state: KeyState, now: datetime) -> KeyState:
     return msgspec.structs.replace(state, advice=advise(state, now))
 
 
+def _about_node_backup(backup: NodeBackupState | None, now: datetime) -> list[tuple[str, str]]:
+    if backup is None:
+        return [("no-node-backup", "The node was never backed up. Run: exchange backup create FILE --to KEY.pub")]
+    if not backup.current:
+        message = "The last backup of the node holds earlier signing keys. Make another: exchange backup create"
+        return [("node-backup-outdated", message)]
+    if now - backup.at > _OLD:
+        days = (now - backup.at).days
+        return [("node-backup-old", f"The last backup of the node is {days} days old. See that its timer runs.")]
+    return []
+
+
 def advise(state: KeyState, now: datetime) -> tuple[Advice, ...]:
     """What an admin should see to, the most pressing first. Pure."""
     found: list[tuple[str, str]] = []
@@ -227,6 +270,7 @@ def advise(state: KeyState, now: datetime) -> tuple[Advice, ...]:
         found.append(
             ("backup-outdated", "The last backup holds earlier signing keys. Make another: exchange keys backup FILE")
         )
+    found += _about_node_backup(state.node_backup, now)
     if state.revocation is None:
         found.append(
             ("no-revocation", "No revocation was prepared. Run: exchange keys revocation, and keep the file offline.")

@@ -37,6 +37,7 @@ _CHAIN: Final = "sealing-chain"
 _NEXT: Final = "signing/next"
 _EPOCH: Final = "sealing-epoch"
 _LEAST: Final = "least-log-size"
+_REJOIN: Final = "rejoin"
 _MOST_IN_A_CARD: Final = 8
 #: More epochs than a node lives through. A chain that begins so far ahead wraps none that an older one has wrapped.
 _BEYOND: Final = 100_000
@@ -68,6 +69,8 @@ class Keyring:
         self.file: KeystoreFile | None = None
         #: How many statements the store must have, of those keys that were restored and have not been used since.
         self.least_log_size = 0
+        #: Whether the store came from a backup: peers are asked for what it lacks before anything is signed.
+        self.must_rejoin = False
         self.sealing: dict[SealingKeyId, SealingPrivateKey] = {}
         self.epochs: list[SealingKeyRow] = []
 
@@ -143,8 +146,8 @@ class Keyring:
             KeystoreError: the keystore could not be rewritten.
             OSError: so too.
         """
-        self.least_log_size = 0
-        self._rewrite({_LEAST: b""})
+        self.least_log_size, self.must_rejoin = 0, False
+        self._rewrite({_LEAST: b"", _REJOIN: b""})
 
     def _rewrite(self, entries: Mapping[str, bytes]) -> None:
         if self.rewrite is not None:
@@ -235,9 +238,16 @@ def entries_to_back_up(entries: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def restored_keystore(
-    kept: Mapping[str, bytes], log_size: int, passphrase: Secret, cost: Argon2Parameters | None = None
+    kept: Mapping[str, bytes],
+    log_size: int,
+    passphrase: Secret,
+    cost: Argon2Parameters | None = None,
+    *,
+    rejoin: bool = False,
 ) -> bytes:
     """The keystore file of what a backup held, with a chain that opens no sealing key of before.
+
+    With `rejoin`, the node asks its peers for what its store lacks before it signs.
 
     Raises:
         KeystoreCorrupt: a key is missing.
@@ -248,7 +258,26 @@ def restored_keystore(
     except KeyError as error:
         raise KeystoreCorrupt(f"the backup lacks the key {error.args[0]}") from None
     entries |= {_CHAIN: WrappingChain(epoch, Secret.random()).encode(), _LEAST: log_size.to_bytes(8, "big")}
-    return lock_keystore(entries, passphrase, cost)
+    return lock_keystore(entries | ({_REJOIN: b"\x01"} if rejoin else {}), passphrase, cost)
+
+
+def is_rotating(entries: Mapping[str, bytes]) -> bool:
+    """Whether a keystore holds signing keys that are to follow those in force."""
+    return bool(entries.get(_NEXT, b""))
+
+
+def signing_keys_of(entries: Mapping[str, bytes]) -> SigningKeys:
+    """The signing keys in a keystore or in a backup.
+
+    Raises:
+        KeystoreCorrupt: one is missing, or is none.
+    """
+    try:
+        return SigningKeys(Secret(entries[_ED25519]), Secret(entries[_MLDSA44]))
+    except KeyError as error:
+        raise KeystoreCorrupt(f"the keystore lacks the key {error.args[0]}") from None
+    except ValueError:
+        raise KeystoreCorrupt("a signing key is not one") from None
 
 
 def fingerprint_of(entries: Mapping[str, bytes], origin: Origin) -> str:
@@ -306,6 +335,7 @@ def _keyring_of(entries: Mapping[str, bytes], origin: Origin) -> Keyring:
         chain = WrappingChain.parse(entries[_CHAIN])
         keyring = Keyring(origin, signing, StoreKey(entries[_STORE]), chain, following)
         keyring.least_log_size = int.from_bytes(entries.get(_LEAST, b""), "big")
+        keyring.must_rejoin = bool(entries.get(_REJOIN, b""))
         return keyring
     except KeyError as error:
         raise KeystoreCorrupt(f"the keystore lacks the key {error.args[0]}") from None

@@ -9,7 +9,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -30,6 +30,7 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.egress import why_unreachable
 from exchange.node.epochs import renew_card
 from exchange.node.errors import RequestInvalid
+from exchange.node.key_status import describe_node_backup
 from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
@@ -60,6 +61,9 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _DAY_MS = 86_400_000
+
+#: Of a request.
+MOST_BYTES: Final = 2 * MAX_FORM_BYTES
 
 
 class AddAgency(Request, frozen=True):
@@ -102,8 +106,8 @@ class LocalApi:
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
         bound = bounded(self._services.configuration.tables.limits.local_requests_at_once)
-        middlewares = [_errors, bound, self._token] if needs_token else [_errors, bound]
-        application = web.Application(client_max_size=2 * MAX_FORM_BYTES, middlewares=middlewares)
+        middlewares = [told, bound, self._token] if needs_token else [told, bound]
+        application = web.Application(client_max_size=MOST_BYTES, middlewares=middlewares)
         application.add_routes(
             [
                 *self._peers.routes(),
@@ -172,6 +176,7 @@ class LocalApi:
                     for row in replicas
                 ],
                 "limits": services.admission.describe(services.now_ms()),
+                "backup": describe_node_backup(services),
             }
         )
 
@@ -362,7 +367,8 @@ def _number(text: str) -> int:
 
 
 @web.middleware
-async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer whatever goes wrong with a problem document, which repeats nothing of the request."""
     if "\0" in request.path:
         return problem(404, "not-found", "nothing is there: no name holds a NUL")
     try:

@@ -24,9 +24,11 @@ from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.peers_api import AddPeer, VerifyPeer
 from exchange.node.problems import json_response
 from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
+from exchange.node.rejoin_api import Decide
 from exchange.node.revocation import RevocationFile
 from exchange.schema.form import Form
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE
+from exchange.schema.rejoining import REJOIN_TYPE
 from exchange.schema.wire import MessageText
 
 JSON: Final = "application/json"
@@ -64,7 +66,7 @@ LOCAL_COMMON: Final[dict[int, Codes]] = {
     401: ("token-needed",),
     408: ("too-slow",),
     413: ("too-large",),
-    503: ("too-busy", "store-unavailable"),
+    503: ("too-busy", "store-unavailable", "rejoining"),
 }
 PEER_COMMON: Final[dict[int, Codes]] = {
     400: ("incomplete", "bad-request"),
@@ -79,7 +81,9 @@ _NO_MESSAGE: Final[dict[int, Codes]] = {404: ("not-found",)}
 _BODY: Final[Codes] = ("request-invalid", "value-refused")
 
 LOCAL: Final = (
-    Operation("get", "/v1/health", "How the node and its lanes are doing", {200: shapes.NodeHealth}),
+    Operation(
+        "get", "/v1/health", "How the node and its lanes are doing", {200: (shapes.NodeHealth, shapes.RejoiningHealth)}
+    ),
     Operation("get", "/v1/openapi.json", "This description", {200: dict[str, Any]}),
     Operation("get", "/v1/openapi-peers.json", "The description of the API for peers", {200: dict[str, Any]}),
     Operation("get", "/v1/card", "The node's card", {200: shapes.OwnCard}),
@@ -209,6 +213,23 @@ LOCAL: Final = (
         {200: shapes.Directory},
         {403: ("directory-refused",), **_NO_DIRECTORY, 503: ("try-later",)},
     ),
+    # After a restore
+    Operation(
+        "get",
+        "/v1/rejoin",
+        "How a node that was restored stands with its peers",
+        {200: (shapes.Joined, shapes.Rejoining)},
+        text="Until it has rejoined, a node answers this, its health, and nothing else.",
+    ),
+    Operation(
+        "post",
+        "/v1/rejoin",
+        "Go on with what the peers have returned",
+        {200: shapes.Rejoining},
+        {400: ("request-invalid",)},
+        Decide,
+        text="Peers that have seen more of the log then see a fork.",
+    ),
     # Agencies
     Operation("get", "/v1/agencies", "The local agencies", {200: shapes.Agencies}),
     Operation(
@@ -311,7 +332,7 @@ LOCAL: Final = (
     ),
 )
 
-#: What whoever registers can hear.
+#: What whoever registers, or asks for what it lost, can hear.
 _STRANGERS: Final[dict[int, Codes]] = {
     403: ("unacceptable",),
     408: ("too-slow",),
@@ -363,6 +384,15 @@ PEERS: Final = (
         {200: PAIRING_TYPE},
         _STRANGERS,
         PAIRING_TYPE,
+    ),
+    Operation(
+        "post",
+        "/v1/rejoin",
+        "Ask what this node holds of the asker's log",
+        {200: REPLY_TYPE},
+        _STRANGERS,
+        REJOIN_TYPE,
+        text="For a peer that was restored from a backup. Sealed bytes: see docs/protocol.md.",
     ),
     Operation("get", "/v1/log/checkpoint", "The latest checkpoint of the node's log", {200: "text/plain"}),
     Operation(

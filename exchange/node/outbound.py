@@ -19,6 +19,7 @@ from exchange.node.continuity import Continuity, Shown
 from exchange.node.delivery import Outcome, finish
 from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow, Unacceptable
 from exchange.node.inbound import Inbound
+from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
 from exchange.node.sending import sign_waiting
 from exchange.node.services import Services, card_keys
@@ -171,6 +172,7 @@ class Outbound:
                 items=tuple(items),
                 ciphertexts=tuple(ciphertexts),
                 seen=seen,
+                leaves=await self._inbound.mirroring.with_envelope(tx, origin, head.size),
             )
             return payload, len(items), head.size
 
@@ -190,6 +192,7 @@ class Outbound:
         if len(reply.results) != len(sent):
             raise NotNow(f"{row.origin} answered for {len(reply.results)} items instead of {len(sent)}")
         self._told[row.origin] = reply.holds
+        self._inbound.mirroring.told(row.origin, reply.keeps)
         answered: list[Delivery] = []
         heads: list[Operation[None]] = []
         receipts: list[tuple[Delivery, Receipt, VerifiedStatement, ProvenStatement]] = []
@@ -214,6 +217,7 @@ class Outbound:
                         reply.consistency,
                         lambda first, second: self._client.fetch_consistency(row, first, second),
                     )
+                    heads += keep_given(verified.checkpoint, reply.leaves)
                     receipts.append((delivery, receipt, verified, result.receipt))
             # All at once, so that they share one batch of the writer.
             await asyncio.gather(

@@ -15,8 +15,10 @@ from exchange.node.inbound import Inbound
 from exchange.node.listener import Bodies, Connections, nameless
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.problems import json_response, problem
+from exchange.node.returning import Returning
 from exchange.node.revocation import MOST_BYTES, take_revocation
 from exchange.node.services import Services
+from exchange.schema.rejoining import REJOIN_TYPE
 from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.log import consistency_between, latest_head
 
@@ -49,6 +51,7 @@ class PeerApi:
         self._large = Bodies(16, body_timeout_s)
         self._inbound = inbound
         self._accepted = accepted
+        self._returning = Returning(services)
 
     def application(self, *, for_strangers: bool = False) -> web.Application:
         """The aiohttp application; the one for strangers has what is needed to register, and no more."""
@@ -65,6 +68,7 @@ class PeerApi:
             application.add_routes(
                 [
                     web.post("/v1/envelopes", self._envelopes),
+                    web.post("/v1/rejoin", self._rejoin),
                     web.get("/v1/log/checkpoint", self._checkpoint),
                     web.get("/v1/log/consistency", self._consistency),
                 ]
@@ -136,6 +140,16 @@ class PeerApi:
             self._callers.proven(request.get(_CALLER) or None, _cost(request))
         self._accepted(answer.origin, answer.lanes)
         return web.Response(body=answer.body, content_type="application/vnd.exchange.reply")
+
+    async def _rejoin(self, request: web.Request) -> web.Response:
+        if request.content_type != REJOIN_TYPE or "content-encoding" in request.headers:
+            return problem(415, "unsupported-media-type", f"send {REJOIN_TYPE}, not compressed")
+        if (request.content_length or 0) > MOST_BYTES:
+            return problem(413, "too-large", "a question is 64 KiB at most")
+        answer = await self._returning.answer(await self._usual.read(request.clone(client_max_size=MOST_BYTES)))
+        # A question is answered once, and only to the peer that signed it: nobody else can use it up.
+        self._callers.proven(request.get(_CALLER) or None, _cost(request))
+        return web.Response(body=answer, content_type="application/vnd.exchange.reply")
 
     async def _card(self, _: web.Request) -> web.Response:
         if self._services.revoked.file is not None:

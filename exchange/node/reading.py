@@ -139,6 +139,8 @@ _SENTENCES = {
     "routed": "On its way to {agency}: {detail}.",
     "delivered": "{agency} accepted: {detail}.",
     "owned": "A named holder at {agency} took on: {detail}.",
+    "returned": "This node was restored from a backup. {detail} returned what was signed; the content is lost here.",
+    "lost": "{detail} was restored from a backup and lost the content: what was not delivered must be sent again.",
     "held": "Held for a person to decide: {detail}.",
 }
 

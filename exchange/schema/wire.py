@@ -24,6 +24,8 @@ T = TypeVar("T")
 VERSION: Final = 1
 #: How many checkpoints one envelope tells of.
 MOST_SEEN: Final = 256
+#: How many leaf hashes an envelope or a reply gives.
+MOST_LEAVES: Final = 4096
 
 CARD: Final = "card"
 MANIFEST: Final = "manifest"
@@ -205,11 +207,23 @@ class Consistency(Wire, frozen=True):
     path: Annotated[tuple[HashBytes, ...], Meta(max_length=64)]
 
 
+class Leaves(Wire, frozen=True):
+    """The leaf hashes of the sender's log from the statement `first` up to the checkpoint beside them, joined.
+
+    `frontier` is the tree of the first `first` statements, as its largest complete subtrees, left to right, joined:
+    with the hashes it leads to the checkpoint's root.
+    """
+
+    first: Count
+    frontier: Annotated[bytes, Meta(max_length=64 * 32)]
+    hashes: Annotated[bytes, Meta(max_length=MOST_LEAVES * 32)]
+
+
 class EnvelopePayload(Wire, frozen=True):
     """What an envelope holds. All proofs are against one checkpoint of the sender's log.
 
     `holds` is the size of the receiver's log that the sender has verified; `reply_secret` seals the reply. `seen` are
-    checkpoints that the sender has verified, of any node's log.
+    checkpoints that the sender has verified, of any node's log. `leaves` is for the receiver to keep.
     """
 
     version: VersionOne
@@ -220,6 +234,7 @@ class EnvelopePayload(Wire, frozen=True):
     items: Annotated[tuple[ProvenStatement, ...], Meta(min_length=1, max_length=256)]
     ciphertexts: Annotated[tuple[bytes, ...], Meta(max_length=4096)] = ()
     seen: Annotated[tuple[CheckpointText, ...], Meta(max_length=MOST_SEEN)] = ()
+    leaves: Leaves | None = None
 
 
 class ProblemDetails(Wire, frozen=True):
@@ -238,12 +253,17 @@ class Result(Wire, frozen=True):
 
 
 class ReplyPayload(Wire, frozen=True):
-    """The answer to an envelope: one result per item in the same order, and the replier's view of both logs."""
+    """The answer to an envelope: one result per item in the same order, and the replier's view of both logs.
+
+    `keeps` is up to where the replier keeps leaf hashes of the sender's log; `leaves` are of its own.
+    """
 
     version: VersionOne
     holds: Count
     consistency: Consistency
     results: Annotated[tuple[Result, ...], Meta(max_length=256)]
+    keeps: Count = 0
+    leaves: Leaves | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -57,6 +57,11 @@ async def keep_card(tx: Transaction, serial: int, entry: LogEntry) -> None:
     await tx.execute(_add_card, {"serial": serial, "position": entry.position})
 
 
+async def keep_card_at(tx: Transaction, serial: int, position: int) -> None:
+    """Note where in the log a card stands that came back from a peer."""
+    await tx.execute(_add_card, {"serial": serial, "position": position})
+
+
 async def last_card(tx: Transaction) -> tuple[int, int]:
     """Serial and log position of the node's latest card.
 

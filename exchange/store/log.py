@@ -5,8 +5,9 @@
 * Complete subtrees are stored once and never change; incomplete ones are computed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -19,6 +20,7 @@ from exchange.crypto.merkle import (
     inclusion_needs,
     inclusion_path,
 )
+from exchange.crypto.names import LeafHash
 from exchange.crypto.note import decode_base64
 from exchange.crypto.proof import format_proof
 from exchange.store.errors import NotFound, StoreError
@@ -27,6 +29,8 @@ from exchange.store.transaction import LogEntry, Sql, Transaction
 
 #: Signs the checkpoint of a tree: size, root, time in seconds since 1970; returns the signed note.
 CheckpointSigner = Callable[[int, bytes, int], str]
+
+_ADOPTED_AT_ONCE: Final = 4096
 
 _head = Sql(select(log_head.c.size, log_head.c.frontier).where(log_head.c.id == 1).with_for_update())
 _head_size = Sql(select(log_head.c.size).where(log_head.c.id == 1))
@@ -41,6 +45,11 @@ _node = Sql(
     select(log_nodes.c.hash).where(
         log_nodes.c.level == bindparam("level"), log_nodes.c.position == bindparam("position")
     )
+)
+_leaves = Sql(
+    select(log_nodes.c.hash)
+    .where(log_nodes.c.level == 0, log_nodes.c.position >= bindparam("first"), log_nodes.c.position < bindparam("end"))
+    .order_by(log_nodes.c.position)
 )
 _add_statement = Sql(
     insert(statements).values(
@@ -64,6 +73,7 @@ _covering_checkpoint = Sql(
     .limit(1)
 )
 _first_checkpoint = Sql(select(checkpoints.c.at_ms).order_by(checkpoints.c.size).limit(1))
+_last_checkpoint = Sql(select(checkpoints.c.at_ms).order_by(checkpoints.c.size.desc()).limit(1))
 _latest_checkpoint = Sql(select(checkpoints.c.size, checkpoints.c.text).order_by(checkpoints.c.size.desc()).limit(1))
 
 
@@ -126,6 +136,44 @@ async def append_batch(
     return lambda position: format_proof(position, inclusion_path(position, grown.size, nodes), checkpoint)
 
 
+async def adopt(
+    tx: Transaction,
+    leaves: Sequence[LeafHash],
+    known: Mapping[int, tuple[str, bytes]],
+    signed: Sequence[tuple[int, str, int]],
+) -> None:
+    """Continue the log by what it lost: leaf hashes, the statements that came back, and signed checkpoints over them.
+
+    `known` are type and statement by position; `signed` are size, text and time. One must be of the size that the log
+    then has.
+
+    Raises:
+        StoreError: none is.
+    """
+    row = await tx.fetch_one(_head, {})
+    frontier = Frontier.from_bytes(row[0], row[1]) if row else Frontier.from_bytes(0, b"")
+    start, grown = frontier.size, frontier
+    for at in range(0, len(leaves), _ADOPTED_AT_ONCE):
+        part = leaves[at : at + _ADOPTED_AT_ONCE]
+        first, (grown, nodes) = grown.size, grown.append(part)
+        await tx.execute_many(
+            _add_node, [{"level": node.level, "position": node.position, "hash": value} for node, value in nodes]
+        )
+        rows = []
+        for position, leaf in enumerate(part, start=first):
+            # What nobody returned stands in the log by its hash alone.
+            statement_type, statement = known.get(position, ("lost", b""))
+            rows.append({"position": position, "leaf_hash": leaf, "type": statement_type, "statement": statement})
+        await tx.execute_many(_add_statement, rows)
+    if not any(size == grown.size and Head(size, text).root == grown.root() for size, text, _ in signed):
+        raise StoreError("no checkpoint is of the log that was regrown")
+    for size, text, at_ms in signed:
+        if start < size <= grown.size:
+            await tx.execute(_add_checkpoint, {"size": size, "text": text, "at_ms": at_ms})
+    head = {"new_size": grown.size, "new_frontier": grown.to_bytes()}
+    await tx.execute(_set_head if row else _first_head, head)
+
+
 def _nothing_to_prove(position: int) -> str:
     raise StoreError(f"statement {position} is not of this batch")
 
@@ -139,6 +187,12 @@ async def log_size(tx: Transaction) -> int:
 async def first_signed_at_ms(tx: Transaction) -> int | None:
     """When the node signed for the first time."""
     row = await tx.fetch_one(_first_checkpoint, {})
+    return int(row[0]) if row else None
+
+
+async def last_signed_at_ms(tx: Transaction) -> int | None:
+    """When the node signed for the last time."""
+    row = await tx.fetch_one(_last_checkpoint, {})
     return int(row[0]) if row else None
 
 
@@ -199,6 +253,25 @@ async def consistency_between(tx: Transaction, first: int, second: int) -> list[
     if first in (0, second):
         return []
     return consistency_path(first, second, await _read_nodes(tx, consistency_needs(first, second), {}))
+
+
+async def frontier_at(tx: Transaction, size: int) -> Frontier:
+    """The right edge of the tree of the first `size` statements.
+
+    Raises:
+        NotFound: the log never had that size.
+    """
+    if not 0 <= size <= await log_size(tx):
+        raise NotFound("the log never had that size")
+    ids = frontier_ids(size)
+    nodes = await _read_nodes(tx, ids, {})
+    return Frontier(size, tuple(nodes[node] for node in ids))
+
+
+async def leaf_hashes(tx: Transaction, first: int, end: int) -> bytes:
+    """The leaf hashes of the statements from `first` up to `end`, joined."""
+    rows = await tx.fetch_all(_leaves, {"first": first, "end": end})
+    return b"".join(bytes(row[0]) for row in rows)
 
 
 async def _read_nodes(tx: Transaction, needs: Iterable[NodeId], nodes: dict[NodeId, bytes]) -> dict[NodeId, bytes]:

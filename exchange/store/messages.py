@@ -203,11 +203,16 @@ _alarms = Sql(
 
 async def add_message(tx: Transaction, row: MessageRow, keys: KeysRow, sealed: Iterable[SectionRow]) -> int:
     """Store a message with its key and sections; return its number (`row.number` is not used)."""
-    number = await tx.insert(_add, {name: getattr(row, name) for name in _ADDED})
+    number = await add_empty_message(tx, row)
     await tx.execute(_add_key, {"message": number, "wrapped": keys.wrapped, "secrets": keys.secrets})
     packed = _encode_sections({section.section: section.ciphertext for section in sealed})
     await tx.execute(_add_content, {"message": number, "sections": packed})
     return number
+
+
+async def add_empty_message(tx: Transaction, row: MessageRow) -> int:
+    """Store a message of which the content is not here; return its number (`row.number` is not used)."""
+    return await tx.insert(_add, {name: getattr(row, name) for name in _ADDED})
 
 
 async def find_message(tx: Transaction, origin: str, message_id: str) -> MessageRow | None:

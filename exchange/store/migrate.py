@@ -16,8 +16,13 @@ from exchange.store.errors import StoreTooNew, StoreUnavailable
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def migrate(connection: Connection) -> None:
-    """Run what is missing of the migrations.
+def latest_revision() -> str:
+    """The revision of this version's tables."""
+    return ScriptDirectory(str(_SCRIPTS)).get_current_head() or ""
+
+
+def migrate(connection: Connection, revision: str = "head") -> None:
+    """Run what is missing of the migrations, up to a revision.
 
     Raises:
         StoreTooNew: the database names a revision that this version does not know.
@@ -25,18 +30,20 @@ def migrate(connection: Connection) -> None:
     scripts = ScriptDirectory(str(_SCRIPTS))
     known = {script.revision for script in scripts.walk_revisions()}
 
-    def upgrade(revision: Any, _: MigrationContext) -> Any:
-        return scripts._upgrade_revs("head", revision)
+    def upgrade(present: Any, _: MigrationContext) -> Any:
+        return scripts._upgrade_revs(revision, present)
 
     context = MigrationContext.configure(connection, opts={"fn": upgrade, "script": scripts})
     current = context.get_current_revision()
     if current is not None and current not in known:
         raise StoreTooNew(f"the store is at revision {current}, which this version does not know")
+    if revision != "head" and revision not in known:
+        raise StoreTooNew(f"the backup is of revision {revision}, which this version does not know")
     with Operations.context(context):
         context.run_migrations()
 
 
-def migrate_sqlite(path: Path) -> None:
+def migrate_sqlite(path: Path, revision: str = "head") -> None:
     """Migrate the SQLite file at `path` before anything else opens it.
 
     Raises:
@@ -49,7 +56,7 @@ def migrate_sqlite(path: Path) -> None:
     event.listen(engine, "begin", _begin)
     try:
         with engine.begin() as connection:
-            migrate(connection)
+            migrate(connection, revision)
     except DatabaseError as error:
         raise StoreUnavailable(f"cannot open the store at {path}: {error.orig}") from None
     finally:

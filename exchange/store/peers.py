@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from exchange.store.errors import AlreadyThere, NotFound
-from exchange.store.tables import outbox, peer_heads, peers
+from exchange.store.tables import outbox, peer_heads, peer_leaves, peers
 from exchange.store.transaction import Sql, Transaction
 
 
@@ -84,6 +84,7 @@ _set_card = Sql(
 )
 _remove = Sql(delete(peers).where(peers.c.origin == bindparam("origin")))
 _remove_head = Sql(delete(peer_heads).where(peer_heads.c.origin == bindparam("origin")))
+_remove_leaves = Sql(delete(peer_leaves).where(peer_leaves.c.origin == bindparam("origin")))
 _pending = Sql(
     select(outbox.c.number)
     .where(outbox.c.lane == bindparam("lane"), or_(outbox.c.kind == "manifest", outbox.c.kind == "form"))
@@ -162,6 +163,7 @@ async def keep_peer(tx: Transaction, row: PeerRow) -> None:
 async def forget_peer_heads(tx: Transaction, origin: str) -> None:
     """Forget what was verified of a peer's log: only where an admin has verified the peer anew."""
     await tx.execute(_remove_head, {"origin": origin})
+    await tx.execute(_remove_leaves, {"origin": origin})
 
 
 async def set_peer_card(tx: Transaction, origin: str, serial: int, card: bytes, proof: str) -> bool:
@@ -179,7 +181,7 @@ async def remove_peer(tx: Transaction, origin: str) -> None:
     """
     if await tx.fetch_one(_pending, {"lane": f"peer:{origin}"}) is not None:
         raise AlreadyThere(f"messages to {origin} still wait in the outbox")
-    await tx.execute(_remove_head, {"origin": origin})
+    await forget_peer_heads(tx, origin)
     if await tx.execute(_remove, {"origin": origin}) == 0:
         raise NotFound(f"no peer {origin} is registered")
 

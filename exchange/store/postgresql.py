@@ -204,9 +204,9 @@ class PostgresStore:
                 await connection.close(timeout=5)
         self._idle.clear()
 
-    async def _connect(self) -> Any:
+    async def connect(self) -> Any:
         # Of a cluster, only the primary: what a standby answers may be old.
-        return await _connect(
+        return await connect(
             self._url, timeout=5, target_session_attrs="read-write", server_settings={"application_name": "exchange"}
         )
 
@@ -214,7 +214,7 @@ class PostgresStore:
     async def _connected(self) -> AsyncIterator[Any]:
         """A connection for something beside the writer."""
         async with self._reading:
-            connection = self._idle.pop() if self._idle else await self._connect()
+            connection = self._idle.pop() if self._idle else await self.connect()
             try:
                 yield connection
             except asyncio.CancelledError:
@@ -283,7 +283,7 @@ class PostgresStore:
             raise self._lost
         is_new = self._connection is None or self._connection.is_closed()
         if is_new:
-            self._connection = await self._connect()
+            self._connection = await self.connect()
         connection, turn = self._connection, secrets.token_hex(8)
         signed: list[tuple[int, str]] = []
         try:
@@ -376,7 +376,7 @@ class PostgresStore:
             gone = asyncio.Event()
             connection = None
             try:
-                connection = await self._connect()
+                connection = await self.connect()
                 connection.add_termination_listener(lambda _, gone=gone: gone.set())
                 await connection.add_listener(self._channel, self._heard)
                 self.listening.set()
@@ -391,7 +391,7 @@ class PostgresStore:
             await asyncio.sleep(_LISTEN_AGAIN_S)
 
 
-async def _connect(url: str, **options: Any) -> Any:
+async def connect(url: str, **options: Any) -> Any:
     """Connect; `statement_cache_size=0` in the URL is for poolers that follow no prepared statements."""
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
@@ -410,7 +410,7 @@ async def asking(url: str) -> AsyncIterator[Any]:
         StoreUnavailable: the server cannot be reached, or refuses.
     """
     try:
-        connection = await _connect(url, timeout=10)
+        connection = await connect(url, timeout=10)
         try:
             yield connection
         finally:
@@ -450,19 +450,19 @@ async def open_postgresql(url: str, sign: CheckpointSigner, now_ms: Callable[[],
     return PostgresStore(url, f"exchange_{hashlib.sha256(schema.encode()).hexdigest()[:16]}", sign, now_ms)
 
 
-async def migrate_postgresql(url: str) -> None:
-    """Make or migrate the tables; of several replicas that start together, one at a time.
+async def migrate_postgresql(url: str, revision: str = "head") -> None:
+    """Make or migrate the tables, up to a revision; of several replicas that start together, one at a time.
 
     Raises:
         StoreTooNew: a newer version of the program wrote it.
         StoreUnavailable: the server cannot be reached, or refuses.
     """
-    async with migrating(url):
+    async with migrating(url, revision):
         pass
 
 
 @contextlib.asynccontextmanager
-async def migrating(url: str) -> AsyncIterator[Any]:
+async def migrating(url: str, revision: str = "head") -> AsyncIterator[Any]:
     """Make or migrate the tables in a transaction that goes on: all that follows on the connection is there with them.
 
     Raises:
@@ -471,14 +471,14 @@ async def migrating(url: str) -> AsyncIterator[Any]:
         ValueRefused: it cannot hold what it was given.
     """
     engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: _connect(url, timeout=10), poolclass=NullPool
+        "postgresql+asyncpg://", async_creator=lambda: connect(url, timeout=10), poolclass=NullPool
     )
     try:
         async with engine.begin() as connection:
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(:lock, hashtext(current_schema()))"), {"lock": LOCK}
             )
-            await connection.run_sync(migrate)
+            await connection.run_sync(migrate, revision)
             yield (await connection.get_raw_connection()).driver_connection
     except DatabaseError as error:
         raise StoreUnavailable(f"cannot open the store in PostgreSQL: {error.orig}") from None

@@ -154,6 +154,23 @@ peer_heads = Table(
     Column("at_ms", BigInteger, nullable=False),
 )
 
+#: One row, while the store is of a backup and its node has not rejoined its peers.
+restored = Table(
+    "restored",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("log_size", BigInteger, nullable=False),
+)
+
+#: The leaf hashes of a peer's log that it gave, 32 bytes each, joined, from the statement `first` on.
+peer_leaves = Table(
+    "peer_leaves",
+    metadata,
+    Column("origin", Text, ForeignKey("peers.origin", ondelete="CASCADE"), primary_key=True),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),
+    Column("hashes", LargeBinary, nullable=False),
+)
+
 agencies = Table(
     "agencies",
     metadata,

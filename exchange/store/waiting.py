@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, insert, select
 
 from exchange.store.errors import NotFound
+from exchange.store.outbox import remove_delivery
 from exchange.store.tables import outbox, waiting_forms
 from exchange.store.transaction import Sql, Transaction
 
@@ -34,6 +35,7 @@ _joined = select(*_READ).select_from(waiting_forms.join(outbox, outbox.c.number 
 _add = Sql(insert(waiting_forms).values({column.name: bindparam(column.name) for column in _ADDED}))
 _of_delivery = Sql(_joined.where(waiting_forms.c.delivery == bindparam("delivery")))
 _by_id = Sql(_joined.where(waiting_forms.c.message_id == bindparam("message_id")))
+_delivery_of = Sql(select(waiting_forms.c.delivery).where(waiting_forms.c.message_id == bindparam("message_id")))
 _all = Sql(_joined.order_by(waiting_forms.c.delivery.desc()))
 
 
@@ -63,3 +65,10 @@ async def waiting_form(tx: Transaction, message_id: str) -> WaitingForm:
 async def all_waiting_forms(tx: Transaction) -> list[WaitingForm]:
     """Every form that waits, newest first."""
     return [WaitingForm(*row) for row in await tx.fetch_all(_all, {})]
+
+
+async def drop_waiting_form(tx: Transaction, message_id: str) -> None:
+    """Forget a form that became a message elsewhere, with its place in the outbox."""
+    row = await tx.fetch_one(_delivery_of, {"message_id": message_id})
+    if row is not None:
+        await remove_delivery(tx, int(row[0]))

@@ -11,6 +11,7 @@ import pytest
 from exchange.crypto.statement import encode_statement, leaf_hash
 from exchange.schema.identity import Rotation
 from exchange.schema.registration import Registration
+from exchange.schema.rejoining import Ask
 from exchange.schema.wire import Placement, Receipt, Rung, Wire, encode_wire
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,7 +26,7 @@ def test_a_struct_stands_on_the_page_with_its_fields_types_and_order(struct: typ
 
 
 def test_no_struct_that_a_node_sends_is_missing() -> None:
-    modules = {Wire.__module__, Rotation.__module__, Registration.__module__}
+    modules = {Wire.__module__, Rotation.__module__, Registration.__module__, Ask.__module__}
     assert set(SCRIPT["STRUCTS"]) == {kind for kind in Wire.__subclasses__() if kind.__module__ in modules}
 
 

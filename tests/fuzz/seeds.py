@@ -31,6 +31,7 @@ from exchange.schema.registration import (
     RegistrationReply,
     invitation_link,
 )
+from exchange.schema.rejoining import Ask, RejoinAnswer, RejoinRequest, Run
 from exchange.schema.wire import VERSION, Consistency, ReplyPayload, Result, encode_wire
 from tests.crypto.keys import SEALING, SIGNING
 from tests.fuzz.targets import CORPUS, FILE_KEY, HERE, MESSAGE, REPLY_SECRET, ROOT, THERE
@@ -111,6 +112,30 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "pairing-offer", "real", encode_wire(offer)
     yield "pairing-answer", "real", encode_wire(PairingAnswer(version=VERSION, nonce=bytes(32)))
     yield "pairing-reveal", "real", encode_wire(PairingReveal(version=VERSION, commitment=bytes(32), nonce=bytes(32)))
+    ask = Ask(
+        version=VERSION,
+        origin=THERE,
+        recipient=HERE,
+        size=3,
+        holds=1,
+        since=NOW,
+        skip=0,
+        at=NOW,
+        answer=bytes(32),
+    )
+    yield "ask", "real", encode_wire(ask)
+    request = RejoinRequest(version=VERSION, sender=THERE, ask=card, reply_secret=REPLY_SECRET.reveal())
+    yield "rejoin-request", "real", encode_wire(request)
+    returned = RejoinAnswer(
+        version=VERSION,
+        origin=HERE,
+        left=0,
+        consistency=Consistency(first=0, path=()),
+        checkpoint=camden.checkpoint(),
+        leaves=(Run(first=1, hashes=bytes(64)),),
+        yours=(receipt,),
+    )
+    yield "rejoin-answer", "real", encode_wire(returned)
     yield "card-file", "real", file
     yield "revocation-file", "real", revocation(SIGNING, THERE)
     given = Invitation(

@@ -52,6 +52,7 @@ from exchange.schema.registration import (
     registration_decoder,
     registration_reply_decoder,
 )
+from exchange.schema.rejoining import ask_decoder, rejoin_answer_decoder, rejoin_request_decoder
 from exchange.schema.split import split
 from exchange.schema.wire import (
     card_decoder,
@@ -297,6 +298,9 @@ TARGETS = (
     Target("pairing-offer", wire(pairing_offer_decoder), strangers=True),
     Target("pairing-answer", wire(pairing_answer_decoder), strangers=True),
     Target("pairing-reveal", wire(pairing_reveal_decoder), strangers=True),
+    Target("rejoin-request", wire(rejoin_request_decoder), strangers=True),
+    Target("ask", wire(ask_decoder), strangers=True),
+    Target("rejoin-answer", wire(rejoin_answer_decoder), strangers=True),
     Target("card-file", card_file, strangers=True),
     Target("revocation-file", revocation_file, strangers=True),
     Target("invitation", invitation, strangers=True),

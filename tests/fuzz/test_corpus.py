@@ -133,7 +133,7 @@ STRUCTURED = [target for target in TARGETS if target.name.endswith(("payload", "
     BY_NAME[name]
     for name in (
         *("card", "manifest", "receipt", "rotation", "revocation", "registration", "registration-reply"),
-        *("pairing-offer", "pairing-answer", "pairing-reveal"),
+        *("pairing-offer", "pairing-answer", "pairing-reveal", "rejoin-request", "ask", "rejoin-answer"),
     )
 ]
 

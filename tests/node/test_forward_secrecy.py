@@ -9,14 +9,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from exchange.crypto.keystore import Argon2Parameters, unlock_keystore
+from exchange.crypto.errors import ArchiveRefused
+from exchange.crypto.keystore import Argon2Parameters, keystore_key, unlock_keystore
+from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Secret
 from exchange.node.app import unlock
+from exchange.node.archive_file import ArchiveFile
 from exchange.node.config import load_configuration
 from exchange.node.epochs import renew_card, turn_epoch
 from exchange.node.keyring import entries_to_back_up, new_keystore, restored_keystore
+from exchange.node.node_backup import Plan, create_backup, restore_backup
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, configure, reserved_port, serving
 from tests.node.thief import Disk, Recording, Thief
 
@@ -93,6 +98,9 @@ class Story:
     before: dict[str, Disk]
     after: dict[str, Disk]
     seeds: list[bytes]
+    #: A backup of each whole node, made before, and the key that opens them.
+    backups: dict[str, Path]
+    admin: SealingPrivateKey
 
 
 @pytest.fixture
@@ -111,6 +119,12 @@ async def story(tmp_path: Path) -> Story:
             recording.take(bytes(stream))
         nodes = {ORIGINS[0]: hackney, ORIGINS[1]: enfield}
         before = {origin: Disk.image(node.directory) for origin, node in nodes.items()}
+        admin, backups = SealingPrivateKey.generate(), {}
+        for origin, node in nodes.items():
+            backups[origin] = tmp_path / f"{origin}.backup"
+            configuration = node.services.configuration
+            key = keystore_key(configuration.keystore_path.read_bytes(), Secret(PASSPHRASE))
+            await create_backup(configuration, key, [admin.public], backups[origin], node.services.now())
         seeds = [key.seed().reveal() for node in nodes.values() for key in node.services.keyring.sealing.values()]
         # Half a life at a time, as the nodes do by themselves, until the grace of the first key has passed.
         for _ in range(7):
@@ -119,7 +133,7 @@ async def story(tmp_path: Path) -> Story:
                 if await turn_epoch(node.services):
                     await renew_card(node.services, None)
         after = {origin: Disk.image(node.directory) for origin, node in nodes.items()}
-    return Story(recording, before, after, seeds)
+    return Story(recording, before, after, seeds, backups, admin)
 
 
 def found(story: Story, disks: dict[str, Disk]) -> list[bytes]:
@@ -167,6 +181,36 @@ async def test_a_backup_of_the_keys_opens_nothing_even_with_the_store_of_its_tim
         whole = Disk({"keystore.json": files["keystore.json"], **_database(files)})
         assert list(thief.seeds(whole, PASSPHRASE)), "with the keystore itself it does"
         assert not list(thief.seeds(Disk({"keystore.json": restored, **held, **_database(files)}), PASSPHRASE))
+
+
+@pytest.mark.sqlite
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_a_backup_of_the_node_opens_no_recording_even_to_who_has_its_key(story: Story, tmp_path: Path) -> None:
+    """A thief who has the backup, the admin's key and passphrase, and all traffic from before it was made."""
+    for origin, path in story.backups.items():
+        records = ArchiveFile(path)
+        content = b"".join(msgspec.msgpack.encode(record) for record in records.records(story.admin))
+        records.close()
+        archive = ArchiveFile(path)
+        config, _ = await restore_backup(archive, story.admin, Plan(tmp_path / origin, Secret(PASSPHRASE), cost=CHEAP))
+        archive.close()
+        disk = Disk({**Disk.image(config.parent).files, "backup": content})
+        assert b"exchange/1 8 manifest" in content, "it is the content of the store"
+        assert Thief(story.recording, ORIGINS).search(disk, PASSPHRASE) == []
+        assert all(seed not in content for seed in story.seeds)
+
+
+@pytest.mark.sqlite
+async def test_a_backup_that_is_stolen_says_nothing_without_its_key(story: Story) -> None:
+    for path in story.backups.values():
+        data = path.read_bytes()
+        for known in (b"manifest", b"exchange/1 ", b"E09000012", b"-----BEGIN", b"passphrase", *story.seeds):
+            assert known not in data
+        archive = ArchiveFile(path)
+        with pytest.raises(ArchiveRefused):
+            next(archive.records(SealingPrivateKey.generate()))
+        archive.close()
 
 
 def _database(files: dict[str, bytes]) -> dict[str, bytes]:

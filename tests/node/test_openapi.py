@@ -21,6 +21,7 @@ from exchange.node.openapi import LOCAL, LOCAL_COMMON, PEER_COMMON, PEERS, PROBL
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.revocation import prepare_revocation, publish_revocation
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE, invitation_link
+from exchange.schema.rejoining import REJOIN_TYPE
 from tests.directory.office import Office, served
 from tests.node.agency import Agency
 from tests.node.handmade import Borough, Desk
@@ -50,6 +51,9 @@ ELSEWHERE = {
     ("post", "/v1/registrations", 408, "too-slow"): ("node/test_invitations", "impatient"),
     ("post", "/v1/pairings", 408, "too-slow"): ("node/test_invitations", "impatient"),
     ("post", "/v1/pairings/reveal", 408, "too-slow"): ("node/test_invitations", "impatient"),
+    ("post", "/v1/rejoin", 200, ""): ("node/test_rejoining", "forks_at"),
+    ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
+    ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
     ("*", "local", 503, "too-busy"): ("node/test_local_api", "bounded"),
@@ -183,6 +187,8 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
 async def about_the_node(seen: Seen) -> None:
     for path in ("health", "openapi.json", "openapi-peers.json", "card", "alarms", "inbox", "outbox", "held"):
         await seen.ask(200, "GET", f"/v1/{path}")
+    await seen.ask(200, "GET", "/v1/rejoin")
+    await seen.ask(400, "POST", "/v1/rejoin", {"go_on": True}, code="request-invalid")
     await seen.ask(201, "POST", "/v1/tokens", {"name": "case system", "expires_in_days": 30})
     await seen.ask(400, "POST", "/v1/tokens", {"name": 7}, code="request-invalid")
 
@@ -399,6 +405,7 @@ async def test_every_answer_of_the_api_for_peers_that_is_described_is_given(enfi
         ("registrations", REGISTRATION_TYPE),
         ("pairings", PAIRING_TYPE),
         ("pairings/reveal", PAIRING_TYPE),
+        ("rejoin", REJOIN_TYPE),
     ):
         kind = {"content-type": type_}
         await seen.ask(403, "POST", f"/v1/{path}", data=b"nothing", headers=kind, code="unacceptable")
@@ -409,6 +416,7 @@ async def test_every_answer_of_the_api_for_peers_that_is_described_is_given(enfi
         ("/v1/registrations", REGISTRATION_TYPE, 262_144),
         ("/v1/pairings", PAIRING_TYPE, 1024),
         ("/v1/pairings/reveal", PAIRING_TYPE, 1024),
+        ("/v1/rejoin", REJOIN_TYPE, 65_536),
     ):
         head = f"POST {path} HTTP/1.1\r\nhost: node\r\ncontent-type: {type_}\r\n"
         head += f"content-length: {limit + 1}\r\n\r\n"

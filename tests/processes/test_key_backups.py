@@ -114,7 +114,7 @@ def test_a_node_on_a_store_older_than_its_backup_does_not_start_unasked_and_then
     assert "exchange run --old-store" in back.stdout
     before = (enfield.directory / "exchange.db").read_bytes()
     refused = exchange("run", "--config", enfield.config)
-    assert "telephone every peer" in refused.one_line_error()
+    assert "exchange run --rejoin" in refused.one_line_error()
     assert refused.code == 1
     assert hackney.ask("peer", "show", enfield.origin)["trust"] == "verified"
     assert len(before) == len((enfield.directory / "exchange.db").read_bytes())

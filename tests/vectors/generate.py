@@ -20,6 +20,8 @@ from typing import Any, Final
 from mnemonic import Mnemonic
 
 from exchange.crypto import (
+    alone,
+    archive,
     backup,
     envelope,
     keystore,
@@ -551,6 +553,70 @@ def _verify_backup(case: Case) -> None:
     assert {name: value.hex() for name, value in entries.items()} == case["entries"]
 
 
+# archives.json: backups of whole nodes, by their stream; the records in it are the node's own
+
+
+def _make_archives() -> Iterator[Case]:
+    about = archive.Archived(
+        origin=SENDER,
+        fingerprint="0123456789abcdef" * 4,
+        made_at="2026-11-25T02:00:00Z",
+        log_size=41,
+        revision="0005",
+    )
+    plaintext = b"\x00\x00\x00\x01\x80"
+    writer = archive.ArchiveWriter(about, [SealingPrivateKey(Secret(SEALING_SEED)).public])
+    head, chunk = writer.head, writer.seal(plaintext, last=True)
+    valid = {
+        "name": "one recipient, one chunk",
+        "seed": SEALING_SEED.hex(),
+        "file": (head + chunk).hex(),
+        "plaintext": plaintext.hex(),
+    }
+    yield valid
+    yield _refused("another key", valid, seed=OTHER_SEALING_SEED.hex())
+    yield _refused("another time", valid, file=(head.replace(b"02:00", b"03:00") + chunk).hex())
+    yield _refused("cut off", valid, file=head.hex())
+    yield _refused("one byte less", valid, file=(head + chunk[:-1]).hex())
+    yield _refused("one bit changed", valid, file=(head + _flip(chunk, 3)).hex())
+    writer = archive.ArchiveWriter(about, [SealingPrivateKey(Secret(SEALING_SEED)).public])
+    open_end = writer.head + writer.seal(plaintext, last=False)
+    yield _refused("without the tag FINAL", valid, file=open_end.hex())
+
+
+def _verify_archive(case: Case) -> None:
+    data = unhex(case["file"])
+    start = len(archive.MAGIC) + 4
+    assert data.startswith(archive.MAGIC)
+    end = start + int.from_bytes(data[start - 4 : start], "big")
+    chunks = end + archive.STREAM_HEADER_BYTES
+    reader = archive.ArchiveReader(data[start:end], data[end:chunks])
+    reader.unlock(SealingPrivateKey(Secret(unhex(case["seed"]))))
+    assert reader.open(data[chunks:], last=True).hex() == case["plaintext"]
+
+
+# questions.json: what a node signs that rejoins its peers
+
+
+def _make_questions() -> Iterator[Case]:
+    keys = signing.SigningKeys(*map(Secret, SIGNING_SEEDS))
+    vkeys = [key.text() for key in keys.verifiers(SENDER)]
+    data = statement.encode_statement("rejoin", b"body")
+    text = alone.sign_alone(keys, data, NOW_S)
+    valid: Case = {"name": "a question", "vkeys": vkeys, "statement": data.hex(), "proof": text}
+    yield valid
+    yield _refused("another statement", valid, statement=_flip(data, -1).hex())
+    checkpoint = keys.sign_checkpoint(SENDER, 1, statement.leaf_hash(data), NOW_S)
+    yield _refused("signed in the node's own log", valid, proof=proof.format_proof(0, (), checkpoint))
+    others = signing.SigningKeys(Secret(b"\x03" * 32), Secret(b"\x04" * 32))
+    yield _refused("other keys", valid, vkeys=[key.text() for key in others.verifiers(SENDER)])
+
+
+def _verify_question(case: Case) -> None:
+    first, second = (parse_vkey(text) for text in case["vkeys"])
+    alone.verify_alone(unhex(case["statement"]), case["proof"], (first, second))
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One file: how its cases are made and how each is verified."""
@@ -613,6 +679,8 @@ KINDS: Final[dict[str, Kind]] = {
     "rest": Kind(_make_rest, _verify_rest, random=True),
     "pairing": Kind(_make_pairing, _verify_pairing),
     "backups": Kind(_make_backups, _verify_backup, random=True),
+    "archives": Kind(_make_archives, _verify_archive, random=True),
+    "questions": Kind(_make_questions, _verify_question, random=True),
 }
 
 
