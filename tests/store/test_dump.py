@@ -19,7 +19,6 @@ from exchange.store.transaction import Sql, Store, Transaction
 from tests import databases
 from tests.store.conftest import Clock, Signer, add_one, call
 
-
 #: What opens traffic or registers strangers, and what is of one store alone.
 LEFT_OUT = {"sealing_keys", "invitations", "replicas", "moved", "restored"}
 
