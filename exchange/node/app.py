@@ -243,8 +243,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         inbound.unproven = cards.soon
         telling = Telling(services, lambda lane: dispatcher.wake(lane))
         comparing = Comparing(services, continuity, inbound, client)
-        inbound.told, inbound.forked = comparing.take, telling.soon
-        outbound = Outbound(services, continuity, inbound, client, cards, telling)
+        inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
+        outbound = Outbound(services, continuity, inbound, client, cards)
         agencies = AgencyDeliveries(services, inbound, client)
         stack.push_async_callback(agencies.close)
         dispatcher = Dispatcher(services, {"peer": outbound.perform, "agency": agencies.perform})
@@ -256,6 +256,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         pairings = Pairings(services, client)
         peers_api = PeersApi(services, dispatcher, continuity, comparing)
+        peers_api.explained = cards.soon
         registration = RegistrationApi(services, Invitations(services, client), pairings, peers_api)
         peers = PeerApi(services, inbound, accepted, more=registration.public_routes())
         wall = Wall(services, peers.connections, dispatcher)

@@ -153,7 +153,8 @@ class ForkDetected(NodeError):
     code = "fork"
     hint = "Telephone the other borough: its key may be stolen, or its node restored from an old backup."
 
-    def __init__(self, message: str = "", shown: str = "") -> None:
+    def __init__(self, message: str, shown: str, signed_at_s: int) -> None:
         super().__init__(message)
-        #: The checkpoint that contradicts, a signed note.
+        #: The checkpoint that contradicts, a signed note, and when it says that it was signed.
         self.shown = shown
+        self.signed_at_s = signed_at_s

@@ -83,6 +83,8 @@ class PeersApi:
         self._dispatcher = dispatcher
         self._continuity = continuity
         self._comparing = comparing
+        #: Told of a peer that people have verified anew after its log forked.
+        self.explained: Callable[[str], None] = lambda origin: None
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, for the local API's application."""
@@ -198,7 +200,7 @@ class PeersApi:
         services = self._services
         origin = request.match_info["origin"]
         wanted = await body_of(request, VerifyPeer)
-        row = await services.store.read(lambda tx: peer(tx, origin))
+        before = row = await services.store.read(lambda tx: peer(tx, origin))
         shown = row.candidate or row.fingerprint
         if wanted.number is not None:
             try:
@@ -214,7 +216,11 @@ class PeersApi:
             raise RequestInvalid("a number or a fingerprint is needed")
         row = await services.store.write(lambda tx: confirm(tx, services, origin, confirmation))
         services.log.info("peer verified" if row.state == Trust.VERIFIED else "peer confirmed by one", peer=origin)
-        return json_response(self.changed(row))
+        described = self.changed(row)
+        if row.state == Trust.VERIFIED and before.state in (Trust.QUARANTINED, Trust.CONFIRMING):
+            # Its own word for which log it keeps should be the first: strangers may have what it signed in another.
+            self.explained(origin)
+        return json_response(described)
 
     async def _suspend(self, request: web.Request) -> web.Response:
         return json_response(await self._move(request.match_info["origin"], Standing.suspend))

@@ -367,6 +367,15 @@ stops = Table(
     Column("why", Text, nullable=False),
 )
 
+#: What the node told its peers last that it has seen: the checkpoints of the `sightings` statement at `position`.
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("position", BigInteger, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("seen", LargeBinary, nullable=False),
+)
+
 #: The processes that run one node on this store; `turn` names the batch that each has kept last.
 replicas = Table(
     "replicas",
