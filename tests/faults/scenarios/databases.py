@@ -18,6 +18,8 @@ scenarios: Final = Scenarios("database", "postgresql")
 @scenarios.add("restarted", "PostgreSQL server crashes under load and recovers", "no commit lost, all arrives once")
 def _restarted(world: World) -> None:
     server = databases.running_server()
+    # PostgreSQL loses some steps of sequences in a database that was copied after the last checkpoint, as ours were.
+    databases.rows(str(databases.server), "CHECKPOINT")
     world.start()
     with Load(world):
         for _ in range(3):
