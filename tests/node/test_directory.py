@@ -1,7 +1,9 @@
 """A node that has joined a directory: what its word leads to, and what it never does."""
 
+import io
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from sqlalchemy import delete
 
 from exchange.node.directory import Directory
-from exchange.node.peer_client import PeerClient
+from exchange.node.peer_client import PeerClient, Place
 from exchange.node.peering import move
 from exchange.node.trust import Standing
 from exchange.store.tables import outbox
@@ -166,6 +168,72 @@ async def test_a_card_that_has_expired_brings_nobody_if_another_identity_answers
     camden.served = made_anew(camden).card()
     await joined(trusts, web, office)
     assert await peer(trusts, camden) is None
+
+
+class Failing(PeerClient):
+    """A client that fails as no client should."""
+
+    async def fetch_card(self, place: Place) -> Any:
+        raise UnicodeError("label empty or too long")
+
+
+async def test_one_card_that_cannot_be_made_current_keeps_no_other_from_being_taken(
+    trusts: Node, office: Office, web: Web, clock: Clock, camden: Borough, lines: io.StringIO
+) -> None:
+    await listing(office, trusts)
+    await joined(trusts, web, office)
+    soon = camden.now + timedelta(minutes=1)
+    sutton = Borough("exchange.sutton.example", "E09000029", clock)
+    office.release(camden.card(url="https://camden.example", expires_at=soon), sutton.card())
+    clock.now_ms += 120_000
+    document = await Directory(trusts.services, Failing(trusts.services), lambda *_: None).refresh()
+    assert document["state"] == "fresh"
+    assert [item["origin"] for item in document["items"] if item["area"] == CAMDEN] == [camden.origin]
+    assert await trusts.trust(sutton.origin) == "verified"
+    assert '"error": "UnicodeError"' in lines.getvalue()
+    assert "label empty" not in lines.getvalue()
+
+
+async def test_a_url_that_cannot_be_asked_keeps_no_directory_from_being_joined(
+    trusts: Node, office: Office, web: Web, clock: Clock, camden: Borough
+) -> None:
+    sutton = Borough("exchange.sutton.example", "E09000029", clock)
+    bad = camden.card(url="https://a..b", expires_at=camden.now + timedelta(minutes=1))
+    office.release(await trusts.proven_card(), bad, sutton.card())
+    clock.now_ms += 120_000
+    assert (await joined(trusts, web, office))["state"] == "fresh"
+    assert await trusts.trust(sutton.origin) == "verified"
+
+
+async def test_what_fails_while_a_listing_is_applied_is_told_once_and_the_directory_is_not_called_fresh(
+    trusts: Node,
+    office: Office,
+    web: Web,
+    clock: Clock,
+    camden: Borough,
+    lines: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await listing(office, trusts, camden)
+    await joined(trusts, web, office)
+
+    def fail(_: object) -> Any:
+        raise RuntimeError("words of whoever wrote the card")
+
+    clock.now_ms += 60_000
+    with monkeypatch.context() as broken:
+        broken.setattr("exchange.node.directory.read_entries", fail)
+        for _ in range(2):
+            status, problem = await trusts.local("POST", "/v1/directory/refresh")
+            assert (status, problem["code"]) == (403, "directory-refused")
+    document = (await trusts.local("GET", "/v1/directory"))[1]
+    assert (document["state"], document["problem"]) == ("refused", "not-applied")
+    assert document["checked_at"] > document["refreshed_at"]
+    assert len(await alarms(trusts, "directory-refused")) == 1
+    assert await trusts.trust(camden.origin) == "verified"
+    assert '"error": "RuntimeError"' in lines.getvalue()
+    assert "whoever wrote" not in lines.getvalue()
+    assert (await refreshed(trusts))["state"] == "fresh"
 
 
 # Stops.
