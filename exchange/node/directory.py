@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 from exchange.crypto.signing import fingerprint
 from exchange.node.cards import VerifiedCard, has_expired
 from exchange.node.config import is_node_url
-from exchange.node.directory_apply import Applying, Change, Entry, own_entry, read_entries
+from exchange.node.directory_apply import (
+    Applying,
+    Change,
+    Entry,
+    area_holders,
+    own_entry,
+    read_entries,
+    whose_area,
+)
 from exchange.node.errors import DirectoryRefused, NodeError, NotNow, RequestInvalid
 from exchange.node.peer_client import PeerClient, Place
 from exchange.node.services import Services, milliseconds, moment
+from exchange.node.trust import Trust
 from exchange.schema.areas import area_name
 from exchange.schema.errors import SchemaError
 from exchange.store.directory import (
@@ -345,7 +354,9 @@ class Directory:
         services = self._services
         held = await services.store.read(_held)
         row = held.row
+        own = services.configuration.origin
         states = {known.origin: known for known in await services.store.read(all_peers)}
+        holders = await services.store.read(lambda tx: area_holders(tx, services))
         expiries = json.loads(row.expiries)
         first = min(expiries, key=expiries.__getitem__) if expiries else None
         items = []
@@ -354,6 +365,8 @@ class Directory:
             note = entry.note
             if note is None and known is not None and known.fingerprint != entry.fingerprint:
                 note = "another identity than the one in force here"
+            elif note is None and entry.origin != own and (known is None or known.state != Trust.VERIFIED):
+                note = whose_area(holders, entry.area, entry.origin)
             items.append(
                 {
                     "area": entry.area,
@@ -361,7 +374,7 @@ class Directory:
                     "origin": entry.origin or None,
                     "fingerprint": entry.fingerprint or None,
                     "serial": entry.serial or None,
-                    "trust": "self" if entry.origin == services.configuration.origin else known and known.state,
+                    "trust": "self" if entry.origin == own else known and known.state,
                     "note": note,
                 }
             )

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -398,7 +398,95 @@ async def test_a_second_borough_for_an_area_that_a_verified_peer_serves_is_not_v
     assert "another verified peer" in (await alarms(trusts, "directory-differs"))[0]["detail"]
 
 
+async def suspended(node: Node, camden: Borough) -> None:
+    assert (await node.local("POST", f"/v1/peers/suspend/{camden.origin}"))[0] == 200
+
+
+async def blocked(node: Node, camden: Borough) -> None:
+    await node.know(made_anew(camden), verified=False)
+
+
+async def quarantined(node: Node, camden: Borough) -> None:
+    await node.services.store.write(lambda tx: move(tx, camden.origin, Standing.fork))
+
+
+async def revoked(node: Node, camden: Borough) -> None:
+    await node.services.store.write(lambda tx: move(tx, camden.origin, Standing.revoke))
+
+
+async def removed(node: Node, camden: Borough) -> None:
+    assert (await node.local("DELETE", f"/v1/peers/{camden.origin}"))[0] == 200
+
+
+async def blocked_and_removed(node: Node, camden: Borough) -> None:
+    await blocked(node, camden)
+    await removed(node, camden)
+
+
+@pytest.mark.parametrize("became", [suspended, blocked, quarantined, revoked, removed, blocked_and_removed])
+async def test_whatever_becomes_of_one_whom_people_verified_its_area_is_not_handed_to_another_without_people(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock, became: Callable[[Node, Borough], Any]
+) -> None:
+    await trusts.know(camden)
+    await became(trusts, camden)
+    impostor = Borough("exchange.camden-new.example", CAMDEN, clock)
+    office.release(await trusts.proven_card(), impostor.card())
+    document = await joined(trusts, web, office)
+    assert await trusts.trust(impostor.origin) == "unverified"
+    state = became.__name__.split("_")[-1]
+    note = f"the area of {camden.origin}, which is {state} here"
+    assert next(item["note"] for item in document["items"] if item["area"] == CAMDEN) == note
+    await refreshed(trusts)
+    (alarm,) = await alarms(trusts, "directory-differs")
+    assert alarm["origin"] == impostor.origin
+    assert note in alarm["detail"]
+    status, _ = await trusts.local("POST", f"/v1/messages/to/{CAMDEN}", data=form(CAMDEN, ENFIELD))
+    assert status != 201
+    # People may.
+    await trusts.know(impostor)
+    assert await trusts.trust(impostor.origin) == "verified"
+    assert next(item["note"] for item in (await refreshed(trusts))["items"] if item["area"] == CAMDEN) is None
+
+
+@pytest.mark.parametrize("became", [suspended, quarantined, removed])
+async def test_one_whom_the_directory_alone_verified_and_people_or_a_fork_stopped_holds_its_area_too(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock, became: Callable[[Node, Borough], Any]
+) -> None:
+    await listing(office, trusts, camden)
+    await joined(trusts, web, office)
+    await became(trusts, camden)
+    impostor = Borough("exchange.camden-new.example", CAMDEN, clock)
+    office.release(impostor.card(), replace=True)
+    await refreshed(trusts)
+    assert await trusts.trust(impostor.origin) == "unverified"
+    assert [alarm["origin"] for alarm in await alarms(trusts, "directory-differs")] == [impostor.origin]
+
+
+async def test_of_one_whom_the_directory_alone_verified_it_may_give_the_area_to_another(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock
+) -> None:
+    await listing(office, trusts, camden)
+    await joined(trusts, web, office)
+    other = Borough("exchange.camden-new.example", CAMDEN, clock)
+    office.release(other.card(), replace=True)
+    await refreshed(trusts)
+    assert (await trusts.trust(camden.origin), await trusts.trust(other.origin)) == ("suspended", "verified")
+
+
 # The node itself.
+
+
+async def test_another_node_that_is_listed_for_the_nodes_own_area_is_not_verified(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock
+) -> None:
+    impostor = Borough("exchange.evil.example", ENFIELD, clock)
+    office.release(impostor.card(), camden.card())
+    document = await joined(trusts, web, office)
+    assert document["own"] == "differs"
+    assert await trusts.trust(impostor.origin) == "unverified"
+    assert await trusts.trust(camden.origin) == "verified"
+    assert "the area of this node itself" in [item["note"] for item in document["items"]]
+    assert "the area of this node itself" in (await alarms(trusts, "directory-differs"))[0]["detail"]
 
 
 @pytest.mark.parametrize(("own", "others"), [("missing", False), ("differs", True)])
