@@ -279,7 +279,12 @@ def is_node_url(text: str) -> bool:
     except ValueError:
         return False
     plain = re.fullmatch(r"https?://[!-~]+", text) is not None and not re.search(r"[@?#]", text)
-    return plain and bool(host) and (url.scheme == "https" or is_loopback(host))
+    return plain and _is_host(host) and (url.scheme == "https" or is_loopback(host))
+
+
+def _is_host(host: str) -> bool:
+    """Whether a name can be looked up: labels of 1 to 63 characters, 253 in all (RFC 1035, section 2.3.4)."""
+    return len(host) <= 253 and all(1 <= len(label) <= 63 for label in host.split("."))
 
 
 def split_address(address: str, key: str = "the address") -> tuple[str, int]:

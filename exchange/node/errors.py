@@ -123,7 +123,7 @@ class ProofAwaited(NotNow):
 
 
 class DirectoryRefused(NodeError):
-    """A directory cannot be believed: it has expired, went back, or is not signed by its keyholders."""
+    """A directory cannot be believed: it has expired, went back, is not signed; or it cannot be applied."""
 
     code = "directory-refused"
     hint = "Peers go on as before. Ask the body that runs the directory; `exchange directory show` says since when."

@@ -269,7 +269,7 @@ async def move(tx: Transaction, origin: str, step: Callable[[Standing], Standing
         raise RequestInvalid(f"{origin}: {error}") from None
     await keep_peer(tx, changed)
     if changed.state in (Trust.SUSPENDED, Trust.QUARANTINED):
-        await keep_stop(tx, origin, changed.state)
+        await keep_stop(tx, origin, changed.state, stored_card(changed.card).area)
     return changed
 
 

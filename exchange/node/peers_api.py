@@ -20,6 +20,7 @@ from exchange.node.cards import CardFile, describe_card, parse_card_file, verify
 from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
+from exchange.node.directory_apply import held_area
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
 from exchange.node.forks import Fork, forks_of
 from exchange.node.peering import Confirmation, confirm, move, show_card
@@ -27,7 +28,7 @@ from exchange.node.problems import json_response
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
-from exchange.store.directory import Listed, keep_stop, listed
+from exchange.store.directory import Listed, keep_stop, listed, stopped_areas
 from exchange.store.outbox import backlog
 from exchange.store.peers import PeerRow, all_peers, keep_peer, peer, remove_peer
 from exchange.store.transaction import Transaction
@@ -234,9 +235,10 @@ class PeersApi:
         origin = request.match_info["origin"]
 
         async def operation(tx: Transaction) -> None:
+            area = await held_area(tx, await peer(tx, origin), await stopped_areas(tx))
             await remove_peer(tx, origin)
-            # A directory that lists it must not bring it back by itself.
-            await keep_stop(tx, origin, "removed")
+            # A directory must not bring it back by itself, nor another in its place.
+            await keep_stop(tx, origin, "removed", area)
 
         await self._services.store.write(operation)
         self._continuity.forget(origin)
