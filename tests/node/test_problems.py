@@ -10,7 +10,7 @@ import pytest
 import exchange
 from exchange.errors import ExchangeError
 from exchange.node import errors
-from exchange.node.errors import ItemRefused, NodeError, NotNow, ProofAwaited, RequestInvalid
+from exchange.node.errors import ForkDetected, ItemRefused, NodeError, NotNow, ProofAwaited, RequestInvalid
 from exchange.node.problems import json_response, problem, problem_of, status_of
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.store.errors import NotFound, StoreUnavailable
@@ -40,6 +40,8 @@ def make(kind: type[ExchangeError]) -> ExchangeError:
         return kind((Finding("error", "referral.to_area", "is not an area"),))
     if issubclass(kind, ProofAwaited):
         return kind("one line", 7)
+    if issubclass(kind, ForkDetected):
+        return kind("one line", "a checkpoint", 0)
     return kind("item-code", "one line") if issubclass(kind, ItemRefused) else kind("one line")
 
 
