@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exchange.cli.asking import confirm, hear
 from exchange.cli.client import INVALID, USAGE, CommandFailed
 from exchange.cli.output import json_option, print_json, print_table
 
@@ -383,8 +384,8 @@ def _ask_how() -> str:
     click.echo(
         "Telephone the borough's admin on a number that you know already; they run `exchange card show`.", err=True
     )
-    click.confirm("Have you compared all 64 digits?", abort=True, err=True)
-    return str(click.prompt("How, and who with", err=True))
+    confirm("Have you compared all 64 digits?")
+    return hear("How, and who with")
 
 
 @click.command()
@@ -424,7 +425,7 @@ def discard(work: Path, yes: bool, as_json: bool) -> None:
         if not body.published().roots:
             raise CommandFailed("nothing was published yet: without what is staged there is no directory", USAGE)
         if not yes:
-            click.confirm("Drop what is staged, with its signatures?", abort=True, err=True)
+            confirm("Drop what is staged, with its signatures?")
         body.unstage()
         body.note(_now(), "discarded")
     _told({"discarded": True}, as_json, "What was staged is dropped.")
@@ -470,7 +471,7 @@ def sign(key: Path, root_file: Path | None, yes: bool, passphrase_file: Path | N
         if targets is not None and targets in parts:
             _show_targets(body, targets.signed)
         if not yes:
-            click.confirm(f"Sign this as {file.holder}?", abort=True, err=True)
+            confirm(f"Sign this as {file.holder}?")
         signer = _open(file, f"the key of {file.holder}", passphrase_file)
         for part in parts:
             part.sign(signer, append=True)

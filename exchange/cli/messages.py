@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exchange.cli.client import TRY_LATER, CommandFailed, Node
-from exchange.cli.output import config_option, json_option, print_json, print_table
+from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 
 _RUNGS = click.Choice(["received", "routed", "delivered", "owned"])
 
@@ -174,11 +174,11 @@ def receipt() -> None:
 @config_option
 @json_option
 def receipt_export(message_id: str, file: Path, config: Path, as_json: bool) -> None:
-    """Write a message's receipts to FILE; `exchange verify` checks them anywhere."""
+    """Write a message's receipts to FILE, a new one; `exchange verify` checks them anywhere."""
     import json
 
     document = Node(config).request("GET", f"/v1/messages/{message_id}/receipts")
-    file.write_text(json.dumps(document, indent=2) + "\n")
+    write_file(file, json.dumps(document, indent=2).encode() + b"\n")
     if as_json:
         print_json({"file": str(file), "receipts": len(document["receipts"])})
     else:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from exchange.cli.client import TRY_LATER, CommandFailed, Node
-from exchange.cli.output import config_option, json_option, print_json, print_table
+from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 
 
 @click.command()
@@ -135,11 +135,11 @@ def _card(config: Path) -> dict[str, Any]:
 @config_option
 @json_option
 def card_export(file: Path, config: Path, as_json: bool) -> None:
-    """Write the card to FILE, for a peer's admin."""
+    """Write the card to FILE, a new one, for a peer's admin."""
     import json
 
     document = _card(config)
-    file.write_text(json.dumps(document["card"], indent=2) + "\n")
+    write_file(file, json.dumps(document["card"], indent=2).encode() + b"\n")
     if as_json:
         print_json({"file": str(file), "fingerprint": document["fingerprint"], "serial": document["serial"]})
     else:

@@ -1,5 +1,6 @@
 """Peers: import, number, verify, list, show, suspend, remove."""
 
+import io
 import json
 import secrets
 import sys
@@ -8,8 +9,9 @@ from typing import Any, Final
 
 import click
 
+from exchange.cli.asking import hear
 from exchange.cli.client import INVALID, TRUST_REFUSED, CommandFailed, Node
-from exchange.cli.output import config_option, json_option, print_json, print_table
+from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 
 #: Groups of five digits that the admin must type: 50 bits that nobody can know beforehand.
 _ASKED: Final = 3
@@ -57,6 +59,13 @@ def show_peer(document: dict[str, Any], as_json: bool) -> None:
     advice = "returned" if document["trust"] == "revoked" and document["candidate"] else document["trust"]
     if advice in _ADVICE:
         click.echo(_ADVICE[advice].format(origin=document["origin"]), err=True)
+
+
+def show_verified(document: dict[str, Any], as_json: bool) -> None:
+    """Print a peer that was verified here; the other end may not have done the same yet."""
+    show_peer(document, as_json)
+    if document["trust"] == "verified" and not as_json:
+        click.echo("It is verified here. Messages go both ways once its admin has done the same.", err=True)
 
 
 @peer.command("add")
@@ -133,7 +142,7 @@ def _lines(number: list[str]) -> str:
 @peer.command("number")
 @click.argument("origin")
 @click.option("--qr", is_flag=True, help="Show it as a QR code in the terminal.")
-@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a QR code to this file.")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a QR code to this new file.")
 @config_option
 @json_option
 def peer_number(origin: str, qr: bool, svg: Path | None, config: Path, as_json: bool) -> None:
@@ -144,7 +153,9 @@ def peer_number(origin: str, qr: bool, svg: Path | None, config: Path, as_json: 
 
         code = segno.make("".join(document["number"]), error="m")
         if svg is not None:
-            code.save(str(svg), kind="svg", scale=8, border=4)
+            drawn = io.BytesIO()
+            code.save(drawn, kind="svg", scale=8, border=4)
+            write_file(svg, drawn.getvalue())
         if qr:
             code.terminal(out=sys.stderr if as_json else sys.stdout, border=2)
     if as_json:
@@ -165,7 +176,7 @@ def peer_verify(origin: str, number: str | None, fingerprint: str | None, config
     if number is None and fingerprint is None:
         number = _ask(node, origin)
     body = {"number": number, "fingerprint": fingerprint}
-    show_peer(node.request("POST", f"/v1/peers/verify/{origin}", body), as_json)
+    show_verified(node.request("POST", f"/v1/peers/verify/{origin}", body), as_json)
 
 
 def _ask(node: Node, origin: str) -> str:
@@ -184,12 +195,13 @@ def _ask(node: Node, origin: str) -> str:
     click.echo("Their number must be this, and you must hear the groups that are left out:\n", err=True)
     click.echo(_lines(hidden), err=True)
     for place in places:
-        heard = click.prompt(f"Group {place + 1}, as they read it", err=True).strip()
+        heard = hear(f"Group {place + 1}, as they read it")
         if heard != groups[place]:
             raise CommandFailed(
                 f"that is not group {place + 1} of the number; {origin} was not verified",
                 TRUST_REFUSED,
-                "If you heard it rightly, somebody may stand between you: do not go on, and tell your security lead.",
+                "If you misheard or mistyped, run it again. If you heard it rightly, somebody may stand between you: do not go "
+                "on, and tell your security lead.",
                 "fingerprint-mismatch",
             )
     return "".join(groups)
@@ -215,3 +227,8 @@ def peer_remove(origin: str, config: Path, as_json: bool) -> None:
         print_json(document)
     else:
         click.echo(f"Removed {origin}.")
+        click.echo(
+            "It may still have this node as verified: tell its admin. To have it back: exchange peer add CARDFILE,\n"
+            f"then exchange peer verify {origin}",
+            err=True,
+        )
