@@ -81,8 +81,11 @@ def peer_add(
     """Register the peer whose card is in FILE."""
     try:
         card = json.loads(file.read_bytes())
+        is_card = isinstance(card, dict) and {"statement", "proof"} <= card.keys()
     except (ValueError, RecursionError):
-        raise CommandFailed(f"{file} is not a card file", INVALID) from None
+        is_card = False
+    if not is_card:
+        raise CommandFailed(f"{file} is not a card", INVALID, "A card comes from: exchange card export FILE")
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {"card": card, "fingerprint": fingerprint, "ca_file": ca_path, "networks": networks}
     show_peer(Node(config).request("POST", "/v1/peers", body), as_json)

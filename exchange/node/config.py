@@ -48,9 +48,11 @@ class ListenTable(_Table, frozen=True):
 
 
 class LocalTable(_Table, frozen=True):
-    """The local API: a Unix socket, and TCP on `address` (with bearer tokens) where that is set."""
+    """The local API: a Unix socket, open to the accounts of `group` too where that is set; and TCP on `address` (with
+    bearer tokens) where that is set."""
 
     socket: FileText = "exchange.sock"
+    group: str = ""
     address: str = ""
 
 
