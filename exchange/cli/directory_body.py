@@ -70,6 +70,14 @@ def _key_file(file: Path) -> KeyFile:
     return parse_key_file(_read(file))
 
 
+def _public_key(file: Path) -> Key:
+    """The key whose public half is in FILE; the private half has no business on the machine of the body."""
+    found = _key_file(file)
+    if found.keystore is not None:
+        raise CommandFailed(f"{file} is the private half; give {file}.pub", USAGE, "Nothing was changed.")
+    return found.key()
+
+
 def _new_passphrase(what: str, file: Path | None) -> Secret:
     from exchange.cli.passphrase import ask_new
     from exchange.node.hardening import harden
@@ -154,7 +162,7 @@ def keys_add(file: Path, role: str, work: Path, as_json: bool) -> None:
     from exchange.directory.changes import add_key, change_root
     from exchange.directory.keyfile import holder_of
 
-    key = _key_file(file).key()
+    key = _public_key(file)
     with _body(work).held() as body:
         root = change_root(body, _now(), "key added", lambda root: add_key(root, role, key), key=holder_of(key))
     _told_of_root(body, root.version, as_json)
@@ -188,7 +196,7 @@ def keys_replace(holder: str, file: Path, role: str, work: Path, as_json: bool) 
     from exchange.directory.changes import add_key, change_root, remove_key
     from exchange.directory.keyfile import holder_of
 
-    key = _key_file(file).key()
+    key = _public_key(file)
 
     def change(root: Any) -> None:
         remove_key(root, role, holder)
@@ -306,8 +314,8 @@ def init(
     if (path / "directory.json").exists():
         raise CommandFailed(f"{path} is the working directory of a directory already; nothing was made", USAGE)
     held: dict[str, Sequence[Key]] = {
-        "root": [_key_file(file).key() for file in root_keys],
-        "targets": [_key_file(file).key() for file in targets_keys],
+        "root": [_public_key(file) for file in root_keys],
+        "targets": [_public_key(file) for file in targets_keys],
     }
     thresholds = {"root": root_threshold, "targets": targets_threshold}
     _check_holders(held, thresholds)

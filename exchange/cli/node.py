@@ -1,6 +1,7 @@
 """The node itself: init, run, card, token, health, alarms."""
 
 import asyncio
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,11 @@ def card_show(config: Path, as_json: bool) -> None:
         return
     for key in ("origin", "area", "name", "url", "serial", "expires_at"):
         click.echo(f"{key + ':':12} {document[key]}")
-    click.echo(f"{'agencies:':12} {', '.join(document['agencies']) or 'none'}")
-    click.echo(f"{'fingerprint:':12} {format_fingerprint(document['fingerprint'])}")
+    agencies = f"{'agencies:':12} {', '.join(document['agencies']) or 'none'}"
+    click.echo(textwrap.fill(agencies, 79, subsequent_indent=" " * 13))
+    groups = format_fingerprint(document["fingerprint"]).split()
+    for start in range(0, len(groups), 4):
+        click.echo(f"{'' if start else 'fingerprint:':12} {'  '.join(groups[start : start + 4])}")
 
 
 def _card(config: Path) -> dict[str, Any]:

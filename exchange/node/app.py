@@ -334,8 +334,12 @@ def _open_to_group(path: Path, group: str) -> None:
     except KeyError:
         raise ConfigurationInvalid(f"local.group: there is no group {group}", hint="Make it, or correct it.") from None
     except PermissionError:
-        hint = f"The node's account must be in it: usermod --append --groups {group} ACCOUNT, then start the node again."
-        raise ConfigurationInvalid(f"local.group: the node's account may not give {path} to {group}", hint=hint) from None
+        hint = (
+            f"The node's account must be in it: usermod --append --groups {group} ACCOUNT, then start the node again."
+        )
+        raise ConfigurationInvalid(
+            f"local.group: the node's account may not give {path} to {group}", hint=hint
+        ) from None
 
 
 async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
