@@ -14,7 +14,6 @@ from exchange.cli.key_backups import backup, restore
 from exchange.cli.keystore import passwd, status
 from exchange.cli.output import check_free, config_option, json_option, print_json
 
-
 _ROTATING: Final = """\
 The node gets new signing keys, and with them another identity and fingerprint. This cannot be undone.
   * Peers that have it verified follow by themselves. A directory needs its new card.

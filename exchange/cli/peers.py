@@ -203,8 +203,8 @@ def _ask(node: Node, origin: str) -> str:
             raise CommandFailed(
                 f"that is not group {place + 1} of the number; {origin} was not verified",
                 TRUST_REFUSED,
-                "If you misheard or mistyped, run it again. If you heard it rightly, somebody may stand between you: do not go "
-                "on, and tell your security lead.",
+                "If you misheard or mistyped, run it again. If you heard it rightly, somebody may stand between you: "
+                "do not go on, and tell your security lead.",
                 "fingerprint-mismatch",
             )
     return "".join(groups)

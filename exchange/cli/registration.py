@@ -258,8 +258,8 @@ def _ask(found: dict[str, Any], *, begins: bool) -> dict[str, Any]:
         f"\nThe words for {found['origin']}, {found['name']}:\n\n    {'  '.join([*words[:place], *shown])}\n", err=True
     )
     click.echo(
-        "Read yours to the other admin, and have them read theirs to you. They see the word that is left out here, and\n"
-        "you see the one that is left out there. All others must be the same at both ends.",
+        "Read yours to the other admin, and have them read theirs to you. They see the word that is left out here,\n"
+        "and you see the one that is left out there. All others must be the same at both ends.",
         err=True,
     )
     while True:
