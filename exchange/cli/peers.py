@@ -88,7 +88,8 @@ def peer_add(
         raise CommandFailed(f"{file} is not a card", INVALID, "A card comes from: exchange card export FILE")
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {"card": card, "fingerprint": fingerprint, "ca_file": ca_path, "networks": networks}
-    show_peer(Node(config).request("POST", "/v1/peers", body), as_json)
+    show = show_peer if fingerprint is None else show_verified
+    show(Node(config).request("POST", "/v1/peers", body), as_json)
 
 
 @peer.command("list")

@@ -193,9 +193,12 @@ def load_configuration(path: Path) -> Configuration:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
         raise ConfigurationInvalid(
-            f"cannot read the configuration {path}: {error.strerror}",
-            hint="Name the file with --config or EXCHANGE_CONFIG. `exchange init` makes a new node.",
+            f"there is no configuration {path}"
+            if missing
+            else f"cannot read the configuration {path}: {error.strerror}",
+            hint="Give --config FILE, or set EXCHANGE_CONFIG. `exchange init` makes a new node.",
         ) from None
     except UnicodeDecodeError:
         raise ConfigurationInvalid(f"{path}: this is not UTF-8 text") from None

@@ -60,6 +60,10 @@ def by_number(hackney: Borough, enfield: Borough) -> None:
     numbers = [hackney.ask("peer", "number", enfield.origin), enfield.ask("peer", "number", hackney.origin)]
     assert numbers[0]["number"] == numbers[1]["number"]
     read_out = " ".join(numbers[0]["number"])
+    drawn = hackney.directory / "number.svg"
+    drawn.write_text("kept")
+    refused = hackney.cli("peer", "number", enfield.origin, "--svg", drawn)
+    assert (refused.code, drawn.read_text()) == (2, "kept")
     hackney.ask("peer", "verify", enfield.origin, "--number", read_out)
     enfield.ask("peer", "verify", hackney.origin, "--number", read_out)
 
