@@ -100,6 +100,7 @@ def by_words(hackney: Borough, enfield: Borough) -> None:
             assert shown[0][place] == shown[1][place]
         one.types("buz")
         one.sees("'buz' is not a word of the list; type it again")
+        one.sees("as they read it")
         for screen, read_out, place in ((one, shown[1], places[0]), (other, shown[0], places[1])):
             screen.types(read_out[place])
             screen.sees("verified")
