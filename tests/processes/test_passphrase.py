@@ -78,7 +78,7 @@ def test_no_option_takes_a_passphrase_and_no_variable_gives_one() -> None:
     assert len(about) >= 3
     for item in about:
         assert isinstance(item.type, click.Path), item.opts
-    assert {item.envvar for item in options()} == {None, "EXCHANGE_CONFIG"}
+    assert {item.envvar for item in options()} == {None, "EXCHANGE_CONFIG", "EXCHANGE_DIRECTORY"}
 
 
 # Where it comes from
