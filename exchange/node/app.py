@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import grp
 import os
 import resource
 import signal
@@ -321,7 +322,25 @@ async def _listen(
             reason = str(error.strerror or error).rpartition(": ")[2]
             place = site.name.removeprefix("http://unix:").rstrip(":") if "unix:" in site.name else site.name
             raise CannotListen(f"cannot listen on {place}: {reason}") from None
+    if tables.local.group:
+        _open_to_group(path, tables.local.group)
     return sites
+
+
+def _open_to_group(path: Path, group: str) -> None:
+    """Let the accounts of a group open the socket, which was made for its owner alone."""
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        path.chmod(0o660)
+    except KeyError:
+        raise ConfigurationInvalid(f"local.group: there is no group {group}", hint="Make it, or correct it.") from None
+    except PermissionError:
+        hint = (
+            f"The node's account must be in it: usermod --append --groups {group} ACCOUNT, then start the node again."
+        )
+        raise ConfigurationInvalid(
+            f"local.group: the node's account may not give {path} to {group}", hint=hint
+        ) from None
 
 
 async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:

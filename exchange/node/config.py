@@ -48,9 +48,11 @@ class ListenTable(_Table, frozen=True):
 
 
 class LocalTable(_Table, frozen=True):
-    """The local API: a Unix socket, and TCP on `address` (with bearer tokens) where that is set."""
+    """The local API: a Unix socket, open to the accounts of `group` too where that is set; and TCP on `address` (with
+    bearer tokens) where that is set."""
 
     socket: FileText = "exchange.sock"
+    group: str = ""
     address: str = ""
 
 
@@ -191,9 +193,12 @@ def load_configuration(path: Path) -> Configuration:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
         raise ConfigurationInvalid(
-            f"cannot read the configuration {path}: {error.strerror}",
-            hint="Name the file with --config or EXCHANGE_CONFIG. `exchange init` makes a new node.",
+            f"there is no configuration {path}"
+            if missing
+            else f"cannot read the configuration {path}: {error.strerror}",
+            hint="Give --config FILE, or set EXCHANGE_CONFIG. `exchange init` makes a new node.",
         ) from None
     except UnicodeDecodeError:
         raise ConfigurationInvalid(f"{path}: this is not UTF-8 text") from None

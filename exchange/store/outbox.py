@@ -361,7 +361,7 @@ async def release(tx: Transaction, number: int, deadline_ms: int) -> str:
     """
     row = await tx.fetch_one(_release, {"key": number, "deadline": deadline_ms})
     if row is None:
-        raise NotFound(f"nothing held has the number {number}")
+        raise NotFound(f"nothing held has the number {number}", hint="`exchange held list` lists what is.")
     return str(row[0])
 
 

@@ -127,7 +127,7 @@ async def peer(tx: Transaction, origin: str) -> PeerRow:
     """
     row = await tx.fetch_one(_one, {"origin": origin})
     if row is None:
-        raise NotFound(f"no peer {origin} is registered")
+        raise NotFound(f"no peer {origin} is registered", hint="`exchange peer list` lists those that are.")
     return PeerRow(*row)
 
 
@@ -156,7 +156,7 @@ async def keep_peer(tx: Transaction, row: PeerRow) -> None:
     """
     values = {f"new_{column.name}": getattr(row, column.name) for column in _COLUMNS}
     if await tx.execute(_keep, {"key": row.origin, **values}) == 0:
-        raise NotFound(f"no peer {row.origin} is registered")
+        raise NotFound(f"no peer {row.origin} is registered", hint="`exchange peer list` lists those that are.")
 
 
 async def forget_peer_heads(tx: Transaction, origin: str) -> None:
@@ -181,7 +181,7 @@ async def remove_peer(tx: Transaction, origin: str) -> None:
         raise AlreadyThere(f"messages to {origin} still wait in the outbox")
     await tx.execute(_remove_head, {"origin": origin})
     if await tx.execute(_remove, {"origin": origin}) == 0:
-        raise NotFound(f"no peer {origin} is registered")
+        raise NotFound(f"no peer {origin} is registered", hint="`exchange peer list` lists those that are.")
 
 
 async def peer_head(tx: Transaction, origin: str) -> PeerHead | None:

@@ -180,7 +180,7 @@ def test_the_passphrase_is_changed_while_the_node_runs_and_goes_on_being_rewritt
     assert changed["passphrase_file"] == str(hackney.directory / "passphrase")
     assert (opens(hackney, old), opens(hackney, NEW)) == (False, True)
     # The node rewrites it under the new key without being started again.
-    rotated = hackney.ask("keys", "rotate", "--revocation", town.root / "next.json")["fingerprint"]
+    rotated = hackney.ask("keys", "rotate", "--yes", "--revocation", town.root / "next.json")["fingerprint"]
     assert opens(hackney, NEW)
     assert hackney.ask("keys", "passwd", "--same")["running"] is True
     hackney.stop()
