@@ -52,6 +52,7 @@ bench: .venv/run
 # Break what can break under real nodes, and check what they leave behind. As root: it mounts, and makes namespaces.
 faults: .venv/dev
 	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.faults --store postgresql --only 'database/*'
 
 # make soak HOURS=8: the same at random, until the time is up.
 HOURS ?= 1

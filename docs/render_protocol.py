@@ -23,6 +23,7 @@ STRUCTS: Final = (
     wire.ParcelEntry,
     wire.Receipt,
     wire.Placement,
+    wire.Sightings,
     wire.EnvelopePayload,
     wire.Consistency,
     wire.Leaves,
@@ -46,7 +47,7 @@ _PATTERNS: Final = {
     "{3}-": "message id",
     "0,39": "agency kind",
     "0,79": "section name",
-    "2066": "line",
+    "206f": "line",
     "!-~": "URL",
     "{32}": "32 hexadecimal digits",
 }

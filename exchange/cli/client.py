@@ -68,7 +68,7 @@ class _SocketConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         # The kernel allows 108 bytes for the path; the directory's descriptor makes any path short.
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY)
         try:
             self.sock.connect(f"/proc/self/fd/{directory}/{self._path.name}")
         finally:
@@ -79,6 +79,14 @@ def socket_of(config: Path) -> Path:
     """Where the node of a configuration listens for its commands."""
     try:
         tables = tomllib.loads(config.read_text())
+    except FileNotFoundError:
+        place = "here" if config.parent == Path() else f"in {config.parent}"
+        raise CommandFailed(
+            f"there is no configuration {config.name} {place}",
+            FAILURE,
+            "Give --config FILE, or set EXCHANGE_CONFIG. `exchange init` makes a new node.",
+            "no-configuration",
+        ) from None
     except (OSError, ValueError) as error:
         raise CommandFailed(f"cannot read the configuration {config}: {error}", FAILURE) from None
     local = tables.get("local", {})
@@ -119,6 +127,9 @@ class Node:
             connection.request(method, path, body=data, headers=headers)
             answer = connection.getresponse()
             content = answer.read()
+        except PermissionError:
+            hint = "Run this from the node's account, or from one in the group that its local.group names."
+            raise CommandFailed("your account may not use this node", FAILURE, hint, "not-allowed") from None
         except (OSError, http.client.HTTPException):
             hint = f"Start it with: exchange run --config {self.config}"
             if asked:

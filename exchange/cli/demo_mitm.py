@@ -122,8 +122,8 @@ def play(stack: contextlib.ExitStack, story: Story, form: bytes) -> None:
     mallory.behave(targets, [None, None])
     for here, there in ((ENFIELD, HACKNEY), (HACKNEY, ENFIELD)):
         story.type(here.slug, "card", "export", f"../{there.slug}/{here.slug}-true.card")
-        shown = story.type(here.slug, "card", "show", shown=with_words("fingerprint")).output
-        fingerprint = "".join(shown.partition("fingerprint:")[2].split())
+        shown = story.type(here.slug, "card", "show", shown=_fingerprint_in).output
+        fingerprint = "".join(_fingerprint_in(shown).removeprefix("fingerprint:").split())
         story.type(
             there.slug,
             *("peer", "import", f"{here.slug}-true.card", "--fingerprint", fingerprint),
@@ -150,6 +150,11 @@ def play(stack: contextlib.ExitStack, story: Story, form: bytes) -> None:
         readable=len(readable),
         inbox=_inbox(enfield),
     )
+
+
+def _fingerprint_in(card: str) -> str:
+    """The end of what `card show` prints."""
+    return "".join(card.partition("fingerprint:")[1:])
 
 
 def _start(stack: contextlib.ExitStack) -> _Mallory:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from exchange.cli.asking import confirm, hear
 from exchange.cli.client import INVALID, USAGE, CommandFailed
 from exchange.cli.output import json_option, print_json, print_table
 
@@ -67,6 +68,14 @@ def _key_file(file: Path) -> KeyFile:
     from exchange.directory.keyfile import parse_key_file
 
     return parse_key_file(_read(file))
+
+
+def _public_key(file: Path) -> Key:
+    """The key whose public half is in FILE; the private half has no business on the machine of the body."""
+    found = _key_file(file)
+    if found.keystore is not None:
+        raise CommandFailed(f"{file} is the private half; give {file}.pub", USAGE, "Nothing was changed.")
+    return found.key()
 
 
 def _new_passphrase(what: str, file: Path | None) -> Secret:
@@ -153,7 +162,7 @@ def keys_add(file: Path, role: str, work: Path, as_json: bool) -> None:
     from exchange.directory.changes import add_key, change_root
     from exchange.directory.keyfile import holder_of
 
-    key = _key_file(file).key()
+    key = _public_key(file)
     with _body(work).held() as body:
         root = change_root(body, _now(), "key added", lambda root: add_key(root, role, key), key=holder_of(key))
     _told_of_root(body, root.version, as_json)
@@ -187,7 +196,7 @@ def keys_replace(holder: str, file: Path, role: str, work: Path, as_json: bool) 
     from exchange.directory.changes import add_key, change_root, remove_key
     from exchange.directory.keyfile import holder_of
 
-    key = _key_file(file).key()
+    key = _public_key(file)
 
     def change(root: Any) -> None:
         remove_key(root, role, holder)
@@ -305,8 +314,8 @@ def init(
     if (path / "directory.json").exists():
         raise CommandFailed(f"{path} is the working directory of a directory already; nothing was made", USAGE)
     held: dict[str, Sequence[Key]] = {
-        "root": [_key_file(file).key() for file in root_keys],
-        "targets": [_key_file(file).key() for file in targets_keys],
+        "root": [_public_key(file) for file in root_keys],
+        "targets": [_public_key(file) for file in targets_keys],
     }
     thresholds = {"root": root_threshold, "targets": targets_threshold}
     _check_holders(held, thresholds)
@@ -383,8 +392,8 @@ def _ask_how() -> str:
     click.echo(
         "Telephone the borough's admin on a number that you know already; they run `exchange card show`.", err=True
     )
-    click.confirm("Have you compared all 64 digits?", abort=True, err=True)
-    return str(click.prompt("How, and who with", err=True))
+    confirm("Have you compared all 64 digits?")
+    return hear("How, and who with")
 
 
 @click.command()
@@ -424,7 +433,7 @@ def discard(work: Path, yes: bool, as_json: bool) -> None:
         if not body.published().roots:
             raise CommandFailed("nothing was published yet: without what is staged there is no directory", USAGE)
         if not yes:
-            click.confirm("Drop what is staged, with its signatures?", abort=True, err=True)
+            confirm("Drop what is staged, with its signatures?")
         body.unstage()
         body.note(_now(), "discarded")
     _told({"discarded": True}, as_json, "What was staged is dropped.")
@@ -470,7 +479,7 @@ def sign(key: Path, root_file: Path | None, yes: bool, passphrase_file: Path | N
         if targets is not None and targets in parts:
             _show_targets(body, targets.signed)
         if not yes:
-            click.confirm(f"Sign this as {file.holder}?", abort=True, err=True)
+            confirm(f"Sign this as {file.holder}?")
         signer = _open(file, f"the key of {file.holder}", passphrase_file)
         for part in parts:
             part.sign(signer, append=True)

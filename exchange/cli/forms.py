@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from exchange.cli.client import INVALID
-from exchange.cli.output import json_option, print_json
+from exchange.cli.output import json_option, print_json, write_file
 from exchange.schema.examples import NAMES, example_form
 
 
@@ -55,12 +55,12 @@ def form_check(context: click.Context, file: Path, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--json", "_as_json", is_flag=True, help="The form is JSON in any case.")
 def form_example(name: str, file: Path | None, _as_json: bool) -> None:
-    """Write a form of an invented person to FILE, or to standard output, with dates as of today."""
+    """Write a form of an invented person to FILE, a new one, or to standard output, with dates as of today."""
     data = example_form(name, datetime.now(UTC).date())
     if file is None:
         click.echo(data, nl=False)
     else:
-        file.write_bytes(data)
+        write_file(file, data)
 
 
 @click.group()
@@ -72,11 +72,11 @@ def schema() -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @click.option("--json", "_as_json", is_flag=True, help="The schema is JSON in any case.")
 def schema_export(file: Path | None, _as_json: bool) -> None:
-    """Write the form's JSON Schema to FILE, or to standard output."""
+    """Write the form's JSON Schema to FILE, a new one, or to standard output."""
     from exchange.schema.json_schema import form_json_schema
 
     text = json.dumps(form_json_schema(), indent=2) + "\n"
     if file is None:
         click.echo(text, nl=False)
     else:
-        file.write_text(text)
+        write_file(file, text.encode())

@@ -195,7 +195,10 @@ def restore(
         facts = {"origin": about.origin, "fingerprint": about.fingerprint, "made_at": about.made_at}
         print_json({"keystore": str(place.keystore), **facts, "store": state})
     else:
-        click.echo(f"The keys of {found.about.origin} are in {place.keystore}.")
+        from exchange.crypto.signing import format_fingerprint
+
+        click.echo(f"The keys of {found.about.origin} are in {place.keystore}. Their fingerprint:")
+        click.echo(format_fingerprint(found.about.fingerprint))
         for line in _what_to_do(place, found.about, state):
             click.echo(line)
 

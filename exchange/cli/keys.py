@@ -1,16 +1,24 @@
 """Change the node's own keys, and take its identity back."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
+from exchange.cli.asking import confirm
 from exchange.cli.client import FAILURE, TRY_LATER, USAGE, CommandFailed, Node
 from exchange.cli.key_backups import backup, restore
 from exchange.cli.keystore import passwd, status
-from exchange.cli.output import config_option, json_option, print_json
+from exchange.cli.output import check_free, config_option, json_option, print_json
+
+_ROTATING: Final = """\
+The node gets new signing keys, and with them another identity and fingerprint. This cannot be undone.
+  * Peers that have it verified follow by themselves. A directory needs its new card.
+  * Backups of the keys that were made before, and open invitations, are worth nothing any more.
+  * If somebody may have used the keys, stop here and revoke them: exchange keys revoke FILE"""
 
 
 @click.group()
@@ -39,11 +47,6 @@ def _private(name: str, flags: int) -> int:
     return os.open(name, flags, 0o600)
 
 
-def _check_free(path: Path) -> None:
-    if path.exists():
-        raise CommandFailed(f"{path} is there already; nothing was changed", USAGE, "Name another file.")
-
-
 def _keep_offline(path: Path) -> None:
     click.echo(f"The revocation of these keys is in {path}.")
     click.echo("Move it off this machine, to where you can get it when the machine is lost. Delete it here.")
@@ -62,11 +65,17 @@ _revocation_option = click.option(
 
 @keys.command()
 @_revocation_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @config_option
 @json_option
-def rotate(revocation_file: Path, config: Path, as_json: bool) -> None:
+def rotate(revocation_file: Path, yes: bool, config: Path, as_json: bool) -> None:
     """Pass on to new signing keys. Peers follow by themselves."""
-    _check_free(revocation_file)
+    check_free(revocation_file, "nothing was changed")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("give --yes, or run this in a terminal")
+        click.echo(_ROTATING, err=True)
+        confirm("Is that what you want?")
     found = Node(config).request("POST", "/v1/keys/rotate", {})
     _write_new(revocation_file, found.pop("revocation"))
     if as_json:
@@ -87,7 +96,7 @@ def rotate(revocation_file: Path, config: Path, as_json: bool) -> None:
 @json_option
 def revocation(revocation_file: Path, config: Path, as_json: bool) -> None:
     """Prepare another revocation of the keys in force, to be kept offline."""
-    _check_free(revocation_file)
+    check_free(revocation_file, "nothing was changed")
     found = Node(config).request("POST", "/v1/keys/revocation", {})
     _write_new(revocation_file, found["revocation"])
     if as_json:
@@ -105,13 +114,9 @@ def revocation(revocation_file: Path, config: Path, as_json: bool) -> None:
     help="With --peer: the authority that signs its certificate.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option(
-    "--config", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="The node that tells its peers."
-)
+@config_option
 @json_option
-def revoke(
-    file: Path, peers: tuple[str, ...], ca_file: Path | None, yes: bool, config: Path | None, as_json: bool
-) -> None:
+def revoke(file: Path, peers: tuple[str, ...], ca_file: Path | None, yes: bool, config: Path, as_json: bool) -> None:
     """Revoke the keys that FILE, a revocation, speaks of. Peers refuse the node from then on, for good.
 
     With a running node, it tells all its peers. Where the machine is lost, name them with --peer.
@@ -120,18 +125,17 @@ def revoke(
 
     data = file.read_bytes()
     _, body, _ = parse_revocation(data)
-    if not peers and config is None:
+    if not peers and not config.is_file():
         raise CommandFailed(
             "there is nobody to tell", USAGE, "Name the node with --config, or each peer with --peer https://..."
         )
     if not yes:
         click.echo(f"This revokes the identity of {body.origin}. Its peers will refuse it for good.", err=True)
-        click.confirm("Is that what you want?", abort=True, err=True)
+        confirm("Is that what you want?")
     told: list[dict[str, Any]] = []
     if peers:
         told = _tell(peers, data, ca_file)
     else:
-        assert config is not None  # noqa: S101 - checked above
         document = msgspec.json.decode(data)
         told = Node(config).request("POST", "/v1/keys/revoke", {"revocation": document})["peers"]
     if as_json:

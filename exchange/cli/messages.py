@@ -2,27 +2,42 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from exchange.cli.client import TRY_LATER, CommandFailed, Node
-from exchange.cli.output import config_option, json_option, print_json, print_table
+from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 
 _RUNGS = click.Choice(["received", "routed", "delivered", "owned"])
 
 
-def _print_sections(document: dict[str, Any]) -> None:
+_sections_option = click.option("--sections", "each", is_flag=True, help="A row for each section and agency.")
+
+
+def _print_sections(document: dict[str, Any], *, each: bool) -> None:
     rows = [
         (row["section"], row["agency"], row["rung"] or "waiting", row.get("at"), row.get("held"))
         for row in document["sections"]
     ]
-    print_table(("section", "agency", "rung", "at", "held because"), rows)
+    if each:
+        print_table(("section", "agency", "rung", "at", "held because"), rows)
+    else:
+        print_table(("agency", "sections", "rung", "at", "held because"), _by_agency(rows))
     if document.get("held"):
         click.echo(f"Held: {document['held']}. See `exchange held list`.", err=True)
     if document.get("next_attempt_at"):
         click.echo(f"Next attempt at {document['next_attempt_at']}: {document['last_error']}", err=True)
+
+
+def _by_agency(rows: Sequence[tuple[str, str, str, str | None, str | None]]) -> list[tuple[object, ...]]:
+    """How many sections of each agency stand alike, and since when the last of them does."""
+    found: dict[tuple[str, str, str | None], list[str]] = {}
+    for _, agency, rung, at, held in rows:
+        found.setdefault((agency, rung, held), []).append(at or "")
+    return [(agency, len(times), rung, max(times), held) for (agency, rung, held), times in found.items()]
 
 
 @click.command()
@@ -31,10 +46,18 @@ def _print_sections(document: dict[str, Any]) -> None:
 @click.option("--wait", "rung", type=_RUNGS, help="Wait until every section has come this far.")
 @click.option("--timeout", "timeout_s", type=float, default=60, show_default=True, help="Seconds to wait.")
 @click.option("--id", "message_id", help="The message's id, a UUID: give it again to send once. [default: a new one]")
+@_sections_option
 @config_option
 @json_option
 def send(
-    file: Path, area: str, rung: str | None, timeout_s: float, message_id: str | None, config: Path, as_json: bool
+    file: Path,
+    area: str,
+    rung: str | None,
+    timeout_s: float,
+    message_id: str | None,
+    each: bool,
+    config: Path,
+    as_json: bool,
 ) -> None:
     """Send the form in FILE to the borough of an area."""
     node = Node(config)
@@ -55,7 +78,8 @@ def send(
         print_json(document)
     else:
         click.echo(f"Message {sent['id']} to {sent['peer']}")
-        _print_sections(document)
+        _print_sections(document, each=each)
+        click.echo(f"To see how far it has come: exchange status {sent['id']}", err=True)
     if rung and not document["reached"]:
         raise CommandFailed(
             f"not every section is {rung} after {timeout_s:g} seconds; the message is safe and goes on",
@@ -78,15 +102,16 @@ def _wait(node: Node, message_id: str, rung: str, timeout_s: float) -> dict[str,
 
 @click.command()
 @click.argument("message_id")
+@_sections_option
 @config_option
 @json_option
-def status(message_id: str, config: Path, as_json: bool) -> None:
-    """How far each section of a message has come."""
+def status(message_id: str, each: bool, config: Path, as_json: bool) -> None:
+    """How far the sections of a message have come, agency by agency."""
     document = Node(config).request("GET", f"/v1/messages/{message_id}")
     if as_json:
         print_json(document)
     else:
-        _print_sections(document)
+        _print_sections(document, each=each)
 
 
 @click.command()
@@ -174,11 +199,11 @@ def receipt() -> None:
 @config_option
 @json_option
 def receipt_export(message_id: str, file: Path, config: Path, as_json: bool) -> None:
-    """Write a message's receipts to FILE; `exchange verify` checks them anywhere."""
+    """Write a message's receipts to FILE, a new one; `exchange verify` checks them anywhere."""
     import json
 
     document = Node(config).request("GET", f"/v1/messages/{message_id}/receipts")
-    file.write_text(json.dumps(document, indent=2) + "\n")
+    write_file(file, json.dumps(document, indent=2).encode() + b"\n")
     if as_json:
         print_json({"file": str(file), "receipts": len(document["receipts"])})
     else:

@@ -1,13 +1,14 @@
 """The node itself: init, run, card, token, health, alarms."""
 
 import asyncio
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import click
 
 from exchange.cli.client import TRY_LATER, USAGE, CommandFailed, Node
-from exchange.cli.output import config_option, json_option, print_json, print_table
+from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 
 
 @click.command()
@@ -108,8 +109,11 @@ def card_show(config: Path, as_json: bool) -> None:
         return
     for key in ("origin", "area", "name", "url", "serial", "expires_at"):
         click.echo(f"{key + ':':12} {document[key]}")
-    click.echo(f"{'agencies:':12} {', '.join(document['agencies']) or 'none'}")
-    click.echo(f"{'fingerprint:':12} {format_fingerprint(document['fingerprint'])}")
+    agencies = f"{'agencies:':12} {', '.join(document['agencies']) or 'none'}"
+    click.echo(textwrap.fill(agencies, 79, subsequent_indent=" " * 13))
+    groups = format_fingerprint(document["fingerprint"]).split()
+    for start in range(0, len(groups), 4):
+        click.echo(f"{'' if start else 'fingerprint:':12} {'  '.join(groups[start : start + 4])}")
 
 
 def _card(config: Path) -> dict[str, Any]:
@@ -138,11 +142,11 @@ def _card(config: Path) -> dict[str, Any]:
 @config_option
 @json_option
 def card_export(file: Path, config: Path, as_json: bool) -> None:
-    """Write the card to FILE, for a peer's admin."""
+    """Write the card to FILE, a new one, for a peer's admin."""
     import json
 
     document = _card(config)
-    file.write_text(json.dumps(document["card"], indent=2) + "\n")
+    write_file(file, json.dumps(document["card"], indent=2).encode() + b"\n")
     if as_json:
         print_json({"file": str(file), "fingerprint": document["fingerprint"], "serial": document["serial"]})
     else:

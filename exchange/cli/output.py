@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from exchange.cli.client import USAGE, CommandFailed
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -31,6 +33,31 @@ def json_option(function: F) -> F:
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def check_free(path: Path, nothing: str = "nothing was written") -> None:
+    """Refuse a file that is there already, before anything is done.
+
+    Raises:
+        CommandFailed: it is there.
+    """
+    if path.exists() or path.is_symlink():
+        raise CommandFailed(f"{path} is there already; {nothing}", USAGE, "Name another file.")
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write what everybody may read to a file that is not there yet, or to a device such as /dev/stdout.
+
+    Raises:
+        CommandFailed: the file is there already.
+        OSError: it cannot be written.
+    """
+    is_device = path.exists() and not path.is_file()
+    try:
+        with path.open("wb" if is_device else "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        raise CommandFailed(f"{path} is there already; nothing was written", USAGE, "Name another file.") from None
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,5 +1,6 @@
 """Peers: import, number, verify, list, show, suspend, remove."""
 
+import io
 import json
 import secrets
 import sys
@@ -8,8 +9,9 @@ from typing import Any, Final
 
 import click
 
+from exchange.cli.asking import hear
 from exchange.cli.client import INVALID, TRUST_REFUSED, CommandFailed, Node
-from exchange.cli.output import config_option, json_option, print_json, print_table
+from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 
 #: Groups of five digits that the admin must type: 50 bits that nobody can know beforehand.
 _ASKED: Final = 3
@@ -59,6 +61,13 @@ def show_peer(document: dict[str, Any], as_json: bool) -> None:
         click.echo(_ADVICE[advice].format(origin=document["origin"]), err=True)
 
 
+def show_verified(document: dict[str, Any], as_json: bool) -> None:
+    """Print a peer that was verified here; the other end may not have done the same yet."""
+    show_peer(document, as_json)
+    if document["trust"] == "verified" and not as_json:
+        click.echo("It is verified here. Messages go both ways once its admin has done the same.", err=True)
+
+
 @peer.command("add")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--fingerprint", help="The fingerprint that the other admin told you; verifies the peer if it matches.")
@@ -72,11 +81,15 @@ def peer_add(
     """Register the peer whose card is in FILE."""
     try:
         card = json.loads(file.read_bytes())
+        is_card = isinstance(card, dict) and {"statement", "proof"} <= card.keys()
     except (ValueError, RecursionError):
-        raise CommandFailed(f"{file} is not a card file", INVALID) from None
+        is_card = False
+    if not is_card:
+        raise CommandFailed(f"{file} is not a card", INVALID, "A card comes from: exchange card export FILE")
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {"card": card, "fingerprint": fingerprint, "ca_file": ca_path, "networks": networks}
-    show_peer(Node(config).request("POST", "/v1/peers", body), as_json)
+    show = show_peer if fingerprint is None else show_verified
+    show(Node(config).request("POST", "/v1/peers", body), as_json)
 
 
 @peer.command("list")
@@ -133,7 +146,7 @@ def _lines(number: list[str]) -> str:
 @peer.command("number")
 @click.argument("origin")
 @click.option("--qr", is_flag=True, help="Show it as a QR code in the terminal.")
-@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a QR code to this file.")
+@click.option("--svg", type=click.Path(path_type=Path, dir_okay=False), help="Write it as a QR code to this new file.")
 @config_option
 @json_option
 def peer_number(origin: str, qr: bool, svg: Path | None, config: Path, as_json: bool) -> None:
@@ -144,7 +157,9 @@ def peer_number(origin: str, qr: bool, svg: Path | None, config: Path, as_json: 
 
         code = segno.make("".join(document["number"]), error="m")
         if svg is not None:
-            code.save(str(svg), kind="svg", scale=8, border=4)
+            drawn = io.BytesIO()
+            code.save(drawn, kind="svg", scale=8, border=4)
+            write_file(svg, drawn.getvalue())
         if qr:
             code.terminal(out=sys.stderr if as_json else sys.stdout, border=2)
     if as_json:
@@ -165,7 +180,7 @@ def peer_verify(origin: str, number: str | None, fingerprint: str | None, config
     if number is None and fingerprint is None:
         number = _ask(node, origin)
     body = {"number": number, "fingerprint": fingerprint}
-    show_peer(node.request("POST", f"/v1/peers/verify/{origin}", body), as_json)
+    show_verified(node.request("POST", f"/v1/peers/verify/{origin}", body), as_json)
 
 
 def _ask(node: Node, origin: str) -> str:
@@ -184,12 +199,13 @@ def _ask(node: Node, origin: str) -> str:
     click.echo("Their number must be this, and you must hear the groups that are left out:\n", err=True)
     click.echo(_lines(hidden), err=True)
     for place in places:
-        heard = click.prompt(f"Group {place + 1}, as they read it", err=True).strip()
+        heard = hear(f"Group {place + 1}, as they read it")
         if heard != groups[place]:
             raise CommandFailed(
                 f"that is not group {place + 1} of the number; {origin} was not verified",
                 TRUST_REFUSED,
-                "If you heard it rightly, somebody may stand between you: do not go on, and tell your security lead.",
+                "If you misheard or mistyped, run it again. If you heard it rightly, somebody may stand between you: "
+                "do not go on, and tell your security lead.",
                 "fingerprint-mismatch",
             )
     return "".join(groups)
@@ -215,3 +231,8 @@ def peer_remove(origin: str, config: Path, as_json: bool) -> None:
         print_json(document)
     else:
         click.echo(f"Removed {origin}.")
+        click.echo(
+            "It may still have this node as verified: tell its admin. To have it back: exchange peer add CARDFILE,\n"
+            f"then exchange peer verify {origin}",
+            err=True,
+        )

@@ -6,6 +6,8 @@
 
 import contextlib
 import io
+import re
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from exchange.cli.asking import hear, is_no
 from exchange.cli.client import TRUST_REFUSED, TRY_LATER, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table
-from exchange.cli.peers import peer, show_peer
+from exchange.cli.peers import peer, show_peer, show_verified
+from exchange.crypto.pairing import WORDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -201,8 +205,9 @@ def peer_pair(
         _stop(node, url, as_json)
         return
     if words is not None:
+        _check_words(words)
         found = _under_way(node, url, "words")
-        show_peer(_confirm(node, found, {"words": words}), as_json)
+        show_verified(_confirm(node, found, {"words": words}), as_json)
         return
     if not no_ask and not sys.stdin.isatty():
         raise click.UsageError("run this in a terminal; or run it with --no-ask, and then with --words")
@@ -215,8 +220,8 @@ def peer_pair(
             else:
                 click.echo(" ".join(found["words"]))
             return
-        same = _ask(found)
-    show_peer(_confirm(node, found, {"same": same}), as_json)
+        answer = _ask(found, begins=node.request("GET", "/v1/card")["origin"] < found["origin"])
+    show_verified(_confirm(node, found, answer), as_json)
 
 
 def _until_words(node: Node, started: dict[str, Any]) -> dict[str, Any]:
@@ -241,10 +246,50 @@ def _until_words(node: Node, started: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _ask(found: dict[str, Any]) -> bool:
-    click.echo(f"\nThe words for {found['origin']}, {found['name']}:\n\n    {'  '.join(found['words'])}\n", err=True)
-    click.echo("Read them to the other admin, and have them read theirs to you. All four must be the same.", err=True)
-    return click.confirm("Does the other admin read the same four words?", default=False, err=True)
+def _ask(found: dict[str, Any], *, begins: bool) -> dict[str, Any]:
+    """Show three of the words and have the admin type the fourth: to type is to have listened.
+
+    One side leaves out the first or the second, the other the third or the fourth: so each has it from the other.
+    """
+    words = list(found["words"])
+    place = secrets.choice((0, 1) if begins else (2, 3))
+    shown = [".....", *words[place + 1 :]]
+    click.echo(
+        f"\nThe words for {found['origin']}, {found['name']}:\n\n    {'  '.join([*words[:place], *shown])}\n", err=True
+    )
+    click.echo(
+        "Read yours to the other admin, and have them read theirs to you. They see the word that is left out here,\n"
+        "and you see the one that is left out there. All others must be the same at both ends.",
+        err=True,
+    )
+    while True:
+        heard = hear(f"Word {place + 1}, as they read it, or n if another word differs").lower()
+        if is_no(heard):
+            return {"same": False}
+        if heard in _words():
+            words[place] = heard
+            return {"words": " ".join(words)}
+        click.echo(_no_word(heard), err=True)
+
+
+def _words() -> frozenset[str]:
+    from mnemonic import Mnemonic
+
+    return frozenset(Mnemonic("english").wordlist)
+
+
+def _no_word(text: str) -> str:
+    return f"'{text}' is not a word of the list; type it again"
+
+
+def _check_words(text: str) -> None:
+    """Refuse what cannot have been read out, before the pairing hears of it: there a wrong word is an alarm."""
+    spoken = re.findall(r"[^\s,;.]+", text.lower())
+    for word in spoken:
+        if word not in _words():
+            raise click.UsageError(_no_word(word))
+    if len(spoken) != WORDS:
+        raise click.UsageError(f"there are {WORDS} words, and you gave {len(spoken)}; type them again")
 
 
 def _confirm(node: Node, found: dict[str, Any], body: dict[str, Any]) -> Any:

@@ -34,7 +34,8 @@ def parse_number(text: str) -> tuple[str, ...]:
     """
     digits = "".join(character for character in text if character not in " -.,\t\r\n")
     if len(digits) != 5 * GROUPS or not (digits.isascii() and digits.isdigit()):
-        raise ValueError("a number to compare has 60 digits")
+        has = f"that has {len(digits)}" if digits.isascii() and digits.isdigit() else "that holds other characters"
+        raise ValueError(f"a number to compare has 60 digits, and {has}")
     return tuple(digits[start : start + 5] for start in range(0, len(digits), 5))
 
 

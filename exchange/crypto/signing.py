@@ -137,5 +137,8 @@ def parse_fingerprint(text: str) -> str:
     """
     value = re.sub(r"[\s:-]", "", text).lower()
     if not _FINGERPRINT.fullmatch(value):
-        raise NameInvalid("a fingerprint is 64 hexadecimal digits")
+        has = f"that has {len(value)}" if re.fullmatch("[0-9a-f]*", value) else "that holds other characters"
+        raise NameInvalid(
+            f"a fingerprint is 64 hexadecimal digits, and {has}", hint="Type all 16 groups of 4 digits as you got them."
+        )
     return value

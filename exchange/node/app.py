@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import grp
 import os
 import resource
 import signal
@@ -157,7 +158,7 @@ async def rejoin(services: Services, stop: asyncio.Event) -> bool:
     rejoining = Rejoining(services)
     async with AsyncExitStack() as stack:
         application = RejoinApi(services, rejoining).application()
-        await _start([await _local_site(stack, services.configuration, application)])
+        await _start(services.configuration, [await _local_site(stack, services.configuration, application)])
         return await rejoining.run(stop) is not None
 
 
@@ -279,8 +280,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         inbound.unproven = cards.soon
         telling = Telling(services, lambda lane: dispatcher.wake(lane))
         comparing = Comparing(services, continuity, inbound, client)
-        inbound.told, inbound.forked = comparing.take, telling.soon
-        outbound = Outbound(services, continuity, inbound, client, cards, telling)
+        inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
+        outbound = Outbound(services, continuity, inbound, client, cards)
         agencies = AgencyDeliveries(services, inbound, client)
         stack.push_async_callback(agencies.close)
         dispatcher = Dispatcher(services, {"peer": outbound.perform, "agency": agencies.perform})
@@ -292,6 +293,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         pairings = Pairings(services, client)
         peers_api = PeersApi(services, dispatcher, continuity, comparing)
+        peers_api.explained = cards.soon
         registration = RegistrationApi(services, Invitations(services, client), pairings, peers_api)
         peers = PeerApi(services, inbound, accepted, more=registration.public_routes())
         wall = Wall(services, peers.connections, dispatcher)
@@ -347,7 +349,7 @@ async def _listen(
     if tables.local.address:
         host, port = split_address(tables.local.address)
         sites.append(LocalTcpSite(await _runner(stack, local.application(needs_token=True)), host, port))
-    await _start(sites)
+    await _start(configuration, sites)
     return sites
 
 
@@ -360,7 +362,7 @@ async def _local_site(
     return LocalSite(await _runner(stack, application), short_socket_path(path))
 
 
-async def _start(sites: Sequence[web.BaseSite]) -> None:
+async def _start(configuration: Configuration, sites: Sequence[web.BaseSite]) -> None:
     for site in sites:
         try:
             await site.start()
@@ -369,6 +371,24 @@ async def _start(sites: Sequence[web.BaseSite]) -> None:
             reason = str(error.strerror or error).rpartition(": ")[2]
             place = site.name.removeprefix("http://unix:").rstrip(":") if "unix:" in site.name else site.name
             raise CannotListen(f"cannot listen on {place}: {reason}") from None
+    if configuration.tables.local.group:
+        _open_to_group(configuration.socket_path, configuration.tables.local.group)
+
+
+def _open_to_group(path: Path, group: str) -> None:
+    """Let the accounts of a group open the socket, which was made for its owner alone."""
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+        path.chmod(0o660)
+    except KeyError:
+        raise ConfigurationInvalid(f"local.group: there is no group {group}", hint="Make it, or correct it.") from None
+    except PermissionError:
+        hint = (
+            f"The node's account must be in it: usermod --append --groups {group} ACCOUNT, then start the node again."
+        )
+        raise ConfigurationInvalid(
+            f"local.group: the node's account may not give {path} to {group}", hint=hint
+        ) from None
 
 
 async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:

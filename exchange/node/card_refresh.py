@@ -211,7 +211,7 @@ class CardRefresh:
 
     async def _take(self, row: PeerRow, shown: VerifiedCard) -> None:
         services = self._services
-        if shown.statement == row.card:
+        if shown.statement == row.card and await self._continuity.held_size(row.origin):
             return
         if shown.fingerprint == row.fingerprint or succession(row, shown, services.checkpoints):
             try:
@@ -223,7 +223,7 @@ class CardRefresh:
                 await self._continuity.keep(heads, lambda head: while_heard(row, head))
             except ForkDetected as error:
                 file = msgspec.json.encode(CardFile(shown.statement, shown.proof))
-                await self._inbound.quarantine(row.origin, error, file)
+                await self._inbound.quarantine(row, error, file)
                 return
             except Unacceptable:
                 return  # it was stopped while it was asked

@@ -21,7 +21,7 @@ from exchange.crypto.names import Origin
 from exchange.node.cards import peer_card
 from exchange.node.continuity import Continuity
 from exchange.node.errors import ForkDetected, NotNow, Unacceptable
-from exchange.node.forks import FORK
+from exchange.node.forks import explained_ms
 from exchange.node.inbound import Inbound, while_heard
 from exchange.node.peer_client import PeerClient
 from exchange.node.services import Services, card_keys, moment
@@ -35,8 +35,8 @@ from exchange.store.transaction import Operation, Transaction
 _DAY_MS: Final = 86_400_000
 _ASK_AGAIN_S: Final = 300.0
 _AT_ONCE: Final = 4
-#: Of each log. The oldest stay: they are what the signer has left unexplained the longest.
-_MOST_WAITING: Final = 64
+#: Of each log, from each who tells: the oldest stays, which the signer has left unexplained the longest.
+_MOST_WAITING: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,14 @@ class Comparing:
         known = (known | {self._services.configuration.origin}) - {by}
         for text in texts:
             origin, _, _ = text.partition("\n")
-            if origin not in known:
+            waiting = self._waiting.setdefault(origin, {}) if origin in known else None
+            if waiting is None or text in waiting:
                 continue
-            waiting = self._waiting.setdefault(origin, {})
-            if len(waiting) < _MOST_WAITING:
-                waiting.setdefault(text, Sighting(by, text, self._services.now_ms()))
-        self._woken.set()
+            told = sorted((one for one in waiting.values() if one.by == by), key=lambda one: one.since_ms)
+            if len(told) >= _MOST_WAITING:
+                del waiting[told[1].text]
+            waiting[text] = Sighting(by, text, self._services.now_ms())
+            self._woken.set()
 
     def describe(self, origin: str) -> dict[str, list[dict[str, Any]]]:
         """With whom a peer's log was compared since this node started, and whose sightings still wait for a proof."""
@@ -129,18 +131,19 @@ class Comparing:
             # Where it was stopped, people see to it, and verify it anew.
             waiting.clear()
             return
-        explained_ms, answers = await services.store.read(lambda tx: _explained_ms(tx, row)), True
+        explained, answers = await services.store.read(lambda tx: explained_ms(tx, row)), True
         for sighting in list(waiting.values()):
             checkpoint = self._verified(sighting, origin, row)
-            if checkpoint is None or checkpoint.signed_at_s * 1000 <= explained_ms:
+            if checkpoint is None or checkpoint.signed_at_s * 1000 <= explained:
                 waiting.pop(sighting.text, None)
                 continue
             try:
                 await self._follow(row, checkpoint, answers=answers)
             except ForkDetected as error:
                 waiting.clear()
-                fork = ForkDetected(f"{error}; {sighting.by} has seen the other", error.shown)
-                await self._inbound.quarantine(origin, fork, sighting.text.encode())
+                detail = f"{error}; {sighting.by} has seen the other"
+                fork = ForkDetected(detail, error.shown, error.signed_at_s)
+                await self._inbound.quarantine(row, fork, sighting.text.encode())
                 return
             except NotNow:
                 if answers:
@@ -171,7 +174,12 @@ class Comparing:
         async def ask(first: int, second: int) -> Sequence[bytes]:
             if not answers:
                 raise NotNow(f"{row.origin} did not answer just now")
-            return await self._client.fetch_consistency(row, first, second)
+            try:
+                return await self._client.fetch_consistency(row, first, second)
+            except NotNow:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it answers, it has not shown what it was asked for
+                raise NotNow(f"{row.origin} gave no answer: {type(error).__name__}") from None
 
         heads = await self._continuity.follow(checkpoint, Consistency(first=0, path=()), ask)
         await self._continuity.keep(heads, lambda head: while_heard(row, head))
@@ -237,13 +245,6 @@ async def _is_news(tx: Transaction, kind: str, origin: str, now_ms: int) -> bool
     """Whether the admins were not told that in the last day."""
     told = await alarms_about(tx, kind, origin)
     return not told or not 0 <= now_ms - told[0][0] < _DAY_MS
-
-
-async def _explained_ms(tx: Transaction, row: PeerRow) -> int:
-    """When admins verified a peer anew after its log forked; 0 where they did not."""
-    forks = await alarms_about(tx, FORK, row.origin)
-    verified_at_ms = row.verified_at_ms or 0
-    return verified_at_ms if forks and forks[0][0] <= verified_at_ms else 0
 
 
 def _own(seen: Checkpoint) -> Operation[bool]:

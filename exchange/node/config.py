@@ -49,9 +49,11 @@ class ListenTable(_Table, frozen=True):
 
 
 class LocalTable(_Table, frozen=True):
-    """The local API: a Unix socket, and TCP on `address` (with bearer tokens) where that is set."""
+    """The local API: a Unix socket, open to the accounts of `group` too where that is set; and TCP on `address` (with
+    bearer tokens) where that is set."""
 
     socket: FileText = "exchange.sock"
+    group: str = ""
     address: str = ""
 
 
@@ -208,9 +210,12 @@ def load_configuration(path: Path) -> Configuration:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
         raise ConfigurationInvalid(
-            f"cannot read the configuration {path}: {error.strerror}",
-            hint="Name the file with --config or EXCHANGE_CONFIG. `exchange init` makes a new node.",
+            f"there is no configuration {path}"
+            if missing
+            else f"cannot read the configuration {path}: {error.strerror}",
+            hint="Give --config FILE, or set EXCHANGE_CONFIG. `exchange init` makes a new node.",
         ) from None
     except UnicodeDecodeError:
         raise ConfigurationInvalid(f"{path}: this is not UTF-8 text") from None
@@ -304,7 +309,12 @@ def is_node_url(text: str) -> bool:
     except ValueError:
         return False
     plain = re.fullmatch(r"https?://[!-~]+", text) is not None and not re.search(r"[@?#]", text)
-    return plain and bool(host) and (url.scheme == "https" or is_loopback(host))
+    return plain and _is_host(host) and (url.scheme == "https" or is_loopback(host))
+
+
+def _is_host(host: str) -> bool:
+    """Whether a name can be looked up: labels of 1 to 63 characters, 253 in all (RFC 1035, section 2.3.4)."""
+    return len(host) <= 253 and all(1 <= len(label) <= 63 for label in host.split("."))
 
 
 def split_address(address: str, key: str = "the address") -> tuple[str, int]:

@@ -27,7 +27,7 @@ _MOST_REMEMBERED: Final = 256
 #: How many may wait while a peer is asked for a proof. A node has two envelopes on their way; but anybody may pass on a
 #: checkpoint, and while its signer does not answer, each of those waits with an envelope in memory.
 _MOST_WAITING: Final = 8
-#: How often in a row another replica may have been quicker.
+#: How often in a row another checkpoint, or another replica, may have been quicker.
 _MOST_TRIES: Final = 5
 
 
@@ -60,6 +60,13 @@ class Continuity:
             NotNow: too many wait for its answer.
         """
         origin = checkpoint.origin
+        # What needs no question waits for nobody: else strangers could fill the places with what does.
+        if not self._store.shared:
+            known = await self._of(origin)
+            if known.get(checkpoint.size) == checkpoint.root:
+                return []
+            if self._proves_itself(known, checkpoint, consistency):
+                return self._accepted(checkpoint, consistency, fetch)
         if self._waiting.get(origin, 0) >= _MOST_WAITING:
             raise NotNow(f"too many wait for a proof of {origin}")
         self._waiting[origin] = self._waiting.get(origin, 0) + 1
@@ -76,7 +83,7 @@ class Continuity:
             self._waiting[origin] -= 1
 
     async def _follow(
-        self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof
+        self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof, tries: int = _MOST_TRIES
     ) -> list[Operation[None]]:
         known = await self._of(checkpoint.origin)
         if self._store.shared and consistency.first not in known and await self._look_again(checkpoint.origin):
@@ -85,11 +92,35 @@ class Continuity:
         if root is not None:
             if root != checkpoint.root:
                 detail = f"{checkpoint.origin} signed two different logs of {checkpoint.size} statements"
-                raise ForkDetected(detail, checkpoint.text)
+                raise ForkDetected(detail, checkpoint.text, checkpoint.signed_at_s)
             if not self._store.shared:
                 return []
         elif known:
+            held = max(known)
             await self._prove(known, checkpoint, consistency, fetch)
+            now_known = await self._of(checkpoint.origin)
+            if now_known.get(held) != known[held] or (checkpoint.size > held and max(now_known) != held):
+                # People have verified the peer anew while it was asked; or another was accepted, which need not go on
+                # from this one.
+                if tries == 1:
+                    raise NotNow(f"what is known of {checkpoint.origin} changes while it is asked")
+                return await self._follow(checkpoint, consistency, fetch, tries - 1)
+        return self._accepted(checkpoint, consistency, fetch)
+
+    @staticmethod
+    def _proves_itself(known: OrderedDict[int, bytes], checkpoint: Checkpoint, consistency: Consistency) -> bool:
+        held = max(known, default=0)
+        if not checkpoint.size > held == consistency.first > 0:
+            return False
+        try:
+            verify_consistency(held, checkpoint.size, consistency.path, known[held], checkpoint.root)
+        except ProofError:
+            return False
+        return True
+
+    def _accepted(self, checkpoint: Checkpoint, consistency: Consistency, fetch: FetchProof) -> list[Operation[None]]:
+        """Remember a checkpoint that is consistent with what is known, and return what stores it."""
+        known = self._known[checkpoint.origin]
         known[checkpoint.size] = checkpoint.root
         while len(known) > _MOST_REMEMBERED:
             del known[min(known)]
@@ -168,7 +199,7 @@ class Continuity:
             verify_consistency(first, second, path, roots[first], roots[second])
         except ProofError:
             detail = f"{checkpoint.origin} cannot show that its log of {second} statements continues the one of {first}"
-            raise ForkDetected(detail, checkpoint.text) from None
+            raise ForkDetected(detail, checkpoint.text, checkpoint.signed_at_s) from None
 
     def forget(self, origin: str) -> None:
         """Forget a peer that was removed."""

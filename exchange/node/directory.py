@@ -16,10 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 from exchange.crypto.signing import fingerprint
 from exchange.node.cards import VerifiedCard, has_expired
 from exchange.node.config import is_node_url
-from exchange.node.directory_apply import Applying, Change, Entry, own_entry, read_entries
+from exchange.node.directory_apply import (
+    Applying,
+    Change,
+    Entry,
+    area_holders,
+    own_entry,
+    read_entries,
+    whose_area,
+)
 from exchange.node.errors import DirectoryRefused, NodeError, NotNow, RequestInvalid
 from exchange.node.peer_client import PeerClient, Place
 from exchange.node.services import Services, milliseconds, moment
+from exchange.node.trust import Trust
 from exchange.schema.areas import area_name
 from exchange.schema.errors import SchemaError
 from exchange.store.directory import (
@@ -34,7 +43,7 @@ from exchange.store.directory import (
     keep_metadata,
     leave_directory,
 )
-from exchange.store.errors import AlreadyThere, NotFound, StoreError
+from exchange.store.errors import AlreadyThere, NotFound, StoreError, StoreMoved, StoreUnavailable
 from exchange.store.messages import add_alarm
 from exchange.store.peers import all_peers, peer
 from exchange.store.transaction import Transaction
@@ -167,20 +176,28 @@ class Directory:
         Raises:
             NotFound: the node has joined none.
             NotNow: it cannot be reached; what was trusted stays.
-            DirectoryRefused: it cannot be believed; what was trusted stays.
+            DirectoryRefused: it cannot be believed, or not be applied; what was trusted stays.
         """
+        from exchange.node.directory_client import Outcome, Problem
+
         async with self._turn:
             held = await self._services.store.read(_held)
-            outcome = await self._ask(held)
-            if outcome.listing is None and outcome.problem is not None and outcome.problem.code != "unreachable":
-                # While the body publishes, one file may be of before and the next of after.
-                again = await self._ask(replace(held, files=dict(outcome.files)))
-                outcome = again
-            if outcome.listing is None:
-                assert outcome.problem is not None  # noqa: S101 - one of the two
-                problem = await self._fail(held, outcome, outcome.problem)
-                raise _refusal(held.row.url, problem)
-            await self._take(held, outcome, outcome.listing)
+            outcome = Outcome(held.files, None, None)
+            try:
+                outcome = await self._ask(held)
+                if outcome.listing is None and outcome.problem is not None and outcome.problem.code != "unreachable":
+                    # While the body publishes, one file may be of before and the next of after.
+                    outcome = await self._ask(replace(held, files=dict(outcome.files)))
+                if outcome.listing is not None:
+                    await self._take(held, outcome, outcome.listing)
+                problem = outcome.problem
+            except (StoreUnavailable, StoreMoved):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it serves: what it says must not stay `fresh`
+                self._services.log.error("directory not refreshed", error=type(error).__name__)
+                problem = Problem("not-applied", "what it lists could not be applied here; the log names the error")
+            if problem is not None:
+                raise _refusal(held.row.url, await self._fail(held, outcome, problem))
         return await self.describe()
 
     async def _ask(self, held: Held) -> "Outcome":
@@ -259,14 +276,17 @@ class Directory:
         async def one(entry: Entry) -> Entry:
             if entry.verified is None or entry.note or not has_expired(entry.verified.card, self._services.now()):
                 return entry
-            if not await self._is_news(entry.verified):
-                return entry
             card = entry.verified.card
             place = Place(card.url, row.peer_ca_file, row.peer_networks, card.tls_spki_sha256)
             try:
+                if not await self._is_news(entry.verified):
+                    return entry
                 async with turns:
                     shown = await self._client.fetch_card(place)
             except NodeError:
+                return entry
+            except Exception as error:  # noqa: BLE001 - one who is listed must not keep the others from being taken
+                self._services.log.error("card not fetched", peer=card.origin, error=type(error).__name__)
                 return entry
             same = shown.fingerprint == entry.verified.fingerprint and shown.card.area == card.area
             return replace(entry, verified=shown) if same else entry
@@ -334,7 +354,9 @@ class Directory:
         services = self._services
         held = await services.store.read(_held)
         row = held.row
+        own = services.configuration.origin
         states = {known.origin: known for known in await services.store.read(all_peers)}
+        holders = await services.store.read(lambda tx: area_holders(tx, services))
         expiries = json.loads(row.expiries)
         first = min(expiries, key=expiries.__getitem__) if expiries else None
         items = []
@@ -343,6 +365,8 @@ class Directory:
             note = entry.note
             if note is None and known is not None and known.fingerprint != entry.fingerprint:
                 note = "another identity than the one in force here"
+            elif note is None and entry.origin != own and (known is None or known.state != Trust.VERIFIED):
+                note = whose_area(holders, entry.area, entry.origin)
             items.append(
                 {
                     "area": entry.area,
@@ -350,7 +374,7 @@ class Directory:
                     "origin": entry.origin or None,
                     "fingerprint": entry.fingerprint or None,
                     "serial": entry.serial or None,
-                    "trust": "self" if entry.origin == services.configuration.origin else known and known.state,
+                    "trust": "self" if entry.origin == own else known and known.state,
                     "note": note,
                 }
             )

@@ -11,13 +11,22 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from exchange.node.cards import VerifiedCard, has_expired, parse_card_file, peer_card
-from exchange.node.directory_rules import Action, Case, Policy, Says, decide, verified_by
+from exchange.node.directory_rules import (
+    Action,
+    Case,
+    Policy,
+    Says,
+    decide,
+    ever_by_people,
+    holds_area,
+    verified_by,
+)
 from exchange.node.errors import NodeError, PeerUntrusted, RequestInvalid
 from exchange.node.peering import BY_DIRECTORY, Confirmation, confirm, move, show_card, succession
 from exchange.node.services import Services
 from exchange.node.trust import Standing, Trust
 from exchange.schema.areas import area_name
-from exchange.store.directory import DirectoryRow, EntryRow, stop_of
+from exchange.store.directory import DirectoryRow, EntryRow, keep_stop, stop_of, stopped_areas
 from exchange.store.errors import NotFound
 from exchange.store.messages import add_alarm, has_alarm
 from exchange.store.peers import PeerRow, all_peers, keep_peer, peer
@@ -85,6 +94,41 @@ def own_entry(services: Services, fingerprint: str, entries: Iterable[Entry]) ->
     return "missing"
 
 
+async def held_area(tx: Transaction, known: PeerRow, stopped: Mapping[str, str]) -> str | None:
+    """The area that a peer keeps from others whom the directory lists for it, if it does; see `stopped_areas`."""
+    area = peer_card(known).area
+    by_people = ever_by_people((record.how, record.fingerprint) for record in await verifications_of(tx, known.origin))
+    holds = holds_area(Trust(known.state), by_people=by_people, is_stopped=known.origin in stopped)
+    return area if holds else None
+
+
+#: By area, who holds it, and what each of them is here: its state, `removed` or `self`.
+Holders = dict[str, dict[str, str]]
+
+
+async def area_holders(tx: Transaction, services: Services) -> Holders:
+    """Who keeps which area from others whom the directory lists for it."""
+    held, stopped = defaultdict[str, dict[str, str]](dict), await stopped_areas(tx)
+    for origin, area in stopped.items():
+        held[area][origin] = "removed"
+    for known in await all_peers(tx):
+        kept = await held_area(tx, known, stopped)
+        if kept is not None:
+            held[kept][known.origin] = known.state
+    held[services.configuration.tables.node.area][services.configuration.origin] = "self"
+    return held
+
+
+def whose_area(holders: Holders, area: str, origin: str) -> str | None:
+    """Who else than `origin` holds an area, in words; None where nobody does."""
+    others = {other: state for other, state in holders.get(area, {}).items() if other != origin}
+    if "self" in others.values():
+        return "the area of this node itself"
+    if Trust.VERIFIED in others.values():
+        return "the area of another verified peer"
+    return next((f"the area of {other}, which is {state} here" for other, state in sorted(others.items())), None)
+
+
 class Applying:
     """One refresh, applied in one transaction."""
 
@@ -93,8 +137,7 @@ class Applying:
         self._services = services
         self._row = row
         self._policy = Policy(services.configuration.tables.trust.directory)
-        #: Which verified peers serve an area.
-        self._serving = defaultdict[str, set[str]](set)
+        self._holders: Holders = {}
 
     async def apply(self, before: Iterable[EntryRow], entries: Sequence[Entry]) -> list[Change]:
         """Do what the table says about every peer, and every node that is listed; those who are gone first."""
@@ -106,9 +149,7 @@ class Applying:
             area = peer_card(known).area
             if known.origin not in listed and area not in doubtful:
                 changes += await self._gone(known, was_listed=known.origin in were_listed)
-        for known in await all_peers(self._tx):
-            if known.state == Trust.VERIFIED:
-                self._serving[peer_card(known).area].add(known.origin)
+        self._holders = await area_holders(self._tx, self._services)
         listed.pop(self._services.configuration.origin, None)
         for verified in listed.values():
             changes += await self._follow(verified)
@@ -155,7 +196,7 @@ class Applying:
         if action is Action.CONFIRM:
             after = await confirm(tx, services, card.origin, Confirmation(verified.fingerprint, BY_DIRECTORY, row.url))
             if after.state == Trust.VERIFIED:
-                self._serving[card.area].add(card.origin)
+                self._holders.setdefault(card.area, {})[card.origin] = after.state
             return [Change(card.origin, after.state)]
         if known is None:
             return []
@@ -172,6 +213,8 @@ class Applying:
     async def _suspend(self, known: PeerRow, detail: str) -> list[Change]:
         tx, now_ms = self._tx, self._services.now_ms()
         after = await move(tx, known.origin, Standing.suspend)
+        # It had the area from the directory alone, which may give it to another.
+        await keep_stop(tx, known.origin, "not listed", None)
         await add_alarm(tx, "directory-removed", known.origin, detail, now_ms)
         return [Change(known.origin, after.state, "directory-removed")]
 
@@ -181,7 +224,8 @@ class Applying:
         if verified.fingerprint in await revoked_identities(tx, card.origin):
             what = f"lists the identity {shown} of {card.origin}, which was revoked"
         elif known.fingerprint == verified.fingerprint:
-            what = f"lists {card.origin} for {area_name(card.area)}, which another verified peer serves"
+            whose = whose_area(self._holders, card.area, card.origin)
+            what = f"lists {card.origin} for {area_name(card.area)}, {whose}"
         else:
             what = f"lists the identity {shown} of {card.origin}, which is not the one that was verified here"
         detail = f"the directory {self._row.url} {what}; nothing was changed"
@@ -200,7 +244,7 @@ class Applying:
             by=verified_by((record.how, record.fingerprint) for record in records),
             is_stopped=await stop_of(self._tx, origin) is not None,
             says=await self._says(known, verified),
-            is_area_taken=verified is not None and bool(self._serving[verified.card.area] - {origin}),
+            is_area_taken=verified is not None and whose_area(self._holders, verified.card.area, origin) is not None,
         )
         return case, whos[-1] if whos else ""
 

@@ -4,6 +4,7 @@
 * A directory lifts no stop: whom people here suspended or removed, or whose log forked, people verify again.
 * It takes the place of people only where no person ever compared the identity in force.
 * It takes away what it gave alone; whom people verified goes on, and people are told.
+* It gives nobody the area of one whom people verified or stopped, whatever became of that one, nor the node's own.
 """
 
 import enum
@@ -62,7 +63,7 @@ class Case:
     by: By
     is_stopped: bool
     says: Says
-    #: Another verified peer serves the same area.
+    #: Another node holds the same area (`holds_area`), or it is this node's own.
     is_area_taken: bool = False
 
 
@@ -148,6 +149,20 @@ TABLE: Final = (
 def decide(case: Case) -> Action:
     """What to do about one borough."""
     return next(rule.action for rule in TABLE if rule.holds(case))
+
+
+def holds_area(trust: Trust, *, by_people: bool, is_stopped: bool) -> bool:
+    """Whether a peer keeps its area from others whom the directory lists for it.
+
+    It does where it is verified; and whatever became of it, where people ever compared an identity of it, or where
+    people or a fork stopped it: who serves that area now is for people to say.
+    """
+    return trust is Trust.VERIFIED or by_people or is_stopped
+
+
+def ever_by_people(records: Iterable[tuple[str, str]]) -> bool:
+    """Whether people ever compared any identity of a peer, from the same records as `verified_by`."""
+    return any(how not in ("rotation", "directory") for how, _ in records)
 
 
 def verified_by(records: Iterable[tuple[str, str]]) -> By:

@@ -130,7 +130,7 @@ class ProofAwaited(NotNow):
 
 
 class DirectoryRefused(NodeError):
-    """A directory cannot be believed: it has expired, went back, or is not signed by its keyholders."""
+    """A directory cannot be believed: it has expired, went back, is not signed; or it cannot be applied."""
 
     code = "directory-refused"
     hint = "Peers go on as before. Ask the body that runs the directory; `exchange directory show` says since when."
@@ -205,7 +205,8 @@ class ForkDetected(NodeError):
     code = "fork"
     hint = "Telephone the other borough: its key may be stolen, or its node restored from an old backup."
 
-    def __init__(self, message: str = "", shown: str = "") -> None:
+    def __init__(self, message: str, shown: str, signed_at_s: int) -> None:
         super().__init__(message)
-        #: The checkpoint that contradicts, a signed note.
+        #: The checkpoint that contradicts, a signed note, and when it says that it was signed.
         self.shown = shown
+        self.signed_at_s = signed_at_s

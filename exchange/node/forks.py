@@ -12,7 +12,7 @@ from exchange.crypto.rest import open_at_rest, seal_at_rest
 from exchange.node.services import Services, moment
 from exchange.schema.wire import encode_wire
 from exchange.store.messages import add_alarm, alarms_about
-from exchange.store.peers import peer_head
+from exchange.store.peers import PeerRow, peer_head
 from exchange.store.transaction import Transaction
 
 FORK = "fork"
@@ -70,6 +70,16 @@ async def forks_of(tx: Transaction, services: Services, origin: str) -> list[For
     return [
         Fork(at_ms, detail, _opened(services, sealed)) for at_ms, detail, sealed in await alarms_about(tx, FORK, origin)
     ]
+
+
+async def explained_ms(tx: Transaction, row: PeerRow) -> int:
+    """When admins verified a peer anew after its log forked; 0 where they did not.
+
+    What its log signed before that contradicts the one that it keeps now, and people know why.
+    """
+    forks = await alarms_about(tx, FORK, row.origin)
+    verified_at_ms = row.verified_at_ms or 0
+    return verified_at_ms if forks and forks[0][0] <= verified_at_ms else 0
 
 
 def _opened(services: Services, sealed: bytes | None) -> Evidence | None:

@@ -10,6 +10,7 @@ import gc
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -32,7 +33,7 @@ from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
 from exchange.node.epochs import load_sealing_keys
 from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unacceptable
-from exchange.node.forks import FORK, keep_fork
+from exchange.node.forks import FORK, explained_ms, keep_fork
 from exchange.node.mirroring import Mirroring, keep_given
 from exchange.node.peering import move
 from exchange.node.services import Services, card_keys, milliseconds
@@ -43,6 +44,7 @@ from exchange.schema.wire import (
     CARD,
     MANIFEST,
     RECEIPT,
+    SIGHTINGS,
     VERSION,
     Consistency,
     EnvelopePayload,
@@ -60,6 +62,7 @@ from exchange.schema.wire import (
     envelope_decoder,
     manifest_decoder,
     receipt_decoder,
+    sightings_decoder,
 )
 from exchange.store.agencies import all_agencies
 from exchange.store.errors import Conflict, NotFound
@@ -133,6 +136,8 @@ class Inbound:
         self.mirroring = Mirroring()
         #: Told of a verified peer in whose name something came that does not verify.
         self.unproven: Callable[[str], None] = lambda origin: None
+        #: Asks a verified peer for its card, and so for its own word which log it keeps.
+        self.ask: Callable[[str], Awaitable[None]] = _unasked
         #: Told of the checkpoints that a peer says it has seen.
         self.told: Callable[[str, Sequence[str]], Awaitable[None]] = _unheard
         #: Told when a peer's log was seen to fork.
@@ -158,11 +163,11 @@ class Inbound:
                 ),
             )
         except ForkDetected as error:  # between what two replicas were shown at the same time
-            await self.quarantine(row.origin, error, data)
+            await self.quarantine(row, error, data)
             raise Unacceptable("fork") from None
         services.counters.add("envelopes_accepted")
         services.changes.notify()
-        if payload.seen:
+        if payload.seen and any(_tells(statement, payload.seen) for statement, _ in verified):
             await self.told(row.origin, payload.seen)
         results = tuple(_result(statement, outcome) for (statement, _), outcome in zip(verified, outcomes, strict=True))
         proven = max((outcome.size for outcome in outcomes if isinstance(outcome, LogEntry)), default=None)
@@ -245,16 +250,27 @@ class Inbound:
             # Else one envelope could have the node ask its sender for as many proofs as it has items.
             raise Unacceptable("the items are proven against checkpoints of several sizes")
         heads: list[Operation[None]] = []
+        await self._begin_anew(row, max(checkpoint.signed_at_s for checkpoint in checkpoints))
         for checkpoint in checkpoints:
             try:
                 heads += await self._continuity.follow(
                     checkpoint, payload.consistency, lambda first, second: self._fetch_proof(row, first, second)
                 )
             except ForkDetected as error:
-                await self.quarantine(row.origin, error, opened)
+                await self.quarantine(row, error, opened)
                 raise Unacceptable("fork") from None
             heads += keep_given(checkpoint, payload.leaves)
         return payload, row, verified, heads
+
+    async def _begin_anew(self, row: PeerRow, signed_at_s: int) -> None:
+        """After people have explained a fork, begin with a checkpoint that the peer itself shows.
+
+        What was signed before that may be of either log, and anybody may bring it.
+        """
+        if await self._continuity.held_size(row.origin):
+            return
+        if signed_at_s * 1000 <= await self._services.store.read(lambda tx: explained_ms(tx, row)):
+            await self.ask(row.origin)
 
     async def _key_of_another_replica(self, key_id: SealingKeyId) -> SealingPrivateKey | None:
         """A sealing key that another replica has made since this one looked; anybody can ask, so not at each time."""
@@ -293,17 +309,31 @@ class Inbound:
         brought = Brought(len(bodies), size_bytes, urgent, here_already)
         await self._services.admission.look_at(self._services, origin, brought)
 
-    async def quarantine(self, origin: str, fork: ForkDetected, shown: bytes) -> None:
-        """Stop hearing and sending to a peer, and tell the admins; `shown` is what came with the contradiction."""
-        services = self._services
+    async def quarantine(self, row: PeerRow, fork: ForkDetected, shown: bytes) -> None:
+        """Stop hearing and sending to a peer, and tell the admins; `shown` is what came with the contradiction.
 
-        async def operation(tx: Transaction) -> None:
+        Nothing is done where the peer is not what `row` says any more, or where the contradiction was signed before
+        people verified it anew: whoever has an old card of it must not have it stopped again and again.
+        """
+        services, origin = self._services, row.origin
+
+        async def operation(tx: Transaction) -> bool:
+            now = await peer(tx, origin)
+            if now.state != "verified" or now.verified_at_ms != row.verified_at_ms:
+                return False
+            if fork.signed_at_s * 1000 <= await explained_ms(tx, now):
+                return False
             await move(tx, origin, Standing.fork)
             await keep_fork(tx, services, origin, str(fork), fork.shown, shown)
+            return True
 
-        await services.store.write(operation)
-        self._tell(FORK, origin, str(fork))
-        self.forked()
+        with suppress(NotFound):
+            if await services.store.write(operation):
+                self._tell(FORK, origin, str(fork))
+                self.forked()
+                return
+        services.counters.add("forks_passed_over")
+        services.log.warning("fork passed over", peer=origin, reason=str(fork))
 
     async def _conflict(self, origin: str, detail: str) -> None:
         services = self._services
@@ -342,6 +372,9 @@ class Inbound:
                 return await self.take_receipt(row, decode_wire(receipt_decoder, statement.body), verified, item)
             if statement.type == CARD:
                 await self._take_card(row, item, lanes)
+                return False
+            if statement.type == SIGHTINGS:
+                decode_wire(sightings_decoder, statement.body)
                 return False
         except SchemaError as error:
             raise ItemRefused(error.code, str(error)) from None
@@ -642,6 +675,21 @@ class Inbound:
             message=number,
         )
         await enqueue(tx, [delivery])
+
+
+def _tells(verified: VerifiedStatement, seen: Sequence[str]) -> bool:
+    """Whether a statement is the sender's word for what an envelope tells: anybody can put things beside its card."""
+    if verified.statement.type != SIGHTINGS:
+        return False
+    try:
+        told = decode_wire(sightings_decoder, verified.statement.body)
+    except SchemaError:
+        return False
+    return told.seen_sha256 == hashlib.sha256(msgspec.msgpack.encode(seen)).digest()
+
+
+async def _unasked(_: str) -> None:
+    pass
 
 
 async def _unheard(_: str, __: Sequence[str]) -> None:

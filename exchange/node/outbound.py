@@ -23,7 +23,6 @@ from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
 from exchange.node.sending import sign_waiting
 from exchange.node.services import Services, card_keys
-from exchange.node.telling import Telling
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
     RECEIPT,
@@ -44,8 +43,9 @@ from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import (
     sections_of,
 )
-from exchange.store.outbox import FORM, MANIFEST, Delivery
+from exchange.store.outbox import FORM, MANIFEST, SIGHTINGS, Delivery
 from exchange.store.peers import PeerRow, peer
+from exchange.store.sightings import seen_at
 from exchange.store.transaction import Operation, Transaction
 
 _MOST_BUNDLED_BYTES: Final = 4 * 1024 * 1024
@@ -64,14 +64,12 @@ class Outbound:
         inbound: Inbound,
         client: PeerClient,
         cards: CardRefresh,
-        telling: Telling,
     ) -> None:
         self._services = services
         self._continuity = continuity
         self._inbound = inbound
         self._client = client
         self._cards = cards
-        self._telling = telling
         #: Of each peer, the size of this node's log that it said it holds.
         self._told: dict[str, int] = {}
         self._shown = Shown()
@@ -130,7 +128,6 @@ class Outbound:
             raise NotNow(f"the reply of {origin} does not hold: {error}") from None
         crash_points.reached("peer.answered")
         outcome = await self._take_reply(row, card, payload, sent, data)
-        self._telling.told(origin, payload.seen)
         outcome.again += left
         return outcome
 
@@ -141,7 +138,6 @@ class Outbound:
         services = self._services
         holds = await self._continuity.held_size(origin)
         told = self._told.get(origin, 0)
-        seen = await self._telling.offer(origin)
 
         async def collect(tx: Transaction) -> tuple[EnvelopePayload, int, int]:
             head = await latest_head(tx)
@@ -161,6 +157,8 @@ class Outbound:
                     break
                 items.append(ProvenStatement(statement=proven.statement, proof=proven.proof))
                 ciphertexts += sections
+            sighted = [one.position or 0 for one in rows[: len(items)] if one.kind == SIGHTINGS]
+            seen = await seen_at(tx, sighted[-1]) if sighted else ()
             first = self._shown.base(origin, told, head.size)
             path = tuple(await consistency_between(tx, first, head.size))
             payload = EnvelopePayload(
@@ -229,7 +227,7 @@ class Outbound:
                 finish(services, answered),
             )
         except ForkDetected as error:
-            await self._inbound.quarantine(row.origin, error, data)
+            await self._inbound.quarantine(row, error, data)
             return Outcome(held=[(waiting, "the peer is quarantined") for waiting in sent])
         except Unacceptable as error:
             # It was stopped while it answered. Verified again, it gives the same receipt again.

@@ -263,6 +263,8 @@ class Pairings:
                 session.problem = str(error)
             except SchemaError:
                 pairing.fail("what answers at that URL does not pair as a node does")
+            except Exception as error:  # noqa: BLE001 - the root of a task: nothing that answers there may stop the node
+                pairing.fail(f"internal error: {type(error).__name__}")
             session.changes.notify()
             pairing.look_at_clock(self._services.now_ms())
             if pairing.stage is stage:

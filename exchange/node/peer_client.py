@@ -202,6 +202,9 @@ class PeerClient:
             if place.pins and not isinstance(error, aiohttp.ClientConnectorError):
                 reason += "; this node may not be verified there"
             raise NotNow(f"{name} cannot be reached: {reason}") from None
+        except ValueError:
+            # A host that is no name, or a header that aiohttp cannot read: no answer of a peer may stop what asks.
+            raise NotNow(f"{name} cannot be reached, or answers what cannot be read") from None
 
     def _pinned(self, pins: tuple[bytes, ...]) -> ssl.SSLContext:
         found = self._pinned_contexts.get(pins)

@@ -223,7 +223,9 @@ async def confirm(tx: Transaction, services: Services, origin: str, confirmation
     try:
         after = before.confirm(confirmation.fingerprint, confirmation.who, needs_two=needs_two)
     except NotInTable as error:
-        raise PeerUntrusted(f"{origin} stays {row.state}: {error}") from None
+        by_one = before.trust is Trust.CONFIRMING and confirmation.who == before.first
+        hint = "Another person runs it, from an account of their own." if by_one else None
+        raise PeerUntrusted(f"{origin} stays {row.state}: {error}", hint=hint) from None
     await add_verification(
         tx, VerificationRow(origin, confirmation.fingerprint, confirmation.how, confirmation.who, now_ms)
     )
@@ -269,7 +271,7 @@ async def move(tx: Transaction, origin: str, step: Callable[[Standing], Standing
         raise RequestInvalid(f"{origin}: {error}") from None
     await keep_peer(tx, changed)
     if changed.state in (Trust.SUSPENDED, Trust.QUARANTINED):
-        await keep_stop(tx, origin, changed.state)
+        await keep_stop(tx, origin, changed.state, stored_card(changed.card).area)
     return changed
 
 

@@ -20,6 +20,7 @@ from exchange.node.cards import CardFile, describe_card, parse_card_file, verify
 from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
+from exchange.node.directory_apply import held_area
 from exchange.node.errors import FingerprintMismatch, RequestInvalid
 from exchange.node.forks import Fork, forks_of
 from exchange.node.peering import Confirmation, confirm, move, show_card
@@ -27,7 +28,7 @@ from exchange.node.problems import json_response
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
-from exchange.store.directory import Listed, keep_stop, listed
+from exchange.store.directory import Listed, keep_stop, listed, stopped_areas
 from exchange.store.outbox import backlog
 from exchange.store.peers import PeerRow, all_peers, keep_peer, peer, remove_peer
 from exchange.store.transaction import Transaction
@@ -83,6 +84,8 @@ class PeersApi:
         self._dispatcher = dispatcher
         self._continuity = continuity
         self._comparing = comparing
+        #: Told of a peer that people have verified anew after its log forked.
+        self.explained: Callable[[str], None] = lambda origin: None
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, for the local API's application."""
@@ -198,7 +201,7 @@ class PeersApi:
         services = self._services
         origin = request.match_info["origin"]
         wanted = await body_of(request, VerifyPeer)
-        row = await services.store.read(lambda tx: peer(tx, origin))
+        before = row = await services.store.read(lambda tx: peer(tx, origin))
         shown = row.candidate or row.fingerprint
         if wanted.number is not None:
             try:
@@ -214,7 +217,11 @@ class PeersApi:
             raise RequestInvalid("a number or a fingerprint is needed")
         row = await services.store.write(lambda tx: confirm(tx, services, origin, confirmation))
         services.log.info("peer verified" if row.state == Trust.VERIFIED else "peer confirmed by one", peer=origin)
-        return json_response(self.changed(row))
+        described = self.changed(row)
+        if row.state == Trust.VERIFIED and before.state in (Trust.QUARANTINED, Trust.CONFIRMING):
+            # Its own word for which log it keeps should be the first: strangers may have what it signed in another.
+            self.explained(origin)
+        return json_response(described)
 
     async def _suspend(self, request: web.Request) -> web.Response:
         return json_response(await self._move(request.match_info["origin"], Standing.suspend))
@@ -228,9 +235,10 @@ class PeersApi:
         origin = request.match_info["origin"]
 
         async def operation(tx: Transaction) -> None:
+            area = await held_area(tx, await peer(tx, origin), await stopped_areas(tx))
             await remove_peer(tx, origin)
-            # A directory that lists it must not bring it back by itself.
-            await keep_stop(tx, origin, "removed")
+            # A directory must not bring it back by itself, nor another in its place.
+            await keep_stop(tx, origin, "removed", area)
 
         await self._services.store.write(operation)
         self._continuity.forget(origin)

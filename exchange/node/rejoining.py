@@ -83,6 +83,7 @@ class Rejoining:
         self._client = PeerClient(services)
         self._inbound = Inbound(services, self._continuity, self._client.fetch_consistency)
         self._cards = CardRefresh(services, self._continuity, self._inbound, self._client, lambda lane: None)
+        self._inbound.ask = self._cards.refresh
         self._answers: dict[str, _Answer] = {}
         self._reasons: dict[str, str] = {}
         self._beyond: tuple[Target, ...] = ()
@@ -276,7 +277,7 @@ class Rejoining:
                     lambda first, second: self._client.fetch_consistency(row, first, second),
                 )
             except ForkDetected as error:
-                await self._inbound.quarantine(row.origin, error, encode_wire(part))
+                await self._inbound.quarantine(row, error, encode_wire(part))
                 raise NotNow(f"the log of {row.origin} forked") from None
         answer.mine += mine
 

@@ -1,71 +1,57 @@
-"""Tell each peer which checkpoints this node has verified, of that peer and of all others, so that logs are compared.
+"""Tell every peer which checkpoints this node has verified, of that peer and of all others, so that logs are compared.
 
 * A checkpoint bears its signer's own signatures: who passes it on can slander nobody.
-* It travels in an envelope to a verified peer, which alone can open it. Replies tell nothing: whoever shows a public
-  card of a peer gets one.
-* Each peer is told once in an interval, and at once when a log was seen to fork. What it was told is not told again.
+* What is told is under a `sightings` statement: else anybody could tell things beside a peer's public card, and crowd
+  out what the peer itself tells. The statement has a hash alone, so that the log grows little.
+* All peers are told the same, once in an interval where anything is new, once a day in any case, and at once when a log
+  was seen to fork. Of one that forked, both checkpoints are told, to whoever comes to know it later too.
 """
 
 import asyncio
 import contextlib
+import hashlib
 import random
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from exchange.node.forks import forks_of
-from exchange.node.peering import greet
 from exchange.node.services import Services
-from exchange.schema.wire import MOST_SEEN
+from exchange.schema.wire import MOST_SEEN, SIGHTINGS, VERSION, Sightings, encode_wire
 from exchange.store.errors import StoreError
+from exchange.store.outbox import enqueue_sightings
 from exchange.store.peers import all_peers, peer_head
+from exchange.store.sightings import Told, keep_told, last_told
 from exchange.store.transaction import Transaction
 
-HOUR_MS: Final = 3_600_000
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
 _LOOK_EVERY_S: Final = 30.0
 
 
 class Telling:
-    """What each peer was told, and what it is to be told next."""
+    """Signs and queues what peers are told."""
 
     def __init__(self, services: Services, wake: Callable[[str], None]) -> None:
         self._services = services
         self._wake = wake
         self._chance = random.SystemRandom()
-        #: When each peer was last told, and when an envelope was last made only to tell it.
-        self._told_ms: dict[str, int] = {}
-        self._queued_ms: dict[str, int] = {}
-        self._told: dict[str, set[str]] = {}
+        self._hurried = False
         self._woken = asyncio.Event()
 
     @property
     def interval_ms(self) -> int:
-        """How often a peer is told."""
-        return round(self._services.configuration.tables.trust.compare_logs_hours * HOUR_MS)
-
-    async def offer(self, origin: str) -> tuple[str, ...]:
-        """What to tell a peer in the envelope that is being made for it; mostly nothing."""
-        if not self._is_due(self._told_ms, origin):
-            return ()
-        _, seen = await self._services.store.read(self._collect)
-        fresh = self._fresh(origin, seen)
-        if not fresh:
-            self._told_ms[origin] = self._services.now_ms()
-        return fresh
-
-    def told(self, origin: str, offered: tuple[str, ...]) -> None:
-        """A peer has taken an envelope with what was offered."""
-        if offered:
-            self._told.setdefault(origin, set()).update(offered)
-            self._told_ms[origin] = self._services.now_ms()
+        """How often peers are told."""
+        return round(self._services.configuration.tables.trust.compare_logs_hours * _HOUR_MS)
 
     def soon(self) -> None:
         """Something was seen that every peer should know now."""
-        self._told_ms.clear()
-        self._queued_ms.clear()
+        self._hurried = True
         self._woken.set()
 
     async def run(self, stop: asyncio.Event, every_s: float | None = None) -> None:
-        """Tell the peers that have something to hear, until `stop`."""
+        """Tell the peers what is due, until `stop`."""
         async with asyncio.TaskGroup() as group:
             looking = group.create_task(self._look_again(every_s or min(_LOOK_EVERY_S, self.interval_ms / 4000)))
             await stop.wait()
@@ -83,40 +69,40 @@ class Telling:
                     await self._woken.wait()
 
     async def look(self) -> None:
-        """Queue the node's card for each peer that is to be told something: no envelope is without a statement."""
-        services = self._services
-        heard, seen = await services.store.read(self._collect)
-        due = [
-            origin
-            for origin in heard
-            if self._is_due(self._told_ms, origin)
-            and self._is_due(self._queued_ms, origin)
-            and self._fresh(origin, seen)
-        ]
-
-        async def operation(tx: Transaction) -> None:
-            for origin in due:
-                await greet(tx, services, origin)
-
-        if due:
-            await services.store.write(operation)
-        for origin in due:
-            # Not all at the same moment the next time.
-            self._queued_ms[origin] = services.now_ms() - round(self.interval_ms * self._chance.random() / 4)
+        """Tell every verified peer what was seen, where that is due."""
+        last = await self._services.store.read(last_told)
+        if not self._hurried and not self._is_due(last, self.interval_ms):
+            return
+        hurried, self._hurried = self._hurried, False
+        for origin in await self._services.store.write(lambda tx: self._tell(tx, hurried=hurried)):
             self._wake(f"peer:{origin}")
 
-    def _is_due(self, times: dict[str, int], origin: str) -> bool:
-        last_ms = times.get(origin)
-        return last_ms is None or not 0 <= self._services.now_ms() - last_ms < self.interval_ms
+    def _is_due(self, last: Told | None, after_ms: int) -> bool:
+        return last is None or not 0 <= self._services.now_ms() - last.at_ms < after_ms
 
-    def _fresh(self, origin: str, seen: list[str]) -> tuple[str, ...]:
-        told = self._told.setdefault(origin, set())
-        told.intersection_update(seen)
-        return tuple(text for text in seen if text not in told)[:MOST_SEEN]
+    async def _tell(self, tx: Transaction, *, hurried: bool) -> list[str]:
+        """Sign what was seen and queue it; return whom it is for."""
+        last = await last_told(tx)
+        if not hurried and not self._is_due(last, self.interval_ms):
+            return []  # another replica was quicker
+        heard, seen = await self._collect(tx)
+        if not heard or not seen:
+            return []
+        if last is not None and seen == last.seen and not self._is_due(last, _DAY_MS):
+            return []
+        now_ms = self._services.now_ms()
+        digest = hashlib.sha256(msgspec.msgpack.encode(seen)).digest()
+        body = Sightings(version=VERSION, at=self._services.now(), seen_sha256=digest)
+        entry = await tx.sign(SIGHTINGS, encode_wire(body))
+        await keep_told(tx, Told(entry.position, now_ms, seen))
+        for origin in heard:
+            await enqueue_sightings(tx, f"peer:{origin}", entry.position, now_ms, now_ms + 30 * _DAY_MS)
+        return heard
 
-    async def _collect(self, tx: Transaction) -> tuple[list[str], list[str]]:
+    async def _collect(self, tx: Transaction) -> tuple[list[str], tuple[str, ...]]:
         """The verified peers; and every peer's latest checkpoint, of one whose log forked both that contradict."""
         heard: list[str] = []
+        forked: list[str] = []
         seen: list[str] = []
         for row in await all_peers(tx):
             if row.state == "verified":
@@ -125,5 +111,8 @@ class Telling:
                 seen += [head.checkpoint] if head is not None else []
             elif row.state == "quarantined":
                 forks = [fork.evidence for fork in await forks_of(tx, self._services, row.origin) if fork.evidence]
-                seen += [text for text in (forks[0].held, forks[0].checkpoint) if text] if forks else []
-        return heard, seen
+                forked += [text for text in (forks[0].held, forks[0].checkpoint) if text] if forks else []
+        if len(forked) + len(seen) > MOST_SEEN:
+            # Not all fit: others the next time.
+            self._chance.shuffle(seen)
+        return heard, tuple((forked + seen)[:MOST_SEEN])

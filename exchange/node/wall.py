@@ -53,7 +53,9 @@ class Wall:
         self._mutual = services.configuration.tables.listen.mutual
         self._files: tuple[bytes, bytes] | None = None
         self._versions: tuple[tuple[str, str, int], ...] | None = None
+        #: Certificates that admit, each with its pin. Two may have one key: one peer's must not take another's place.
         self._anchors: dict[bytes, bytes] = {}
+        self._pins: frozenset[bytes] = frozenset()
         self._unusable: set[bytes] = set()
         self._followed_since_ms = 0
         self._warned_at_ms: int | None = None
@@ -82,7 +84,7 @@ class Wall:
 
     def admits(self, pin: bytes) -> bool:
         """Whether a key is one with which a verified peer calls."""
-        return pin in self._anchors
+        return pin in self._pins
 
     def describe(self) -> dict[str, object] | None:
         """The listener's TLS for an admin or a script; None where the node does none itself."""
@@ -94,7 +96,7 @@ class Wall:
             "certificate_ends_at": certificates.serving.not_after,
             "pins": [pin.hex() for pin in certificates.pins],
             "announced": certificates.following is not None,
-            "admitted": len(self._anchors),
+            "admitted": len(self._pins),
         }
 
     # Peers
@@ -121,13 +123,13 @@ class Wall:
                 continue
             for certificate in peer_card(row).tls_client_certificates:
                 if is_usable_anchor(certificate):
-                    anchors[spki_sha256(certificate)] = certificate
+                    anchors[certificate] = spki_sha256(certificate)
                 elif certificate not in self._unusable:
                     self._unusable.add(certificate)
                     self._services.log.warning("certificate not usable", peer=row.origin)
         self._versions = versions
         if anchors != self._anchors:
-            self._anchors = anchors
+            self._anchors, self._pins = anchors, frozenset(anchors.values())
             if self.door is not None:
                 self._change_context()
             self._connections.close_where(lambda pin: not self.admits(pin))
@@ -138,7 +140,7 @@ class Wall:
         opened = listening_context(certificate)
         closed: ssl.SSLContext = opened
         if self._mutual:
-            closed = mutual_context(certificate, self._anchors.values(), self.admits, self._refused)
+            closed = mutual_context(certificate, self._anchors, self.admits, self._refused)
         if self.door is None or self.open_door is None:
             self.door, self.open_door = Door(closed), Door(opened)
         else:

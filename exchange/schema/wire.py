@@ -11,6 +11,7 @@ Source: docs/protocol.md, "Messages".
 """
 
 import enum
+import re
 from datetime import datetime
 from typing import Annotated, Final, TypeVar
 
@@ -30,11 +31,18 @@ MOST_LEAVES: Final = 4096
 CARD: Final = "card"
 MANIFEST: Final = "manifest"
 RECEIPT: Final = "receipt"
+SIGHTINGS: Final = "sightings"
 
 OriginText = Annotated[str, Meta(min_length=1, max_length=200)]
 AreaText = Annotated[str, Meta(pattern=r"^[EWSN][0-9]{8}\Z")]
-#: What is shown to an admin must not be able to move the cursor, or read otherwise than it is written.
-NameText = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]{1,200}\Z")]
+#: What is shown to an admin must not be able to move the cursor, be invisible, or read otherwise than it is written.
+NameText = Annotated[
+    str,
+    Meta(
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202f"
+        r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff\U000e0000-\U000e0fff]{1,200}\Z"
+    ),
+]
 UrlText = Annotated[str, Meta(pattern=r"^[!-~]{1,500}\Z")]
 KindText = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}\Z")]
 SectionText = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{0,79}\Z")]
@@ -223,7 +231,7 @@ class EnvelopePayload(Wire, frozen=True):
     """What an envelope holds. All proofs are against one checkpoint of the sender's log.
 
     `holds` is the size of the receiver's log that the sender has verified; `reply_secret` seals the reply. `seen` are
-    checkpoints that the sender has verified, of any node's log. `leaves` is for the receiver to keep.
+    the checkpoints of a `sightings` statement among the items. `leaves` is for the receiver to keep.
     """
 
     version: VersionOne
@@ -235,6 +243,17 @@ class EnvelopePayload(Wire, frozen=True):
     ciphertexts: Annotated[tuple[bytes, ...], Meta(max_length=4096)] = ()
     seen: Annotated[tuple[CheckpointText, ...], Meta(max_length=MOST_SEEN)] = ()
     leaves: Leaves | None = None
+
+
+class Sightings(Wire, frozen=True):
+    """Which checkpoints a node has verified, of any log: the SHA-256 of their list as it stands in `seen`."""
+
+    version: VersionOne
+    at: Moment
+    seen_sha256: HashBytes
+
+    def __post_init__(self) -> None:
+        check_times(self.at)
 
 
 class ProblemDetails(Wire, frozen=True):
@@ -266,12 +285,14 @@ class ReplyPayload(Wire, frozen=True):
     leaves: Leaves | None = None
 
 
+_PATH: Final = re.compile(r" - at `(\$[a-z0-9_.\[\]]{0,100})`\Z")
 _encoder = msgspec.msgpack.Encoder()
 encode_wire = _encoder.encode
 
 card_decoder = msgspec.msgpack.Decoder(Card)
 manifest_decoder = msgspec.msgpack.Decoder(Manifest)
 receipt_decoder = msgspec.msgpack.Decoder(Receipt)
+sightings_decoder = msgspec.msgpack.Decoder(Sightings)
 envelope_decoder = msgspec.msgpack.Decoder(EnvelopePayload)
 reply_decoder = msgspec.msgpack.Decoder(ReplyPayload)
 
@@ -285,7 +306,9 @@ def decode_wire(decoder: msgspec.msgpack.Decoder[T], data: bytes) -> T:
     try:
         value = decoder.decode(data)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        path = str(error).rpartition(" - at ")[2].strip("`") if " - at " in str(error) else "$"
+        # An unknown key of the sender's choice stands in the error too: only what is a path of ours is repeated.
+        found = _PATH.search(str(error))
+        path = found[1] if found else "$"
         raise WireInvalid(f"the {decoder.type.__name__.lower()} does not fit its schema at {path}") from None
     if encode_wire(value) != data:
         raise WireInvalid(f"the {decoder.type.__name__.lower()} is not in its only accepted encoding")

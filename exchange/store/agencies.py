@@ -51,7 +51,7 @@ async def agency(tx: Transaction, agency_id: str) -> AgencyRow:
     """
     row = await tx.fetch_one(_by_id, {"id": agency_id})
     if row is None:
-        raise NotFound(f"no agency {agency_id} is registered")
+        raise NotFound(f"no agency {agency_id} is registered", hint="`exchange agency list` lists those that are.")
     return AgencyRow(*row)
 
 
@@ -74,7 +74,7 @@ async def remove_agency(tx: Transaction, agency_id: str) -> None:
         NotFound: there is none.
     """
     if await tx.execute(_remove, {"id": agency_id}) == 0:
-        raise NotFound(f"no agency {agency_id} is registered")
+        raise NotFound(f"no agency {agency_id} is registered", hint="`exchange agency list` lists those that are.")
 
 
 async def add_token(

@@ -1,8 +1,8 @@
-"""The directory that the node has joined, its trusted metadata and what it lists; and whom people here stopped.
+"""The directory that the node has joined, its trusted metadata and what it lists; and who was stopped here.
 
 * The metadata is written only where nobody has written since it was read: replicas of a node do not undo each other.
 
-Every query is by primary key, but the lists of all files and entries, which are short.
+Every query is by primary key, but the lists of all files, entries and stops, which are short.
 """
 
 from collections.abc import Iterable, Mapping
@@ -71,7 +71,8 @@ _entries = Sql(select(*_ENTRY).order_by(directory_entries.c.area))
 _add_entry = Sql(insert(directory_entries).values({column.name: bindparam(column.name) for column in _ENTRY}))
 _remove_entries = Sql(delete(directory_entries))
 _stop = Sql(select(stops.c.why).where(stops.c.origin == bindparam("origin")))
-_add_stop = Sql(insert(stops).values(origin=bindparam("origin"), why=bindparam("why")))
+_add_stop = Sql(insert(stops).values(origin=bindparam("origin"), why=bindparam("why"), area=bindparam("area")))
+_stopped_areas = Sql(select(stops.c.origin, stops.c.area).where(stops.c.area.is_not(None)).order_by(stops.c.origin))
 _remove_stop = Sql(delete(stops).where(stops.c.origin == bindparam("origin")))
 
 
@@ -146,10 +147,15 @@ async def stop_of(tx: Transaction, origin: str) -> str | None:
     return str(row[0]) if row else None
 
 
-async def keep_stop(tx: Transaction, origin: str, why: str) -> None:
-    """Remember that a node was stopped, until people verify it again."""
+async def keep_stop(tx: Transaction, origin: str, why: str, area: str | None) -> None:
+    """Remember that a node was stopped, until people verify it again; with the area that it holds, if it does."""
     await tx.execute(_remove_stop, {"origin": origin})
-    await tx.execute(_add_stop, {"origin": origin, "why": why})
+    await tx.execute(_add_stop, {"origin": origin, "why": why, "area": area})
+
+
+async def stopped_areas(tx: Transaction) -> dict[str, str]:
+    """The areas that nodes which were stopped hold all the same, by origin."""
+    return {str(origin): str(area) for origin, area in await tx.fetch_all(_stopped_areas, {})}
 
 
 async def drop_stop(tx: Transaction, origin: str) -> None:

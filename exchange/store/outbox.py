@@ -27,6 +27,7 @@ MANIFEST: Final = "manifest"
 STATEMENT: Final = "statement"
 WEBHOOK: Final = "webhook"
 CARD: Final = "card"
+SIGHTINGS: Final = "sightings"
 FORM: Final = "form"
 
 URGENT_RANK: Final = 0
@@ -384,7 +385,7 @@ async def release(tx: Transaction, number: int, deadline_ms: int) -> str:
     """
     row = await tx.fetch_one(_release, {"key": number, "deadline": deadline_ms})
     if row is None:
-        raise NotFound(f"nothing held has the number {number}")
+        raise NotFound(f"nothing held has the number {number}", hint="`exchange held list` lists what is.")
     return str(row[0])
 
 
@@ -469,14 +470,22 @@ async def keep_lane(tx: Transaction, row: LaneRow) -> None:
 
 #: Only a card that nobody has in hand: one that is on its way ends with its row, and a newer one must not end with it.
 _lanes_awaiting_card = Sql(select(outbox.c.lane).where(outbox.c.kind == CARD, outbox.c.state == "due").distinct())
-_card_waits = Sql(
+_older_waits = Sql(
     select(outbox.c.number)
-    .where(outbox.c.lane == bindparam("lane"), outbox.c.kind == CARD, outbox.c.lease_until_ms <= bindparam("now_ms"))
+    .where(
+        outbox.c.lane == bindparam("lane"),
+        outbox.c.kind == bindparam("what"),
+        outbox.c.lease_until_ms <= bindparam("now_ms"),
+    )
     .limit(1)
 )
-_replace_card = Sql(
+_replace_older = Sql(
     update(outbox)
-    .where(outbox.c.lane == bindparam("key"), outbox.c.kind == CARD, outbox.c.lease_until_ms <= bindparam("now_ms"))
+    .where(
+        outbox.c.lane == bindparam("key"),
+        outbox.c.kind == bindparam("what"),
+        outbox.c.lease_until_ms <= bindparam("now_ms"),
+    )
     .values(
         position=bindparam("new_position"),
         state="due",
@@ -494,10 +503,19 @@ async def lanes_awaiting_card(tx: Transaction) -> set[str]:
 
 async def enqueue_card(tx: Transaction, lane: str, position: int, now_ms: int, deadline_ms: int) -> None:
     """Queue the node's card for a peer, in place of an older one that still waits."""
-    if await tx.fetch_one(_card_waits, {"lane": lane, "now_ms": now_ms}) is not None:
-        newer = {"new_position": position, "new_deadline_ms": deadline_ms}
-        await tx.execute(_replace_card, {"key": lane, "now_ms": now_ms, **newer})
+    row = new_delivery(lane, CARD, now_ms=now_ms, deadline_ms=deadline_ms, urgent=True, position=position)
+    await _enqueue_newest(tx, row)
+
+
+async def enqueue_sightings(tx: Transaction, lane: str, position: int, now_ms: int, deadline_ms: int) -> None:
+    """Queue what the node has seen for a peer, in place of what it had seen before."""
+    await _enqueue_newest(tx, new_delivery(lane, SIGHTINGS, now_ms=now_ms, deadline_ms=deadline_ms, position=position))
+
+
+async def _enqueue_newest(tx: Transaction, row: dict[str, object]) -> None:
+    older = {"what": row["kind"], "now_ms": row["created_at_ms"]}
+    if await tx.fetch_one(_older_waits, {"lane": row["lane"], **older}) is None:
+        await enqueue(tx, [row])
         return
-    await enqueue(
-        tx, [new_delivery(lane, CARD, now_ms=now_ms, deadline_ms=deadline_ms, urgent=True, position=position)]
-    )
+    newer = {"new_position": row["position"], "new_deadline_ms": row["deadline_ms"]}
+    await tx.execute(_replace_older, {"key": row["lane"], **older, **newer})

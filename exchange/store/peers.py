@@ -128,7 +128,7 @@ async def peer(tx: Transaction, origin: str) -> PeerRow:
     """
     row = await tx.fetch_one(_one, {"origin": origin})
     if row is None:
-        raise NotFound(f"no peer {origin} is registered")
+        raise NotFound(f"no peer {origin} is registered", hint="`exchange peer list` lists those that are.")
     return PeerRow(*row)
 
 
@@ -157,7 +157,7 @@ async def keep_peer(tx: Transaction, row: PeerRow) -> None:
     """
     values = {f"new_{column.name}": getattr(row, column.name) for column in _COLUMNS}
     if await tx.execute(_keep, {"key": row.origin, **values}) == 0:
-        raise NotFound(f"no peer {row.origin} is registered")
+        raise NotFound(f"no peer {row.origin} is registered", hint="`exchange peer list` lists those that are.")
 
 
 async def forget_peer_heads(tx: Transaction, origin: str) -> None:
@@ -183,7 +183,7 @@ async def remove_peer(tx: Transaction, origin: str) -> None:
         raise AlreadyThere(f"messages to {origin} still wait in the outbox")
     await forget_peer_heads(tx, origin)
     if await tx.execute(_remove, {"origin": origin}) == 0:
-        raise NotFound(f"no peer {origin} is registered")
+        raise NotFound(f"no peer {origin} is registered", hint="`exchange peer list` lists those that are.")
 
 
 async def peer_head(tx: Transaction, origin: str) -> PeerHead | None:

@@ -377,12 +377,22 @@ directory_entries = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
-#: Whom people here, or a fork, stopped, until people verify it again: kept when the peer is removed.
+#: Who was stopped, until people verify it again, and the area that it holds still: kept when the peer is removed.
 stops = Table(
     "stops",
     metadata,
     Column("origin", Text, primary_key=True),
     Column("why", Text, nullable=False),
+    Column("area", Text),
+)
+
+#: What the node told its peers last that it has seen: the checkpoints of the `sightings` statement at `position`.
+sightings = Table(
+    "sightings",
+    metadata,
+    Column("position", BigInteger, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("seen", LargeBinary, nullable=False),
 )
 
 #: The processes that run one node on this store; `turn` names the batch that each has kept last.

@@ -45,3 +45,8 @@ def test_a_number_is_read_however_it_is_written(separator: str) -> None:
 def test_what_is_no_number_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="60 digits"):
         parse_number(text)
+
+
+def test_a_number_that_lacks_digits_is_refused_with_how_many_it_has() -> None:
+    with pytest.raises(ValueError, match="60 digits, and that has 59"):
+        parse_number("1" * 59)

@@ -148,5 +148,11 @@ def test_a_fingerprint_is_read_as_people_type_it() -> None:
 
 @pytest.mark.parametrize("text", ["", "0" * 63, "0" * 65, "g" * 64, "\u0660" * 64])
 def test_what_is_not_a_fingerprint_is_refused(text: str) -> None:
-    with pytest.raises(NameInvalid):
+    with pytest.raises(NameInvalid) as refused:
         parse_fingerprint(text)
+    assert "16 groups" in refused.value.hint
+
+
+def test_a_fingerprint_that_lacks_digits_is_refused_with_how_many_it_has() -> None:
+    with pytest.raises(NameInvalid, match="64 hexadecimal digits, and that has 63"):
+        parse_fingerprint("0" * 63)

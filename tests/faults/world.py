@@ -212,8 +212,10 @@ class World:
         deadline = time.monotonic() + patience_s
         quiet = 0
         while quiet < 2:
-            lanes = [row for borough in self.boroughs for row in borough.api("GET", "/v1/health")["lanes"]]
-            due = [row for row in lanes if row["state"] == "due"]
+            due: list[Any] = ["a node that does not answer"]
+            with contextlib.suppress(CommandFailed):  # one that has no descriptor left closes the connection
+                lanes = [row for borough in self.boroughs for row in borough.api("GET", "/v1/health")["lanes"]]
+                due = [row for row in lanes if row["state"] == "due"]
             quiet = 0 if due else quiet + 1
             if due and time.monotonic() > deadline:
                 raise Broken(f"after {patience_s:g} s there still waits {due}")
@@ -282,6 +284,7 @@ class Load:
     def __init__(self, world: World, threads: int = 1, pause_s: float = 0.3) -> None:
         self._pause_s = pause_s
         self._stop = threading.Event()
+        self._errors: list[CommandFailed] = []
         self.senders = [Sender(world.hackney) for _ in range(threads)]
         self._world = world
         seeds = [world.chance.random() for _ in range(threads)]
@@ -292,9 +295,12 @@ class Load:
 
     def _run(self, sender: Sender, seed: float) -> None:
         chance = random.Random(seed)
-        while not self._stop.is_set():
-            sender.send(chance.choices(FORMS, (1, 5))[0])
-            self._stop.wait(chance.uniform(0, self._pause_s))
+        try:
+            while not self._stop.is_set():
+                sender.send(chance.choices(FORMS, (1, 5))[0])
+                self._stop.wait(chance.uniform(0, self._pause_s))
+        except CommandFailed as error:
+            self._errors.append(error)
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -309,6 +315,8 @@ class Load:
             self._world.sender.told += sender.told
             self._world.sender.open |= sender.open
             self._world.sender.refusals += sender.refusals
+        if self._errors:
+            raise Broken(f"a person who sent a form was told: {self._errors[0].message}")
 
 
 def kill_at_random(world: World, victims: Iterable[Borough]) -> None:

@@ -32,7 +32,7 @@ from exchange.schema.registration import (
     invitation_link,
 )
 from exchange.schema.rejoining import Ask, RejoinAnswer, RejoinRequest, Run
-from exchange.schema.wire import VERSION, Consistency, ReplyPayload, Result, encode_wire
+from exchange.schema.wire import VERSION, Consistency, ReplyPayload, Result, Sightings, encode_wire
 from tests.crypto.keys import SEALING, SIGNING
 from tests.fuzz.targets import CORPUS, FILE_KEY, HERE, MESSAGE, REPLY_SECRET, ROOT, THERE
 from tests.node.handmade import Borough, read_card
@@ -96,6 +96,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "card", "real", body(card)
     yield "manifest", "real", body(manifest)
     yield "receipt", "real", body(receipt)
+    yield "sightings", "real", encode_wire(Sightings(version=VERSION, at=NOW, seen_sha256=bytes(32)))
     vkeys = tuple(key.text() for key in SIGNING.verifiers(THERE))
     yield (
         "revocation",

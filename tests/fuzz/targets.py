@@ -62,6 +62,7 @@ from exchange.schema.wire import (
     manifest_decoder,
     receipt_decoder,
     reply_decoder,
+    sightings_decoder,
 )
 from tests.crypto.keys import SEALING, SIGNING
 
@@ -291,6 +292,7 @@ TARGETS = (
     Target("receipt", wire(receipt_decoder), strangers=True),
     Target("envelope-payload", wire(envelope_decoder), strangers=True),
     Target("reply-payload", wire(reply_decoder), strangers=True),
+    Target("sightings", wire(sightings_decoder), strangers=True),
     Target("rotation", wire(rotation_decoder), strangers=True),
     Target("revocation", wire(revocation_decoder), strangers=True),
     Target("registration", wire(registration_decoder), strangers=True),

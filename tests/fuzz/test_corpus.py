@@ -132,7 +132,7 @@ def test_nothing_that_is_made_of_the_corpus_leads_to_another_error(target: Targe
 STRUCTURED = [target for target in TARGETS if target.name.endswith(("payload", "inside", "content"))] + [
     BY_NAME[name]
     for name in (
-        *("card", "manifest", "receipt", "rotation", "revocation", "registration", "registration-reply"),
+        *("card", "manifest", "receipt", "rotation", "revocation", "sightings", "registration", "registration-reply"),
         *("pairing-offer", "pairing-answer", "pairing-reveal", "rejoin-request", "ask", "rejoin-answer"),
     )
 ]

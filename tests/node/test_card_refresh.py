@@ -20,7 +20,6 @@ from exchange.node.inbound import Inbound
 from exchange.node.outbound import Outbound
 from exchange.node.peer_client import PeerClient
 from exchange.node.peering import move
-from exchange.node.telling import Telling
 from exchange.node.trust import Standing
 from exchange.schema.wire import CARD, CardSealingKey, ProvenStatement
 from exchange.store.outbox import claim
@@ -452,7 +451,7 @@ async def test_a_peer_that_finds_a_message_unacceptable_is_asked_for_its_card(
         services, refresh = hackney.services, refresh_of(hackney)
         client, continuity = PeerClient(services), Continuity(services.store, services.now_ms)
         inbound = Inbound(services, continuity, client.fetch_consistency)
-        outbound = Outbound(services, continuity, inbound, client, refresh, Telling(services, list[str]().append))
+        outbound = Outbound(services, continuity, inbound, client, refresh)
         await refresh.look()
         assert camden.card_was_asked_for == 0
         sent = await hackney.send(CAMDEN)

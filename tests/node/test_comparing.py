@@ -1,6 +1,8 @@
 """Peers tell each other which checkpoints they have seen: who keeps two logs is found, and nobody can be slandered."""
 
+import asyncio
 import copy
+import hashlib
 import io
 import json
 from collections.abc import AsyncIterator
@@ -9,15 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
+from exchange.crypto.statement import parse_statement
 from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
 from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
+from exchange.node.services import moment
 from exchange.node.telling import Telling
-from exchange.schema.wire import CARD
+from exchange.schema.wire import CARD, SIGHTINGS, VERSION, Sightings, decode_wire, encode_wire, sightings_decoder
 from tests.node.handmade import Borough, Desk, read_card, read_reply
 from tests.node.pair import HACKNEY, Clock, Node, Pair, running, running_pair, until
 from tests.node.test_forks import CAMDEN, restore, say
@@ -250,16 +255,37 @@ async def test_a_signer_that_leaves_one_unanswered_hides_no_other(enfield: Node,
         assert await enfield.trust(camden.origin) == "quarantined"
 
 
-async def test_no_more_waits_for_a_silent_signer_than_can_be_kept(enfield: Node, camden: Borough) -> None:
+async def test_who_tells_much_crowds_out_nobody_and_the_first_that_was_told_stays(
+    enfield: Node, camden: Borough, clock: Clock
+) -> None:
     await enfield.know(camden)
     assert await say(enfield, camden) == 200
     async with compared(enfield) as tools:
-        texts = []
-        for _ in range(70):
+        await tools.comparing.take("exchange.barnet.example", [camden.checkpoint()])
+        first = clock.now_ms
+        for _ in range(20):
             camden.log(CARD, b"more")
-            texts.append(camden.checkpoint())
-        await tools.comparing.take(SUTTON, texts)
-        assert len(tools.comparing.describe(camden.origin)["unproven"]) == 64
+            await tools.comparing.take(SUTTON, [camden.checkpoint()])
+            clock.now_ms += HOUR_MS
+        waiting = tools.comparing.describe(camden.origin)["unproven"]
+        assert sorted(one["with"] for one in waiting) == ["exchange.barnet.example", *[SUTTON] * 4]
+        assert min(one["since"] for one in waiting if one["with"] == SUTTON) == moment(first)
+
+
+@pytest.mark.parametrize("number", ["\xb2", "9" * 5000], ids=["superscript", "long"])
+async def test_an_odd_answer_is_no_answer_and_hides_nothing(enfield: Node, camden: Borough, number: str) -> None:
+    async def odd(_: web.Request) -> web.StreamResponse:
+        headers = {"content-type": f"application/problem+json; a*{number}*=1"}
+        return web.Response(status=403, headers=headers, body=b"{}")
+
+    async with camden.listening(odd, consistency=odd), compared(enfield) as tools:
+        await enfield.know(camden)
+        assert await say(enfield, camden) == 200
+        other = another_past(camden)
+        same_size = other.checkpoint()
+        other.log(CARD, b"more")
+        await tools.told(SUTTON, other.checkpoint(), same_size)
+        assert await enfield.trust(camden.origin) == "quarantined"
 
 
 async def test_of_a_peer_that_is_not_verified_nothing_is_compared(enfield: Node, desk: Desk) -> None:
@@ -338,24 +364,34 @@ async def test_a_node_knows_its_own_log_at_every_size(pair: Pair, clock: Clock) 
 # What is told, and to whom.
 
 
-async def test_each_peer_is_told_once_what_is_new_to_it(enfield: Node, desk: Desk, clock: Clock) -> None:
+def told(node: Node) -> list[tuple[int, int]]:
+    return [(row[0], row[1]) for row in node.rows("SELECT position, at_ms FROM sightings")]
+
+
+async def test_peers_are_told_what_is_new_in_an_interval_and_everything_once_a_day(
+    enfield: Node, desk: Desk, clock: Clock
+) -> None:
     camden = desk.borough
     await enfield.know(camden)
     assert await say(enfield, camden) == 200
     woken: list[str] = []
     telling = Telling(enfield.services, woken.append)
-    (first,) = await telling.offer(SUTTON)
-    assert first.startswith(f"{camden.origin}\n2\n")
-    assert await telling.offer(SUTTON) == (first,), "it was not told: the envelope was lost"
-    telling.told(SUTTON, (first,))
-    assert await telling.offer(SUTTON) == ()
+    await telling.look()
+    assert woken == [f"peer:{camden.origin}"]
+    first = told(enfield)
     assert await say(enfield, camden) == 200
-    assert await telling.offer(SUTTON) == (), "not before the interval has passed"
+    await telling.look()
+    assert told(enfield) == first, "not before the interval has passed"
     telling.soon()
-    (second,) = await telling.offer(SUTTON)
-    telling.told(SUTTON, (second,))
+    await telling.look()
+    second = told(enfield)
+    assert second[0][0] > first[0][0]
     clock.now_ms += HOUR_MS
-    assert await telling.offer(SUTTON) == ()
+    await telling.look()
+    assert told(enfield) == second, "nothing is new"
+    clock.now_ms += DAY_MS
+    await telling.look()
+    assert told(enfield) != second
 
 
 @pytest.mark.parametrize("state", ["unverified", "suspended"])
@@ -366,35 +402,67 @@ async def test_who_is_not_verified_is_neither_told_nor_told_of(enfield: Node, de
         assert (await enfield.local("POST", f"/v1/peers/suspend/{camden.origin}"))[0] == 200
     woken: list[str] = []
     telling = Telling(enfield.services, woken.append)
+    telling.soon()
     await telling.look()
     assert woken == []
-    assert await telling.offer(SUTTON) == ()
+    assert told(enfield) == []
 
 
-async def test_a_peer_to_which_nothing_else_goes_is_told_with_the_nodes_card(
-    hackney: Node, desk: Desk, clock: Clock
-) -> None:
+async def test_what_is_told_travels_beside_a_statement_that_binds_it(hackney: Node, desk: Desk, clock: Clock) -> None:
     camden = desk.borough
     clock.run()
-    await hackney.know(camden)
-    assert await say(hackney, camden) == 200
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[tuple[str, ...], list[bytes]]] = []
     answer = desk.answer
 
     async def listen(request: web.Request) -> web.StreamResponse:
         opened = camden.open(await request.read())
-        seen.append((len(opened.items), len(opened.seen)))
+        statements = [parse_statement(item.statement) for item in opened.items]
+        words = [decode_wire(sightings_decoder, one.body).seen_sha256 for one in statements if one.type == SIGHTINGS]
+        seen.append((opened.seen, words))
         return await answer(request)
 
     async with camden.listening(listen):
-        camden.served = camden.card()
         await hackney.know(camden)
-        clock.now_ms += HOUR_MS
+        assert await say(hackney, camden) == 200
 
-        async def told() -> bool:
-            return any(count for _, count in seen)
+        async def arrived() -> Any:
+            return next((one for one in seen if one[0] and one[1]), None)
 
-        await until("Camden is told what Hackney saw of it", told)
+        texts, words = await until("Camden is told what Hackney saw of it", arrived)
+    assert [text.partition("\n")[0] for text in texts] == [camden.origin]
+    assert words == [hashlib.sha256(msgspec.msgpack.encode(texts)).digest()]
+    assert all(not texts or words for texts, words in seen)
+
+
+async def test_what_stands_beside_a_public_card_is_nobodys_word(pair: Pair, desk: Desk) -> None:
+    """Anybody may put a peer's public card into an envelope, and more beside it."""
+    camden = desk.borough
+    await pair.enfield.know(camden)
+    assert await say(pair.enfield, camden) == 200
+    other = another_past(camden)
+    other.log(CARD, b"more")
+    card, stranger = await pair.hackney.proven_card(), Borough(pair.hackney.origin, CAMDEN, pair.hackney.clock)
+    envelope = stranger.envelope(
+        await pair.enfield.card(), [card], consistency=stranger.consistency(0), seen=(other.checkpoint(),)
+    )
+    assert (await pair.enfield.post(envelope))[0] == 200
+    await asyncio.sleep(0)
+    explained = (await pair.enfield.local("GET", f"/v1/peers/explain/{camden.origin}"))[1]
+    assert (explained["trust"], explained["compared"], explained["unproven"]) == ("verified", [], [])
+
+
+async def test_a_statement_binds_no_other_checkpoints(enfield: Node, desk: Desk) -> None:
+    camden = desk.borough
+    await enfield.know(camden)
+    sutton = Borough(SUTTON, "E09000029", enfield.clock)
+    await enfield.know(sutton)
+    other = another_past(camden)
+    body = Sightings(version=VERSION, at=sutton.now, seen_sha256=bytes(32))
+    item = sutton.sign(SIGHTINGS, encode_wire(body))
+    envelope = sutton.envelope(await enfield.card(), [item], seen=(other.checkpoint(),))
+    assert (await enfield.post(envelope))[0] == 200
+    explained = (await enfield.local("GET", f"/v1/peers/explain/{camden.origin}"))[1]
+    assert explained["unproven"] == []
 
 
 async def test_a_reply_tells_a_stranger_nothing_of_other_peers(pair: Pair, desk: Desk) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from exchange.node.config import FileTables, is_loopback, load_configuration, split_address
+from exchange.node.config import FileTables, is_loopback, is_node_url, load_configuration, split_address
 from exchange.node.errors import ConfigurationInvalid
 
 NODE = {
@@ -181,6 +181,34 @@ def test_peers_are_never_told_of_plain_http_elsewhere(tmp_path: Path, url: str) 
         load_configuration(write(tmp_path, node={"url": f'"{url}"'}))
 
 
+@pytest.mark.parametrize(
+    ("url", "can_be"),
+    [
+        ("https://exchange.hackney.example", True),
+        ("https://exchange.hackney.example:8443/node", True),
+        ("https://[2001:db8::1]:8443", True),
+        (f"https://{'a' * 63}.example", True),
+        (f"https://{'a' * 64}.example", False),
+        (f"https://{'a.' * 126}b", True),
+        (f"https://{'a.' * 127}b", False),
+        ("https://a..b", False),
+        ("https://.example", False),
+        ("https://exchange.hackney.example.", False),
+        ("https://.", False),
+        ("http://127.0.0.1.", False),
+        ("https://", False),
+        ("https://:8443", False),
+        ("https://exchange.hackney.example:99999", False),
+        ("https://me@exchange.hackney.example", False),
+        ("https://exchange.hackney.example?q", False),
+        ("ftp://exchange.hackney.example", False),
+        ("http://exchange.hackney.example", False),
+    ],
+)
+def test_a_node_can_be_only_at_a_url_whose_host_can_be_asked_for(url: str, can_be: bool) -> None:
+    assert is_node_url(url) is can_be
+
+
 def test_paths_are_relative_to_the_file_and_not_to_where_the_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +230,7 @@ def test_a_path_from_the_root_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationInvalid, match=r"cannot read .*absent\.toml: No such file"):
+    with pytest.raises(ConfigurationInvalid, match=r"there is no configuration .*absent\.toml"):
         load_configuration(tmp_path / "absent.toml")
 
 

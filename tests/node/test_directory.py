@@ -1,7 +1,9 @@
 """A node that has joined a directory: what its word leads to, and what it never does."""
 
+import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from sqlalchemy import delete
 
 from exchange.node.directory import Directory
-from exchange.node.peer_client import PeerClient
+from exchange.node.peer_client import PeerClient, Place
 from exchange.node.peering import move
 from exchange.node.trust import Standing
 from exchange.store.tables import outbox
@@ -166,6 +168,72 @@ async def test_a_card_that_has_expired_brings_nobody_if_another_identity_answers
     camden.served = made_anew(camden).card()
     await joined(trusts, web, office)
     assert await peer(trusts, camden) is None
+
+
+class Failing(PeerClient):
+    """A client that fails as no client should."""
+
+    async def fetch_card(self, place: Place) -> Any:
+        raise UnicodeError("label empty or too long")
+
+
+async def test_one_card_that_cannot_be_made_current_keeps_no_other_from_being_taken(
+    trusts: Node, office: Office, web: Web, clock: Clock, camden: Borough, lines: io.StringIO
+) -> None:
+    await listing(office, trusts)
+    await joined(trusts, web, office)
+    soon = camden.now + timedelta(minutes=1)
+    sutton = Borough("exchange.sutton.example", "E09000029", clock)
+    office.release(camden.card(url="https://camden.example", expires_at=soon), sutton.card())
+    clock.now_ms += 120_000
+    document = await Directory(trusts.services, Failing(trusts.services), lambda *_: None).refresh()
+    assert document["state"] == "fresh"
+    assert [item["origin"] for item in document["items"] if item["area"] == CAMDEN] == [camden.origin]
+    assert await trusts.trust(sutton.origin) == "verified"
+    assert '"error": "UnicodeError"' in lines.getvalue()
+    assert "label empty" not in lines.getvalue()
+
+
+async def test_a_url_that_cannot_be_asked_keeps_no_directory_from_being_joined(
+    trusts: Node, office: Office, web: Web, clock: Clock, camden: Borough
+) -> None:
+    sutton = Borough("exchange.sutton.example", "E09000029", clock)
+    bad = camden.card(url="https://a..b", expires_at=camden.now + timedelta(minutes=1))
+    office.release(await trusts.proven_card(), bad, sutton.card())
+    clock.now_ms += 120_000
+    assert (await joined(trusts, web, office))["state"] == "fresh"
+    assert await trusts.trust(sutton.origin) == "verified"
+
+
+async def test_what_fails_while_a_listing_is_applied_is_told_once_and_the_directory_is_not_called_fresh(
+    trusts: Node,
+    office: Office,
+    web: Web,
+    clock: Clock,
+    camden: Borough,
+    lines: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await listing(office, trusts, camden)
+    await joined(trusts, web, office)
+
+    def fail(_: object) -> Any:
+        raise RuntimeError("words of whoever wrote the card")
+
+    clock.now_ms += 60_000
+    with monkeypatch.context() as broken:
+        broken.setattr("exchange.node.directory.read_entries", fail)
+        for _ in range(2):
+            status, problem = await trusts.local("POST", "/v1/directory/refresh")
+            assert (status, problem["code"]) == (403, "directory-refused")
+    document = (await trusts.local("GET", "/v1/directory"))[1]
+    assert (document["state"], document["problem"]) == ("refused", "not-applied")
+    assert document["checked_at"] > document["refreshed_at"]
+    assert len(await alarms(trusts, "directory-refused")) == 1
+    assert await trusts.trust(camden.origin) == "verified"
+    assert '"error": "RuntimeError"' in lines.getvalue()
+    assert "whoever wrote" not in lines.getvalue()
+    assert (await refreshed(trusts))["state"] == "fresh"
 
 
 # Stops.
@@ -330,7 +398,95 @@ async def test_a_second_borough_for_an_area_that_a_verified_peer_serves_is_not_v
     assert "another verified peer" in (await alarms(trusts, "directory-differs"))[0]["detail"]
 
 
+async def suspended(node: Node, camden: Borough) -> None:
+    assert (await node.local("POST", f"/v1/peers/suspend/{camden.origin}"))[0] == 200
+
+
+async def blocked(node: Node, camden: Borough) -> None:
+    await node.know(made_anew(camden), verified=False)
+
+
+async def quarantined(node: Node, camden: Borough) -> None:
+    await node.services.store.write(lambda tx: move(tx, camden.origin, Standing.fork))
+
+
+async def revoked(node: Node, camden: Borough) -> None:
+    await node.services.store.write(lambda tx: move(tx, camden.origin, Standing.revoke))
+
+
+async def removed(node: Node, camden: Borough) -> None:
+    assert (await node.local("DELETE", f"/v1/peers/{camden.origin}"))[0] == 200
+
+
+async def blocked_and_removed(node: Node, camden: Borough) -> None:
+    await blocked(node, camden)
+    await removed(node, camden)
+
+
+@pytest.mark.parametrize("became", [suspended, blocked, quarantined, revoked, removed, blocked_and_removed])
+async def test_whatever_becomes_of_one_whom_people_verified_its_area_is_not_handed_to_another_without_people(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock, became: Callable[[Node, Borough], Any]
+) -> None:
+    await trusts.know(camden)
+    await became(trusts, camden)
+    impostor = Borough("exchange.camden-new.example", CAMDEN, clock)
+    office.release(await trusts.proven_card(), impostor.card())
+    document = await joined(trusts, web, office)
+    assert await trusts.trust(impostor.origin) == "unverified"
+    state = became.__name__.split("_")[-1]
+    note = f"the area of {camden.origin}, which is {state} here"
+    assert next(item["note"] for item in document["items"] if item["area"] == CAMDEN) == note
+    await refreshed(trusts)
+    (alarm,) = await alarms(trusts, "directory-differs")
+    assert alarm["origin"] == impostor.origin
+    assert note in alarm["detail"]
+    status, _ = await trusts.local("POST", f"/v1/messages/to/{CAMDEN}", data=form(CAMDEN, ENFIELD))
+    assert status != 201
+    # People may.
+    await trusts.know(impostor)
+    assert await trusts.trust(impostor.origin) == "verified"
+    assert next(item["note"] for item in (await refreshed(trusts))["items"] if item["area"] == CAMDEN) is None
+
+
+@pytest.mark.parametrize("became", [suspended, quarantined, removed])
+async def test_one_whom_the_directory_alone_verified_and_people_or_a_fork_stopped_holds_its_area_too(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock, became: Callable[[Node, Borough], Any]
+) -> None:
+    await listing(office, trusts, camden)
+    await joined(trusts, web, office)
+    await became(trusts, camden)
+    impostor = Borough("exchange.camden-new.example", CAMDEN, clock)
+    office.release(impostor.card(), replace=True)
+    await refreshed(trusts)
+    assert await trusts.trust(impostor.origin) == "unverified"
+    assert [alarm["origin"] for alarm in await alarms(trusts, "directory-differs")] == [impostor.origin]
+
+
+async def test_of_one_whom_the_directory_alone_verified_it_may_give_the_area_to_another(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock
+) -> None:
+    await listing(office, trusts, camden)
+    await joined(trusts, web, office)
+    other = Borough("exchange.camden-new.example", CAMDEN, clock)
+    office.release(other.card(), replace=True)
+    await refreshed(trusts)
+    assert (await trusts.trust(camden.origin), await trusts.trust(other.origin)) == ("suspended", "verified")
+
+
 # The node itself.
+
+
+async def test_another_node_that_is_listed_for_the_nodes_own_area_is_not_verified(
+    trusts: Node, office: Office, web: Web, camden: Borough, clock: Clock
+) -> None:
+    impostor = Borough("exchange.evil.example", ENFIELD, clock)
+    office.release(impostor.card(), camden.card())
+    document = await joined(trusts, web, office)
+    assert document["own"] == "differs"
+    assert await trusts.trust(impostor.origin) == "unverified"
+    assert await trusts.trust(camden.origin) == "verified"
+    assert "the area of this node itself" in [item["note"] for item in document["items"]]
+    assert "the area of this node itself" in (await alarms(trusts, "directory-differs"))[0]["detail"]
 
 
 @pytest.mark.parametrize(("own", "others"), [("missing", False), ("differs", True)])

@@ -1,14 +1,24 @@
 """What a directory's word leads to: every case has a rule, and no sequence of events breaks what the table promises."""
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.node.directory_rules import Action, By, Case, Policy, Says, decide, verified_by
+from exchange.node.directory_rules import (
+    Action,
+    By,
+    Case,
+    Policy,
+    Says,
+    decide,
+    ever_by_people,
+    holds_area,
+    verified_by,
+)
 from exchange.node.trust import NotInTable, Standing, Trust
 
 ALL: Final = [
@@ -58,7 +68,7 @@ def test_a_new_identity_of_one_who_was_trusted_is_taken_only_where_the_directory
     assert {case.policy for case in taken} == {Policy.SUFFICES}
 
 
-def test_nobody_is_verified_for_an_area_that_another_serves() -> None:
+def test_nobody_is_verified_for_an_area_that_another_holds() -> None:
     assert [case for case in ALL if case.is_area_taken and decide(case) is Action.CONFIRM] == []
 
 
@@ -79,6 +89,28 @@ def test_who_verified_the_identity_in_force(records: list[tuple[str, str]], by: 
     assert verified_by(records) is by
 
 
+@pytest.mark.parametrize(("by_people", "is_stopped"), [*itertools.product((False, True), repeat=2)])
+@pytest.mark.parametrize("trust", Trust)
+def test_who_is_verified_or_whom_people_ever_verified_or_stopped_holds_its_area(
+    trust: Trust, by_people: bool, is_stopped: bool
+) -> None:
+    expected = {(False, False): trust is Trust.VERIFIED}.get((by_people, is_stopped), True)
+    assert holds_area(trust, by_people=by_people, is_stopped=is_stopped) is expected
+
+
+@pytest.mark.parametrize(
+    ("records", "ever"),
+    [
+        ([], False),
+        ([("directory", "a"), ("rotation", "b")], False),
+        ([("number", "a"), ("directory", "b")], True),
+        ([("directory", "a"), ("invitation", "a"), ("rotation", "b"), ("directory", "c")], True),
+    ],
+)
+def test_what_people_once_compared_counts_whatever_came_after(records: list[tuple[str, str]], ever: bool) -> None:
+    assert ever_by_people(records) is ever
+
+
 # No sequence of events.
 
 
@@ -90,14 +122,18 @@ class Peer:
     two: bool
     standing: Standing | None = None
     stopped: bool = False
+    #: The stop holds the area too: it is not the directory's own.
+    stop_holds: bool = False
+    #: People, or a fork, have once had something to say about who serves the area.
+    claimed: bool = False
     records: list[tuple[str, str]] = field(default_factory=list)
     #: Identities that a person has compared, and since the last stop.
     compared: set[str] = field(default_factory=set)
     compared_since_stop: set[str] = field(default_factory=set)
 
-    def listed(self, identity: str | None) -> None:
+    def listed(self, identity: str | None, is_area_taken: bool = False) -> None:
         for _ in range(4):
-            action = decide(self._case(identity))
+            action = decide(replace(self._case(identity), is_area_taken=is_area_taken))
             try:
                 if action is Action.SHOW and identity is not None:
                     self.standing = (
@@ -108,7 +144,9 @@ class Peer:
                     self.standing = self.standing.confirm(identity, "directory", needs_two=self.two)
                     self.records.append(("directory", identity))
                 elif action is Action.SUSPEND:
+                    claimed = self.claimed
                     self.suspend()
+                    self.stop_holds, self.claimed = False, claimed
             except NotInTable:
                 return
             if action not in (Action.SHOW, Action.CONFIRM):
@@ -127,6 +165,13 @@ class Peer:
                 says = Says.CANDIDATE
         return Case(self.policy, held.trust if held else None, verified_by(self.records), self.stopped, says)
 
+    @property
+    def holds(self) -> bool:
+        if self.standing is None:
+            return self.stop_holds
+        by_people = ever_by_people(self.records)
+        return holds_area(self.standing.trust, by_people=by_people, is_stopped=self.stop_holds)
+
     def person(self, identity: str, who: str) -> None:
         if self.standing is None:
             self.standing = Standing(Trust.UNVERIFIED, identity)
@@ -135,10 +180,11 @@ class Peer:
         except NotInTable:
             return
         self.records.append(("number", identity))
+        self.claimed = True
         self.compared.add(identity)
         self.compared_since_stop.add(identity)
         if self.standing.is_heard:
-            self.stopped = False
+            self.stopped = self.stop_holds = False
 
     def shown(self, identity: str) -> None:
         """A card from a file or a URL."""
@@ -161,7 +207,7 @@ class Peer:
         except NotInTable:
             return
         if self.standing.trust in (Trust.SUSPENDED, Trust.QUARANTINED):
-            self.stopped = True
+            self.stopped = self.stop_holds = self.claimed = True
             self.compared_since_stop = set()
 
     def revoke(self) -> None:
@@ -170,6 +216,7 @@ class Peer:
 
     def remove(self) -> None:
         if self.standing is not None:
+            self.stop_holds, self.claimed = self.holds, self.claimed or self.standing.is_heard
             self.standing, self.stopped, self.compared_since_stop = None, True, set()
 
 
@@ -212,6 +259,26 @@ def test_no_content_of_a_directory_leads_to_traffic_with_an_identity_under_hint(
 @given(st.booleans(), EVENTS)
 def test_a_directory_never_lifts_a_stop(two: bool, events: list[tuple[object, ...]]) -> None:
     play(Policy.SUFFICES, two, events)
+
+
+@given(st.booleans(), st.lists(st.tuples(st.integers(0, 1), EVENTS), max_size=6))
+def test_a_directory_hands_nobody_the_area_of_one_about_whom_people_or_a_fork_ever_had_a_say(
+    two: bool, turns: list[tuple[int, list[tuple[object, ...]]]]
+) -> None:
+    """Two nodes, of which the directory lists one at a time for the area that both claim."""
+    both = [Peer(Policy.SUFFICES, two), Peer(Policy.SUFFICES, two)]
+    for which, events in turns:
+        peer, other = both[which], both[1 - which]
+        for name, *arguments in events:
+            if name != "listed":
+                getattr(peer, str(name))(*arguments)
+                continue
+            if arguments[0] is not None:
+                other.listed(None)
+            was_heard = peer.standing is not None and peer.standing.is_heard
+            peer.listed(arguments[0], other.holds)  # type: ignore[arg-type]
+            if peer.standing is not None and peer.standing.is_heard and not was_heard:
+                assert not other.claimed, "verified by the directory for an area that people are to decide on"
 
 
 @given(EVENTS)

@@ -36,6 +36,8 @@ ANSWERS = {
     "a long header": response("200 OK", b"x: " + b"y" * 100_000),
     "bytes in a header": response("200 OK", b"content-type: \xff\xfe;\x80=\x81"),
     "a content type that is none": response("500 No", b'content-type: ;;;/="', body=DEEP),
+    "a parameter with an odd number": response("500 No", b"content-type: application/problem+json; a*\xc2\xb2*=1"),
+    "a parameter with a long number": response("500 No", b"content-type: a/b; a*" + b"9" * 5000 + b"*=1"),
     "bad chunks": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     "compressed": response("200 OK", b"content-encoding: gzip", body=b"\x1f\x8b\x00"),
     "a redirect": response("302 Found", b"location: http://127.0.0.1:1/"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from exchange.crypto.pairing import commitment
 from exchange.node.cards import card_file, own_card_file
@@ -16,6 +17,7 @@ from exchange.schema.registration import PAIRING_TYPE, PairingOffer
 from exchange.schema.wire import VERSION, encode_wire
 from tests.node.handmade import Borough
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, running, until
+from tests.node.pair import card_file as card_file_of
 from tests.node.test_invitations import TWO_PEOPLE, peers, person, post
 
 NOWHERE = "http://127.0.0.1:9"
@@ -289,3 +291,30 @@ async def test_the_node_stops_while_a_pairing_waits(hackney: Node, enfield: Node
 
 async def _asked(node: Node) -> bool:
     return node.count("pairings_refused") > 0
+
+
+@pytest.mark.parametrize("number", ["\xb2", "9" * 5000], ids=["superscript", "long"])
+async def test_whatever_answers_at_the_url_does_not_stop_the_node(enfield: Node, clock: Clock, number: str) -> None:
+    other = Borough("exchange.sutton.example", "E09000029", clock)  # sorts behind: Enfield begins
+
+    async def card(_: web.Request) -> web.Response:
+        return web.json_response(card_file_of(other.card()))
+
+    async def odd(_: web.Request) -> web.Response:
+        return web.Response(status=403, headers={"content-type": f"application/problem+json; a*{number}*=1"})
+
+    application = web.Application()
+    application.router.add_get("/v1/card", card)
+    application.router.add_post("/v1/pairings", odd)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    session = await start(enfield, f"http://127.0.0.1:{runner.addresses[0][1]}")
+
+    async def told() -> Any:
+        return (await look(enfield, session))["problem"]
+
+    assert "cannot be read" in await until("the admin is told", told)
+    assert (await enfield.local("DELETE", f"/v1/pairings/{session['id']}"))[0] == 200
+    assert (await enfield.local("GET", "/v1/health"))[0] == 200
+    await runner.cleanup()

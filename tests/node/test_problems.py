@@ -10,7 +10,15 @@ import pytest
 import exchange
 from exchange.errors import ExchangeError
 from exchange.node import errors
-from exchange.node.errors import AtLimit, ItemRefused, NodeError, NotNow, ProofAwaited, RequestInvalid
+from exchange.node.errors import (
+    AtLimit,
+    ForkDetected,
+    ItemRefused,
+    NodeError,
+    NotNow,
+    ProofAwaited,
+    RequestInvalid,
+)
 from exchange.node.problems import json_response, problem, problem_of, status_of
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.store.errors import NotFound, StoreUnavailable
@@ -42,6 +50,8 @@ def make(kind: type[ExchangeError]) -> ExchangeError:
         return kind("one line", 30)
     if issubclass(kind, ProofAwaited):
         return kind("one line", 7)
+    if issubclass(kind, ForkDetected):
+        return kind("one line", "a checkpoint", 0)
     return kind("item-code", "one line") if issubclass(kind, ItemRefused) else kind("one line")
 
 

@@ -1,13 +1,21 @@
 """A listener's certificate while the node runs: what is taken from the files, and what the card and the log say."""
 
+import contextlib
 import dataclasses
+import datetime
 import io
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from exchange.crypto.rest import StoreKey
 from exchange.crypto.signing import SigningKeys
@@ -17,8 +25,10 @@ from exchange.node.config import load_configuration
 from exchange.node.delivery import Dispatcher
 from exchange.node.keyring import Keyring
 from exchange.node.listener import Connections
-from exchange.node.peering import Confirmation, confirm, show_card
+from exchange.node.peering import Confirmation, confirm, move, show_card
 from exchange.node.services import Services
+from exchange.node.tls import ClientIdentity, client_identity
+from exchange.node.trust import Standing
 from exchange.node.wall import Wall
 from exchange.schema.wire import Card
 from exchange.store.peers import all_peers
@@ -200,6 +210,74 @@ async def test_a_certificate_near_its_end_is_told_once_a_day_and_a_good_one_neve
     listener.clock.now_ms += 24 * _HOUR_MS
     await listener.wall.look()
     assert listener.logged("certificate is near its end") == 2
+
+
+@pytest.mark.parametrize("same_name", [False, True])
+async def test_a_peer_cannot_put_a_certificate_of_its_own_making_in_the_place_of_another_peers(
+    listener: Listener, same_name: bool
+) -> None:
+    caller = client_identity(StoreKey.random())
+    camden = Borough("exchange.camden.example", "E09000007", listener.clock)
+    sutton = Borough("exchange.sutton.example", "E09000029", listener.clock)
+    await admit(listener, camden, caller.certificate)
+    assert shakes_hands(listener, caller)
+    # Sutton does not have Camden's key, and puts it into a certificate all the same.
+    await admit(listener, sutton, made_for_the_key_of(caller.certificate, same_name=same_name))
+    assert shakes_hands(listener, caller)
+    await listener.services.store.write(lambda tx: move(tx, camden.origin, Standing.suspend))
+    await listener.wall.count_peers()
+    assert not shakes_hands(listener, caller), "Sutton's certificate does not admit Camden either"
+
+
+async def admit(listener: Listener, borough: Borough, certificate: bytes) -> None:
+    """Verify a borough that calls with a certificate."""
+    proven = borough.card(tls_client_certificates=(certificate,))
+    shown = verify_card(proven.statement, proven.proof)
+
+    async def operation(tx: Transaction) -> None:
+        await show_card(tx, listener.services, shown)
+        await confirm(tx, listener.services, borough.origin, Confirmation(borough.fingerprint, "number", "a test"))
+
+    await listener.services.store.write(operation)
+    await listener.wall.count_peers()
+
+
+def made_for_the_key_of(certificate: bytes, *, same_name: bool) -> bytes:
+    """A certificate with the public key of another, such as anybody can make who has seen that."""
+    real = x509.load_der_x509_certificate(certificate)
+    name = real.subject if same_name else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "another")])
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(real.public_key())
+        .serial_number(real.serial_number)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(ec.generate_private_key(ec.SECP256R1()), SHA256())
+        .public_bytes(Encoding.DER)
+    )
+
+
+def shakes_hands(listener: Listener, caller: ClientIdentity) -> bool:
+    """Whether the listener lets a caller in, without a network between them."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_mode = ssl.CERT_NONE
+    caller.load(client)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    assert listener.wall.door is not None
+    calling = client.wrap_bio(back, there)
+    called = listener.wall.door.wrap_bio(there, back, server_side=True)
+    for side in (calling, called, calling):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    try:
+        called.do_handshake()
+    except ssl.SSLError:
+        return False
+    return True
 
 
 async def test_only_the_certificates_of_verified_peers_admit(listener: Listener) -> None:

@@ -256,6 +256,7 @@ class Borough:
     def trusts(self, other: "Borough", *options: object) -> Any:
         """Register the other borough by its card file and fingerprint, as two admins do by telephone."""
         card = other.directory / f"card-for-{self.directory.name}.json"
+        card.unlink(missing_ok=True)
         fingerprint = other.ask("card", "export", card)["fingerprint"]
         return self.ask("peer", "add", card, "--fingerprint", fingerprint, *options)
 

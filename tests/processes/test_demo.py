@@ -115,3 +115,13 @@ def test_a_file_that_cannot_be_written_is_named(words: tuple[str, ...], tmp_path
     refused = exchange(*words, place)
     assert refused.code == 1
     assert str(place) in refused.one_line_error()
+
+
+@pytest.mark.parametrize("words", [("schema", "export"), ("form", "example", "urgent")])
+def test_a_file_that_is_there_already_is_kept(words: tuple[str, ...], tmp_path: Path) -> None:
+    place = tmp_path / "form.json"
+    place.write_text("kept")
+    refused = exchange(*words, place)
+    assert refused.code == 2
+    assert "is there already; nothing was written" in refused.one_line_error()
+    assert place.read_text() == "kept"

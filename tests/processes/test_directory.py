@@ -212,3 +212,6 @@ def test_the_body_is_told_what_is_wrong_in_one_line(body: Body, tmp_path: Path) 
     assert "\nError: the passphrase does not open" in refused.stderr
     again = body.run("keys", "new", body.path / "anna-root.key", "--holder", "x", "--passphrase-file", body.passphrase)
     assert "is there already" in again.one_line_error()
+    private = body.run("keys", "add", body.path / "anna-root.key", "--role", "targets")
+    assert private.code == 2
+    assert f"anna-root.key is the private half; give {body.path / 'anna-root.key.pub'}" in private.one_line_error()

@@ -468,10 +468,36 @@ def test_a_command_to_a_node_that_does_not_run_says_how_to_start_it(made: Boroug
     assert f"exchange run --config {made.config}" in result.stderr
 
 
-@pytest.mark.parametrize("content", [b"", b"not JSON", b"\xff\xfe", b"[" * 300_000])
+@pytest.mark.parametrize("content", [b"", b"not JSON", b"\xff\xfe", b"[" * 300_000, b"{}"])
 def test_what_is_no_card_file_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "hackney.card"
     file.write_bytes(content)
     refused = exchange("peer", "add", file, "--config", tmp_path / "exchange.toml")
     assert refused.code == 5
-    assert "is not a card file" in refused.one_line_error()
+    assert "is not a card" in refused.one_line_error()
+    assert "A card comes from: exchange card export FILE" in refused.stderr
+
+
+def test_a_command_without_a_configuration_says_how_to_name_one(tmp_path: Path) -> None:
+    refused = exchange("inbox", "--json", directory=tmp_path)
+    assert refused.code == 1
+    assert refused.document["message"] == "there is no configuration exchange.toml here"
+    assert "--config FILE, or set EXCHANGE_CONFIG" in refused.document["hint"]
+
+
+@pytest.mark.parametrize(
+    ("command", "verb"),
+    [
+        (("peer", "show", "exchange.nowhere.example"), "exchange peer list"),
+        (("agency", "remove", "agency-0"), "exchange agency list"),
+        (("held", "release", "77"), "exchange held list"),
+        (("status", "00000000-0000-4000-8000-000000000000"), "exchange outbox"),
+    ],
+)
+def test_what_is_not_there_is_said_with_where_to_look(
+    strangers: tuple[Borough, Path, str], command: tuple[str, ...], verb: str
+) -> None:
+    hackney, *_ = strangers
+    missing = hackney.cli(*command, "--json")
+    assert missing.code == 3, missing
+    assert verb in missing.document["hint"]

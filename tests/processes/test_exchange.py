@@ -159,8 +159,28 @@ def test_both_sides_show_every_section_delivered(handover: Handover) -> None:
         assert status["next_attempt_at"] is None
 
 
+def test_status_has_a_line_for_every_agency_with_the_count_of_its_sections(handover: Handover) -> None:
+    allowed = allowed_by(FORM)
+    table = [line.split() for line in handover.hackney.cli("status", handover.id).stdout.splitlines()[1:]]
+    assert {row[0]: int(row[1]) for row in table} == {kind: len(names) for kind, names in allowed.items() if names}
+    assert {row[2] for row in table} == {"delivered"}
+
+
+def test_sending_ends_with_how_to_ask_for_the_status(handover: Handover) -> None:
+    sent = handover.hackney.cli("send", handover.file, "--to", ENFIELD, "--id", handover.id)
+    assert sent.code == 0, sent
+    assert sent.stderr.splitlines()[-1].endswith(f"exchange status {handover.id}")
+
+
+def test_the_card_fits_a_screen_and_shows_its_fingerprint_in_four_lines(handover: Handover) -> None:
+    lines = handover.hackney.cli("card", "show").stdout.splitlines()
+    assert max(map(len, lines)) < 80
+    shown = "".join("".join(lines[-4:]).removeprefix("fingerprint:").split())
+    assert shown == handover.hackney.ask("card", "show")["fingerprint"]
+
+
 def test_the_table_of_status_has_a_line_for_every_section_at_every_agency(handover: Handover) -> None:
-    table = handover.hackney.cli("status", handover.id).stdout.splitlines()[1:]
+    table = handover.hackney.cli("status", handover.id, "--sections").stdout.splitlines()[1:]
     assert {tuple(line.split()[:3]) for line in table} == {(*pair, "delivered") for pair in ALLOWED}
 
 

@@ -288,7 +288,7 @@ def test_keys_are_not_restored_to_another_borough_nor_from_before_they_were_chan
     hackney = town.borough("hackney", HACKNEY).start()
     hackney.ask("keys", "backup", town.root / "before", "--split", "1/1")
     assert hackney.ask("keys", "status")["backup"]["current"] is True
-    hackney.ask("keys", "rotate", "--revocation", town.root / "next.json")
+    hackney.ask("keys", "rotate", "--yes", "--revocation", town.root / "next.json")
     status = hackney.ask("keys", "status")
     assert status["backup"]["current"] is False
     assert "backup-outdated" in [advice["code"] for advice in status["advice"]]

@@ -6,6 +6,7 @@ import stat
 
 from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, example, exchange, introduce, until
+from tests.processes.terminal import terminal
 
 
 def test_an_admin_rotates_the_keys_and_every_receipt_still_proves_itself(town: Town) -> None:
@@ -16,7 +17,7 @@ def test_an_admin_rotates_the_keys_and_every_receipt_still_proves_itself(town: T
     old_card, new_card, receipts = (town.root / name for name in ("old.card", "new.card", "receipts.json"))
     old = enfield.ask("card", "export", old_card)["fingerprint"]
 
-    rotated = enfield.ask("keys", "rotate", "--revocation", town.root / "next.json")
+    rotated = enfield.ask("keys", "rotate", "--yes", "--revocation", town.root / "next.json")
 
     assert rotated["old_fingerprint"] == old != rotated["fingerprint"]
     assert stat.S_IMODE((town.root / "next.json").stat().st_mode) == 0o600
@@ -38,6 +39,11 @@ def test_an_admin_rotates_the_keys_and_every_receipt_still_proves_itself(town: T
     del document["card"]["rotations"]
     receipts.write_text(json.dumps(document))
     assert exchange("verify", receipts, "--card", new_card).code == 4
+    before = receipts.read_bytes()
+    for words in (("receipt", "export", message, receipts), ("card", "export", receipts)):
+        refused = hackney.cli(*words)
+        assert (refused.code, "is there already; nothing was written" in refused.stderr) == (2, True)
+    assert receipts.read_bytes() == before
     again = hackney.send(example("case-study-j"), ENFIELD)
     hackney.status(again, "received", 30)
     # The node starts again with the new keys.
@@ -52,12 +58,28 @@ def test_a_file_that_is_there_already_is_not_written_over_and_nothing_is_rotated
     there = town.root / "there.json"
     there.write_text("kept")
 
-    refused = hackney.cli("keys", "rotate", "--revocation", there)
+    refused = hackney.cli("keys", "rotate", "--yes", "--revocation", there)
 
     assert refused.code == 2
     assert "nothing was changed" in refused.one_line_error()
     assert there.read_text() == "kept"
     assert hackney.ask("card", "show")["fingerprint"] == before
+
+
+def test_a_rotation_says_what_follows_and_asks_and_no_answer_is_taken_from_before(town: Town) -> None:
+    hackney = town.borough("hackney", HACKNEY).start()
+    before = hackney.ask("card", "show")["fingerprint"]
+    next_one = town.root / "next.json"
+    unasked = hackney.cli("keys", "rotate", "--revocation", next_one)
+    assert (unasked.code, "--yes" in unasked.stderr) == (2, True)
+    with terminal("keys", "rotate", "--revocation", next_one, config=hackney.config) as screen:
+        screen.types("y")
+        screen.sees("Backups of the keys that were made before, and open invitations, are worth nothing any more")
+        screen.sees(r"Is that what you want\? \[y/N\]")
+        screen.types("n")
+        assert screen.ends() == 1, screen.shown
+    assert hackney.ask("card", "show")["fingerprint"] == before
+    assert not next_one.exists()
 
 
 def test_a_borough_whose_machine_is_lost_takes_its_identity_back_with_the_file_kept_offline(town: Town) -> None:
@@ -85,7 +107,7 @@ def test_a_running_node_tells_all_its_peers_that_it_is_revoked(town: Town) -> No
     hackney, enfield = town.borough("hackney", HACKNEY).start(), town.borough("enfield", ENFIELD).start()
     introduce(hackney, enfield)
 
-    told = hackney.ask("keys", "revoke", hackney.directory / "revocation.json", "--config", hackney.config, "--yes")
+    told = hackney.ask("keys", "revoke", hackney.directory / "revocation.json", "--yes")
 
     assert told["peers"] == [{"origin": enfield.origin, "told": True, "reason": None}]
     assert enfield.ask("peer", "show", hackney.origin)["trust"] == "revoked"

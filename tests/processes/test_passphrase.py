@@ -78,7 +78,7 @@ def test_no_option_takes_a_passphrase_and_no_variable_gives_one() -> None:
     assert len(about) >= 3
     for item in about:
         assert isinstance(item.type, click.Path), item.opts
-    assert {item.envvar for item in options()} == {None, "EXCHANGE_CONFIG"}
+    assert {item.envvar for item in options()} == {None, "EXCHANGE_CONFIG", "EXCHANGE_DIRECTORY"}
 
 
 # Where it comes from
@@ -180,7 +180,7 @@ def test_the_passphrase_is_changed_while_the_node_runs_and_goes_on_being_rewritt
     assert changed["passphrase_file"] == str(hackney.directory / "passphrase")
     assert (opens(hackney, old), opens(hackney, NEW)) == (False, True)
     # The node rewrites it under the new key without being started again.
-    rotated = hackney.ask("keys", "rotate", "--revocation", town.root / "next.json")["fingerprint"]
+    rotated = hackney.ask("keys", "rotate", "--yes", "--revocation", town.root / "next.json")["fingerprint"]
     assert opens(hackney, NEW)
     assert hackney.ask("keys", "passwd", "--same")["running"] is True
     hackney.stop()

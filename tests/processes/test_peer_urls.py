@@ -239,7 +239,7 @@ def test_after_the_loss_of_its_machine_a_node_under_its_backup_changes_its_keys_
     shutil.copy(fresh, hackney.directory / "passphrase")
     hackney.start()
 
-    rotated = hackney.ask("keys", "rotate", "--revocation", town.root / "next.json")
+    rotated = hackney.ask("keys", "rotate", "--yes", "--revocation", town.root / "next.json")
 
     until("Enfield follows", lambda: known(enfield, hackney.origin)["fingerprint"] == rotated["fingerprint"])
     peer = enfield.ask("peer", "show", hackney.origin)

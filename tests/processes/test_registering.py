@@ -1,5 +1,6 @@
 """Two nodes as processes are registered with one another, each way that there is, over HTTP and with mutual TLS."""
 
+import contextlib
 import json
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from tests.node.certificates import make_certificate
 from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, Borough, Result, example, until
 from tests.processes.ports import free_port
-from tests.processes.terminal import terminal
+from tests.processes.terminal import Terminal, terminal
 
 FORM = example("case-study-j")
 
@@ -59,6 +60,10 @@ def by_number(hackney: Borough, enfield: Borough) -> None:
     numbers = [hackney.ask("peer", "number", enfield.origin), enfield.ask("peer", "number", hackney.origin)]
     assert numbers[0]["number"] == numbers[1]["number"]
     read_out = " ".join(numbers[0]["number"])
+    drawn = hackney.directory / "number.svg"
+    drawn.write_text("kept")
+    refused = hackney.cli("peer", "number", enfield.origin, "--svg", drawn)
+    assert (refused.code, drawn.read_text()) == (2, "kept")
     hackney.ask("peer", "verify", enfield.origin, "--number", read_out)
     enfield.ask("peer", "verify", hackney.origin, "--number", read_out)
 
@@ -77,19 +82,36 @@ def by_invitation(hackney: Borough, enfield: Borough) -> None:
 
 
 def by_words(hackney: Borough, enfield: Borough) -> None:
-    with (
-        terminal("peer", "pair", url_of(enfield), *options_for(enfield), config=hackney.config) as one,
-        terminal("peer", "pair", url_of(hackney), *options_for(hackney), config=enfield.config) as other,
-    ):
+    with contextlib.ExitStack() as screens:
+        one = screens.enter_context(
+            terminal("peer", "pair", url_of(enfield), *options_for(enfield), config=hackney.config)
+        )
         one.sees(f"exchange peer pair {url_of(hackney)}")
-        screens = [screen.sees(r"same four words\? \[y/N\]") for screen in (one, other)]
-        words = [line.strip() for line in screens[0].splitlines() if line.startswith("    ")][-1]
-        assert len(words.split()) == 4
-        assert words in screens[1]
-        for screen in (one, other):
-            screen.types("y")
+        # Whoever types while they wait has compared nothing.
+        one.types("able")
+        other = screens.enter_context(
+            terminal("peer", "pair", url_of(hackney), *options_for(hackney), config=enfield.config)
+        )
+        shown = [words_on(screen) for screen in (one, other)]
+        places = [words.index(".....") for words in shown]
+        assert places[0] in (2, 3)
+        assert places[1] in (0, 1)
+        for place in {0, 1, 2, 3} - set(places):
+            assert shown[0][place] == shown[1][place]
+        one.types("buz")
+        one.sees("'buz' is not a word of the list; type it again")
+        one.sees("as they read it")
+        for screen, read_out, place in ((one, shown[1], places[0]), (other, shown[0], places[1])):
+            screen.types(read_out[place])
             screen.sees("verified")
+            screen.sees("It is verified here. Messages go both ways once its admin has done the same.")
             assert screen.ends() == 0, screen.shown
+
+
+def words_on(screen: Terminal) -> list[str]:
+    """The words that a screen shows, once it asks for the one that is left out."""
+    seen = screen.sees("as they read it, or n if another word differs")
+    return [line.split() for line in seen.splitlines() if line.startswith("    ")][-1]
 
 
 def hear_each_other(hackney: Borough, enfield: Borough, how: str) -> None:
@@ -210,8 +232,8 @@ def test_an_admin_who_says_no_keeps_nothing_and_leaves_an_alarm(plain: Two) -> N
         terminal("peer", "pair", url_of(hackney), config=enfield.config) as other,
     ):
         for screen in (one, other):
-            screen.sees("same four words")
-        one.types("")
+            words_on(screen)
+        one.types("n")
         one.sees("the words differ")
         one.sees("security lead")
         assert one.ends() == 4
@@ -236,6 +258,9 @@ def test_a_program_shows_the_words_first_and_confirms_what_was_read_out_afterwar
     assert hackney.cli("peer", "pair", url_of(enfield), "--words", "able able able able").code == 4
     words, shown = show_words(hackney, enfield)
     assert words == shown
+    for text, why in (("able buz able able", "'buz' is not a word of the list"), ("able able able", "you gave 3")):
+        mistyped = hackney.cli("peer", "pair", url_of(enfield), "--words", text)
+        assert (mistyped.code, why in mistyped.stderr) == (2, True)
     spoken = ", ".join(words).upper()
     assert hackney.ask("peer", "pair", url_of(enfield), "--words", spoken)["trust"] == "verified"
     assert hackney.cli("peer", "pair", url_of(enfield), "--words", spoken).code == 4, "they were used"
@@ -248,6 +273,6 @@ def test_a_restart_ends_a_pairing(plain: Two) -> None:
     hackney, enfield = plain
     show_words(hackney, enfield)
     enfield.restart()
-    assert enfield.cli("peer", "pair", url_of(hackney), "--words", "a b c d").code == 4
+    assert enfield.cli("peer", "pair", url_of(hackney), "--words", "able able able able").code == 4
     assert enfield.cli("peer", "pair", url_of(hackney), "--stop").code == 3
     assert hackney.cli("peer", "pair", url_of(enfield), "--stop").code == 0

@@ -118,7 +118,7 @@ def test_keys_that_one_process_rotated_stop_the_others_until_they_have_them(
 ) -> None:
     hackney, enfield, _ = boroughs
     first, second = hackney.processes
-    first.ask("keys", "rotate", "--revocation", first.directory / "revocation-2.json")
+    first.ask("keys", "rotate", "--yes", "--revocation", first.directory / "revocation-2.json")
     assert second.process is not None
     assert second.process.wait(60) != 0
     assert "keys-superseded" in second.log.read_text() or "rotated the node's signing keys" in second.log.read_text()

@@ -13,6 +13,8 @@ from exchange.cli.client import TRUST_REFUSED, CommandFailed
 from exchange.crypto.checkpoint import parse_checkpoint
 from exchange.crypto.names import Origin
 from exchange.crypto.note import parse_vkey
+from exchange.node.config import load_configuration
+from tests import databases
 from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, Borough, example, introduce, until
 
@@ -137,12 +139,19 @@ def test_a_node_that_was_set_back_is_found_at_its_next_message_and_goes_on_once_
 
 def test_a_liar_who_shows_two_peers_two_histories_is_found_when_they_compare(town: Town) -> None:
     hackney, enfield = town.borough("hackney", HACKNEY), town.borough("enfield", ENFIELD)
-    camden = town.borough("camden", "E09000007").start()
-    for borough in (hackney, enfield):
+    camden = town.borough("camden", "E09000007")
+    for borough in (camden, hackney, enfield):
         borough.configure("trust", compare_logs_hours=0.0005)
         borough.start()
+    for borough in (hackney, enfield):
         introduce(borough, camden)
+    store = load_configuration(camden.config).store_url
+    until("Camden has told its peers something", lambda: databases.rows(store, "SELECT at_ms FROM sightings"))
     camden.stop()
+    # It is careful: neither of its nodes tells both peers anything from now on.
+    camden.config.write_text(
+        camden.config.read_text().replace("compare_logs_hours = 0.0005", "compare_logs_hours = 168")
+    )
     liar = town.copy_of(camden, "liar")
     camden.start()
     liar.start()

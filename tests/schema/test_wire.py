@@ -17,6 +17,7 @@ from exchange.schema.wire import (
     Consistency,
     EnvelopePayload,
     Manifest,
+    NameText,
     ParcelEntry,
     Placement,
     ProblemDetails,
@@ -322,3 +323,20 @@ def test_nesting_without_end_is_refused() -> None:
     for _, decoder in STRUCTS:
         with pytest.raises(WireInvalid):
             decode_wire(decoder, b"\x91" * 200_000)
+
+
+@pytest.mark.parametrize("key", ["x` - at `$.of the sender's choice", "x` - at `TEXT", "y" * 5000])
+def test_an_error_repeats_nothing_of_a_key_that_is_unknown(key: str) -> None:
+    data = msgspec.msgpack.encode({"version": 1, key: 1})
+    with pytest.raises(WireInvalid) as refused:
+        decode_wire(receipt_decoder, data)
+    assert str(refused.value) == "the receipt does not fit its schema at $"
+
+
+@pytest.mark.parametrize(
+    "character", ["\u200b", "\xad", "\ufeff", "\u2060", "\u3164", "\ufe0f", "\U000e0041", "\u061c"]
+)
+def test_a_name_has_no_character_that_nobody_sees(character: str) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(msgspec.json.encode(f"Hack{character}ney"), type=NameText)
+    assert msgspec.json.decode(msgspec.json.encode("Inbhir Nis, Ynys Môn"), type=NameText)

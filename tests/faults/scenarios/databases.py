@@ -3,8 +3,9 @@
 import contextlib
 import os
 import signal
+import subprocess
 import time
-from typing import Final
+from typing import Any, Final
 
 from tests import databases
 from tests.faults.scenario import Scenarios
@@ -17,6 +18,8 @@ scenarios: Final = Scenarios("database", "postgresql")
 @scenarios.add("restarted", "PostgreSQL server crashes under load and recovers", "no commit lost, all arrives once")
 def _restarted(world: World) -> None:
     server = databases.running_server()
+    # PostgreSQL loses some steps of sequences in a database that was copied after the last checkpoint, as ours were.
+    databases.rows(str(databases.server), "CHECKPOINT")
     world.start()
     with Load(world):
         for _ in range(3):
@@ -27,8 +30,16 @@ def _restarted(world: World) -> None:
             until("the server has gone", lambda pid=pid: not _lives(pid))
             world.counts["times"] += 1
             time.sleep(world.chance.uniform(0, 2))
-            server.ensure_postgres_running()
+            until("the server has recovered", lambda: _started(server))
     world.check()
+
+
+def _started(server: Any) -> bool:
+    # On a busy machine its recovery takes longer than this waits.
+    with contextlib.suppress(subprocess.SubprocessError, AssertionError):
+        server.ensure_postgres_running()
+        return True
+    return False
 
 
 def _lives(pid: int) -> bool:

@@ -51,5 +51,6 @@ def upgrade() -> None:
         "stops",
         sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("why", sa.Text(), nullable=False),
+        sa.Column("area", sa.Text()),
         sa.PrimaryKeyConstraint("origin"),
     )

@@ -1,4 +1,4 @@
-"""Whose claim a delivery is, the replicas of a node, and where a store was moved to."""
+"""Whose claim a delivery is, the replicas of a node, where a store was moved to, and what peers were told."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,6 +26,13 @@ def upgrade() -> None:
         sa.Column("started_at_ms", sa.BigInteger()),
         sa.Column("seen_at_ms", sa.BigInteger()),
         sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "sightings",
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("seen", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("position"),
     )
     op.create_table(
         "moved",
