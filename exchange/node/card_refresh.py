@@ -32,6 +32,7 @@ from exchange.node.inbound import Inbound, while_heard
 from exchange.node.peer_client import PeerClient, place_of
 from exchange.node.peering import show_card, succession
 from exchange.node.revocation import take_revocation
+from exchange.node.rounds import go_round
 from exchange.node.services import Services, moment
 from exchange.schema.wire import Consistency
 from exchange.store.errors import NotFound, StoreError
@@ -109,21 +110,9 @@ class CardRefresh:
 
     async def run(self, stop: asyncio.Event, every_s: float | None = None) -> None:
         """Fetch what is due until `stop`; a peer that does not answer then is not waited for."""
-        async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._look_again(every_s or min(_LOOK_EVERY_S, self.interval_ms / 10_000)))
-            await stop.wait()
-            looking.cancel()
-
-    async def _look_again(self, every_s: float) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                await self.look()
-            except StoreError as error:
-                self._services.log.error("store unavailable", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await self._woken.wait()
+        await go_round(
+            self._services, self.look, self._woken, every_s or min(_LOOK_EVERY_S, self.interval_ms / 10_000), stop
+        )
 
     async def look(self) -> None:
         """Fetch the cards that are due now."""

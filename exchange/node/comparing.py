@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +23,7 @@ from exchange.node.errors import ForkDetected, NotNow, Unacceptable
 from exchange.node.forks import explained_ms
 from exchange.node.inbound import Inbound, while_heard
 from exchange.node.peer_client import PeerClient
+from exchange.node.rounds import go_round
 from exchange.node.services import Services, card_keys, moment
 from exchange.schema.wire import Consistency
 from exchange.store.errors import NotFound, StoreError
@@ -88,18 +88,7 @@ class Comparing:
 
     async def run(self, stop: asyncio.Event, every_s: float = _ASK_AGAIN_S) -> None:
         """Check what was told until `stop`; who does not answer then is not waited for."""
-        async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._look_again(every_s))
-            await stop.wait()
-            looking.cancel()
-
-    async def _look_again(self, every_s: float) -> None:
-        while True:
-            self._woken.clear()
-            await self.look()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await self._woken.wait()
+        await go_round(self._services, self.look, self._woken, every_s, stop)
 
     async def look(self) -> None:
         """Check all that waits."""

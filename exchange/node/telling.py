@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import contextlib
 import hashlib
 import random
 from collections.abc import Callable
@@ -17,9 +16,9 @@ from typing import Final
 import msgspec
 
 from exchange.node.forks import forks_of
+from exchange.node.rounds import go_round
 from exchange.node.services import Services
 from exchange.schema.wire import MOST_SEEN, SIGHTINGS, VERSION, Sightings, encode_wire
-from exchange.store.errors import StoreError
 from exchange.store.outbox import enqueue_sightings
 from exchange.store.peers import all_peers, peer_head
 from exchange.store.sightings import Told, keep_told, last_told
@@ -52,21 +51,9 @@ class Telling:
 
     async def run(self, stop: asyncio.Event, every_s: float | None = None) -> None:
         """Tell the peers what is due, until `stop`."""
-        async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._look_again(every_s or min(_LOOK_EVERY_S, self.interval_ms / 4000)))
-            await stop.wait()
-            looking.cancel()
-
-    async def _look_again(self, every_s: float) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                await self.look()
-            except StoreError as error:
-                self._services.log.error("store unavailable", error=str(error))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every_s):
-                    await self._woken.wait()
+        await go_round(
+            self._services, self.look, self._woken, every_s or min(_LOOK_EVERY_S, self.interval_ms / 4000), stop
+        )
 
     async def look(self) -> None:
         """Tell every verified peer what was seen, where that is due."""
