@@ -74,6 +74,10 @@ class Clock:
         """Let time run."""
         self._running_since = time.monotonic()
 
+    def stop(self) -> None:
+        """Let it stand still again."""
+        self.now_ms, self._running_since = self(), None
+
 
 async def until(what: str, condition: Callable[[], Awaitable[T]], deadline_s: float = DEADLINE_S) -> T:
     """Wait until `condition` gives something true, and return that."""

@@ -387,7 +387,8 @@ async def test_a_store_that_is_gone_ends_no_worker_by_itself(services: Services,
         await until("it is told", told)
 
 
-async def test_what_is_urgent_passes_a_lane_at_a_limit_after_a_new_start_too(services: Services) -> None:
+async def test_what_is_urgent_passes_a_lane_at_a_limit_after_a_new_start_too(services: Services, clock: Clock) -> None:
+    clock.stop()
     post, lane = Post(services), "box:one"
 
     async def takes_only_urgent(name: str, rows: list[Delivery]) -> Outcome | None:

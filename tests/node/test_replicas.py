@@ -276,9 +276,8 @@ async def test_who_is_there_can_be_read(twins: Twins) -> None:
 
 
 async def test_what_is_urgent_passes_a_peer_at_a_limit_whichever_process_was_told_of_it(
-    twins: Twins, desk: Desk, camden: Borough, clock: Clock
+    twins: Twins, desk: Desk, camden: Borough
 ) -> None:
-    clock.run()
     await twins.one.know(camden)
     desk.bend = lambda desk, opened: problem(429, "peer-limit", "enough", retry_after_s=3600)
 
