@@ -123,9 +123,11 @@ async def test_the_receiver_says_what_is_held_and_the_sender_need_not_know(pair:
 async def test_the_timeline_is_in_order_and_in_plain_english(pair: Pair, exchanged: str) -> None:
     _, sender = await pair.hackney.local("GET", f"/v1/messages/{exchanged}/timeline")
     _, receiver = await pair.enfield.local("GET", f"/v1/messages/{exchanged}/timeline")
-    assert [event["event"] for event in sender["events"]][:2] == ["signed", "received"]
+    assert sender["events"][0]["event"] == "signed"
     assert sender["events"][0]["text"] == "This node signed and sealed the message to exchange.enfield.example."
-    assert sender["events"][1]["text"] == "exchange.enfield.example received the message and signed for it."
+    # The receipt of a later rung may overtake the answer that brings the first.
+    (received,) = [event["text"] for event in sender["events"] if event["event"] == "received"]
+    assert received == "exchange.enfield.example received the message and signed for it."
     assert receiver["events"][0]["text"] == (
         "This node received the message from exchange.hackney.example and signed for it."
     )

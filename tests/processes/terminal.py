@@ -9,7 +9,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.processes.harness import DEADLINE_S
@@ -51,6 +51,16 @@ class Terminal:
     def types(self, line: str) -> None:
         """Type a line."""
         os.write(self._master, line.encode() + b"\n")
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C as a person does, again where the program has not ended; its exit code."""
+        deadline = time.monotonic() + DEADLINE_S
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"the program does not end:\n{self.shown}"
+            os.write(self._master, b"\x03")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+        return self.ends()
 
     def ends(self) -> int:
         """Wait for the end; the exit code. What is left on the screen is then in `shown`."""

@@ -218,8 +218,7 @@ def test_a_node_whose_admin_has_not_started_is_waited_for_and_ctrl_c_ends_the_wa
         until("it has asked", lambda: "pairings_refused" in hackney.api("GET", "/v1/health")["counters"])
         busy = enfield.cli("peer", "pair", url_of(hackney), "--no-ask", "--json")
         assert (busy.code, busy.document["code"]) == (1, "already-there")
-        screen.types("\x03")
-        assert screen.ends() == 1
+        assert screen.interrupt() == 1
     (found,) = enfield.api("GET", "/v1/pairings")["items"]
     assert (found["state"], found["reason"]) == ("failed", "it was stopped here")
     assert hackney.ask("peer", "list")["items"] == enfield.ask("peer", "list")["items"] == []
