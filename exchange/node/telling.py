@@ -37,6 +37,8 @@ class Telling:
         self._wake = wake
         self._chance = random.SystemRandom()
         self._hurried = False
+        #: Who has never told anything waits for an interval too: nothing is known yet that anybody should hear at once.
+        self._since_ms = services.now_ms()
         self._woken = asyncio.Event()
 
     @property
@@ -65,7 +67,8 @@ class Telling:
             self._wake(f"peer:{origin}")
 
     def _is_due(self, last: Told | None, after_ms: int) -> bool:
-        return last is None or not 0 <= self._services.now_ms() - last.at_ms < after_ms
+        since_ms = self._since_ms if last is None else last.at_ms
+        return not 0 <= self._services.now_ms() - since_ms < after_ms
 
     async def _tell(self, tx: Transaction, *, hurried: bool) -> list[str]:
         """Sign what was seen and queue it; return whom it is for."""

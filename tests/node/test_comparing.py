@@ -377,6 +377,9 @@ async def test_peers_are_told_what_is_new_in_an_interval_and_everything_once_a_d
     woken: list[str] = []
     telling = Telling(enfield.services, woken.append)
     await telling.look()
+    assert woken == [], "not at once"
+    clock.now_ms += HOUR_MS
+    await telling.look()
     assert woken == [f"peer:{camden.origin}"]
     first = told(enfield)
     assert await say(enfield, camden) == 200
