@@ -30,7 +30,7 @@ test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 test-slow: .venv/dev .venv/scan
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # Everything that keeps a store, again on a PostgreSQL server that the tests start.
 test-postgresql: .venv/dev
