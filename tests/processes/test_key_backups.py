@@ -13,6 +13,8 @@ from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, Borough, Result, example, exchange, introduce, until
 from tests.processes.terminal import terminal
 
+pytestmark = pytest.mark.slow
+
 FORM = example("case-study-j")
 BACKUP_WORDS = "granite otter seventeen umbrella"
 NEW_WORDS = "trombone lantern quarry mistletoe"

@@ -23,6 +23,8 @@ from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, Borough, example, until
 from tests.processes.middle import REFUSED, Face, Guess, Middle, answer_with, call, nonce_in
 
+pytestmark = pytest.mark.slow
+
 FORM = example("case-study-j")
 
 

@@ -23,6 +23,8 @@ from tests.processes.harness import ENFIELD, HACKNEY, Borough, example, exchange
 from tests.processes.ports import free_port
 from tests.processes.test_two_logs import turned
 
+pytestmark = pytest.mark.slow
+
 CAMDEN = "E09000007"
 FORM = example("case-study-j")
 REFRESH_S = 1.5
@@ -126,7 +128,6 @@ def test_an_expired_card_is_refused_from_a_file_and_from_the_peers_url(town: Tow
 
 
 @pytest.mark.sqlite
-@pytest.mark.slow
 def test_a_form_for_a_peer_that_is_away_for_longer_than_its_keys_live_is_held_and_goes_when_it_is_back(
     town: Town,
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_node_that_was_set_back_is_found_at_its_next_message_and_goes_on_once_
     assert trust(enfield, hackney) == "verified"
 
 
+@pytest.mark.slow
 def test_a_liar_who_shows_two_peers_two_histories_is_found_when_they_compare(town: Town) -> None:
     hackney, enfield = town.borough("hackney", HACKNEY), town.borough("enfield", ENFIELD)
     camden = town.borough("camden", "E09000007")

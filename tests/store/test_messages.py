@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import asyncpg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pysqlite3 import dbapi2 as sqlite
 
@@ -116,6 +116,7 @@ async def test_a_rung_rises_and_never_goes_down(store: Store, start: str, rung: 
     assert await store.read(call(placements_of, number)) == [after if rises else before]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(LADDER), min_size=1, max_size=12))
 def test_in_whatever_order_rungs_arrive_the_highest_stands(open_store: OpenStore, rungs: list[str]) -> None:
     async def climb(store: Store) -> list[PlacementRow]:

@@ -1,7 +1,7 @@
 """The outbox: urgent first, then in order; leases; and what waits for a person."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.store.errors import NotFound
@@ -57,6 +57,7 @@ async def claimed(store: Store, most: int = 10, now_ms: int = NOW_MS, lane: str 
     return [row.number for row in await take(store, most, now_ms, lane)]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.booleans(), max_size=12), st.integers(1, 5))
 def test_urgent_rows_are_claimed_first_and_otherwise_in_order(
     open_store: OpenStore, urgent: list[bool], most: int
