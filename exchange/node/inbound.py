@@ -85,7 +85,7 @@ from exchange.store.messages import (
     has_alarm,
     raise_rung,
 )
-from exchange.store.mirror import kept_leaves
+from exchange.store.mirror import keep_sightings, kept_leaves
 from exchange.store.outbox import STATEMENT, WEBHOOK, Delivery, done, enqueue, new_delivery
 from exchange.store.peers import PeerRow, peer, peer_standing, set_peer_card
 from exchange.store.transaction import LogEntry, Operation, Transaction
@@ -375,6 +375,7 @@ class Inbound:
                 return False
             if statement.type == SIGHTINGS:
                 decode_wire(sightings_decoder, statement.body)
+                await self._keep_sightings(row, verified, item)
                 return False
         except SchemaError as error:
             raise ItemRefused(error.code, str(error)) from None
@@ -453,6 +454,14 @@ class Inbound:
         new = await services.store.write(operation)
         services.counters.add(f"receipts_{receipt.rung.value}")
         return new
+
+    async def _keep_sightings(self, row: PeerRow, verified: VerifiedStatement, item: ProvenStatement) -> None:
+        """Keep it for the peer: it may lose its log, and nobody else may have the end of it."""
+
+        async def operation(tx: Transaction) -> None:
+            await keep_sightings(tx, row.origin, verified.index, item.statement, item.proof)
+
+        await self._services.store.write(while_heard(row, operation))
 
     async def _take_manifest(
         self,

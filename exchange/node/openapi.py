@@ -104,7 +104,7 @@ LOCAL: Final = (
         "/v1/peers",
         "Register a node by its card file",
         {201: shapes.Peer},
-        {400: _BODY, 403: ("fingerprint-mismatch", "peer-untrusted")},
+        {400: (*_BODY, "name-invalid"), 403: ("fingerprint-mismatch", "peer-untrusted")},
         AddPeer,
         text="With a fingerprint that was compared by telephone, it is verified at once.",
     ),
@@ -124,7 +124,7 @@ LOCAL: Final = (
         "/v1/peers/verify/{origin}",
         "Verify a node by what was compared",
         {200: shapes.Peer},
-        {400: _BODY, 403: ("fingerprint-mismatch", "peer-untrusted"), **_NO_PEER},
+        {400: (*_BODY, "name-invalid"), 403: ("fingerprint-mismatch", "peer-untrusted"), **_NO_PEER},
         VerifyPeer,
     ),
     Operation(

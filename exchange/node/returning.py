@@ -36,7 +36,7 @@ from exchange.store.errors import NotFound
 from exchange.store.holdings import HeldStatement, messages_from, receipt_statement, receipts_for, receipts_from
 from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import add_alarm, add_event, has_alarm, message_by_number
-from exchange.store.mirror import leaves_from
+from exchange.store.mirror import kept_sightings, leaves_from
 from exchange.store.peers import PeerRow, peer, peer_head
 from exchange.store.transaction import Transaction
 from exchange.store.trust import rotations_of
@@ -142,7 +142,9 @@ class Returning:
             for rotation in await store.read(lambda tx: rotations_of(tx, origin))
             if rotation.proof
         ]
-        for item in (card, *rotations):
+        sighted = await store.read(lambda tx: kept_sightings(tx, origin))
+        sightings = [] if sighted is None else [ProvenStatement(statement=sighted[0], proof=sighted[1])]
+        for item in (card, *rotations, *sightings):
             index = parse_proof(item.proof).index
             if index >= ask.size:
                 yours.append((index, item))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from exchange.store.errors import AlreadyThere, NotFound
-from exchange.store.tables import outbox, peer_heads, peer_leaves, peers
+from exchange.store.tables import outbox, peer_heads, peer_leaves, peer_sightings, peers
 from exchange.store.transaction import Sql, Transaction
 
 
@@ -85,6 +85,7 @@ _set_card = Sql(
 _remove = Sql(delete(peers).where(peers.c.origin == bindparam("origin")))
 _remove_head = Sql(delete(peer_heads).where(peer_heads.c.origin == bindparam("origin")))
 _remove_leaves = Sql(delete(peer_leaves).where(peer_leaves.c.origin == bindparam("origin")))
+_remove_sightings = Sql(delete(peer_sightings).where(peer_sightings.c.origin == bindparam("origin")))
 _pending = Sql(
     select(outbox.c.number)
     .where(outbox.c.lane == bindparam("lane"), or_(outbox.c.kind == "manifest", outbox.c.kind == "form"))
@@ -164,6 +165,7 @@ async def forget_peer_heads(tx: Transaction, origin: str) -> None:
     """Forget what was verified of a peer's log: only where an admin has verified the peer anew."""
     await tx.execute(_remove_head, {"origin": origin})
     await tx.execute(_remove_leaves, {"origin": origin})
+    await tx.execute(_remove_sightings, {"origin": origin})
 
 
 async def set_peer_card(tx: Transaction, origin: str, serial: int, card: bytes, proof: str) -> bool:

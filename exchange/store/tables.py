@@ -171,6 +171,16 @@ peer_leaves = Table(
     Column("hashes", LargeBinary, nullable=False),
 )
 
+#: The latest `sightings` statement of each peer: of the statements that a peer sends, the one that nothing else keeps.
+peer_sightings = Table(
+    "peer_sightings",
+    metadata,
+    Column("origin", Text, ForeignKey("peers.origin", ondelete="CASCADE"), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("proof", Text, nullable=False),
+)
+
 agencies = Table(
     "agencies",
     metadata,

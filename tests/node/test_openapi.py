@@ -198,6 +198,7 @@ async def about_peers(seen: Seen, camden: Borough) -> None:
     given = {"card": card_file(camden.card())}
     await seen.ask(403, "POST", "/v1/peers", given | {"fingerprint": "0" * 64}, code="fingerprint-mismatch")
     await seen.ask(400, "POST", "/v1/peers", {"card": "none"}, code="request-invalid")
+    await seen.ask(400, "POST", "/v1/peers", given | {"fingerprint": "none"}, code="name-invalid")
     await seen.ask(201, "POST", "/v1/peers", given)
     camden.shown = len(camden.statements)
     for path in ("", "number/", "explain/"):
@@ -206,6 +207,7 @@ async def about_peers(seen: Seen, camden: Borough) -> None:
     place, nowhere = f"/v1/peers/verify/{camden.origin}", "/v1/peers/verify/exchange.nowhere.example"
     await seen.ask(403, "POST", place, {"fingerprint": "0" * 64}, code="fingerprint-mismatch")
     await seen.ask(400, "POST", place, {}, code="request-invalid")
+    await seen.ask(400, "POST", place, {"fingerprint": "none"}, code="name-invalid")
     await seen.ask(404, "POST", nowhere, {"fingerprint": "0" * 64}, code="not-found")
     await seen.ask(200, "POST", place, {"fingerprint": camden.fingerprint})
     await seen.ask(200, "POST", f"/v1/peers/suspend/{camden.origin}")

@@ -11,7 +11,7 @@ from exchange.crypto.alone import sign_alone
 from exchange.crypto.checkpoint import parse_checkpoint
 from exchange.crypto.envelope import open_reply
 from exchange.crypto.proof import verify_statement
-from exchange.crypto.statement import encode_statement, leaf_hash
+from exchange.crypto.statement import encode_statement, leaf_hash, parse_statement
 from exchange.node.mirroring import leads_to
 from exchange.schema.rejoining import (
     REJOIN,
@@ -21,7 +21,17 @@ from exchange.schema.rejoining import (
     RejoinRequest,
     rejoin_answer_decoder,
 )
-from exchange.schema.wire import CARD, VERSION, EnvelopePayload, Leaves, ProvenStatement, decode_wire, encode_wire
+from exchange.schema.wire import (
+    CARD,
+    SIGHTINGS,
+    VERSION,
+    EnvelopePayload,
+    Leaves,
+    ProvenStatement,
+    Sightings,
+    decode_wire,
+    encode_wire,
+)
 from tests.node.handmade import REPLY_SECRET, Borough, Desk, read_reply, seal_to
 from tests.node.pair import Clock, Node, until
 
@@ -89,6 +99,20 @@ async def test_a_peer_gets_back_its_statements_and_what_was_signed_for_them(
     assert answer.yours[1].statement == manifest.statement
     assert answer.left == 0
     assert [alarm["kind"] for alarm in await enfield.alarms(camden.origin)] == ["peer-restored"]
+
+
+async def test_a_peer_gets_back_what_it_said_last_that_it_has_seen(enfield: Node, camden: Borough) -> None:
+    await enfield.know(camden)
+    for _ in range(2):
+        body = encode_wire(Sightings(version=VERSION, at=camden.now, seen_sha256=bytes(32)))
+        said = camden.sign(SIGHTINGS, body)
+        assert (await enfield.post(camden.envelope(await enfield.card(), camden.latest(said))))[0] == 200
+
+    answer = await ask(camden, enfield)
+
+    assert [item.statement for item in answer.yours if parse_statement(item.statement).type == SIGHTINGS] == [
+        said.statement
+    ]
 
 
 async def test_it_gets_only_what_it_lacks(enfield: Node, camden: Borough) -> None:

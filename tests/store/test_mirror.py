@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange.store.mirror import keep_leaves, kept_leaves, leaves_from
+from exchange.store.mirror import keep_leaves, keep_sightings, kept_leaves, kept_sightings, leaves_from
 from exchange.store.peers import PeerRow, add_peer, forget_peer_heads
 from exchange.store.transaction import Store, Transaction
 from tests.store.conftest import NOW_MS, OpenStore
@@ -42,3 +42,16 @@ def test_what_is_kept_is_what_was_given_and_stands_at_its_place(
     assert runs == [(first, hashes(first, first + len(run) // 32)) for first, run in runs]
     positions = [at for first, run in runs for at in range(first, first + len(run) // 32)]
     assert positions == sorted(at for at in kept if at >= wanted)
+
+
+async def test_of_what_a_peer_has_seen_the_latest_statement_is_kept_whatever_comes_after_it(store: Store) -> None:
+    async def operation(tx: Transaction) -> None:
+        await add_peer(tx, ROW)
+        for position in (7, 9, 9, 8):
+            await keep_sightings(tx, PEER, position, b"statement %d" % position, f"proof {position}")
+
+    await store.write(operation)
+    assert await store.read(lambda tx: kept_sightings(tx, PEER)) == (b"statement 9", "proof 9")
+
+    await store.write(lambda tx: forget_peer_heads(tx, PEER))
+    assert await store.read(lambda tx: kept_sightings(tx, PEER)) is None

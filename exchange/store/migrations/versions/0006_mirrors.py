@@ -1,4 +1,4 @@
-"""The leaf hashes of peers' logs, from which a peer gets back what it lost of its own; and whether a store is of a backup."""
+"""What a peer gets back of its log where it lost it: leaf hashes, and its latest sightings; whether a store is of a backup."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,4 +23,13 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("log_size", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "peer_sightings",
+        sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("statement", sa.LargeBinary(), nullable=False),
+        sa.Column("proof", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["origin"], ["peers.origin"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("origin"),
     )
