@@ -201,6 +201,7 @@ async def test_a_message_that_is_here_already_gets_its_receipt_whatever_is_full(
         assert read_reply(again).results == read_reply(first).results
 
 
+@pytest.mark.sqlite  # the disk of a database server is its own to watch
 async def test_a_node_whose_disk_is_nearly_full_takes_and_sends_nothing_new_and_still_takes_receipts(
     hackney: Node, desk: Desk, camden: Borough
 ) -> None:
