@@ -96,22 +96,22 @@ class PostgresTransaction(Signing):
         self._connection = connection
 
     async def execute(self, sql: Sql, parameters: Parameters) -> int:
-        query, constants, order = sql.compiled(_dialect)
-        status = await self._connection.execute(query, *_in_order(order, constants, parameters))
+        query, values = sql.compiled(_dialect)
+        status = await self._connection.execute(query, *values(parameters))
         return int(status.rpartition(" ")[2])
 
     async def execute_many(self, sql: Sql, rows: Sequence[Parameters]) -> None:
-        query, constants, order = sql.compiled(_dialect)
-        await self._connection.executemany(query, [_in_order(order, constants, row) for row in rows])
+        query, values = sql.compiled(_dialect)
+        await self._connection.executemany(query, map(values, rows))
 
     async def fetch_all(self, sql: Sql, parameters: Parameters) -> list[Row]:
-        query, constants, order = sql.compiled(_dialect)
-        found = await self._connection.fetch(query, *_in_order(order, constants, parameters))
+        query, values = sql.compiled(_dialect)
+        found = await self._connection.fetch(query, *values(parameters))
         return [tuple(record) for record in found]
 
     async def fetch_one(self, sql: Sql, parameters: Parameters) -> Row | None:
-        query, constants, order = sql.compiled(_dialect)
-        found = await self._connection.fetchrow(query, *_in_order(order, constants, parameters))
+        query, values = sql.compiled(_dialect)
+        found = await self._connection.fetchrow(query, *values(parameters))
         return None if found is None else tuple(found)
 
     async def insert(self, sql: Sql, parameters: Parameters) -> int:
@@ -128,10 +128,6 @@ def _told(error: Exception, what: str) -> Exception:
     if isinstance(error, asyncpg.PostgresError) and not isinstance(error, asyncpg.IntegrityConstraintViolationError):
         return StoreUnavailable(f"the store could not {what} this: {type(error).__name__}")
     return error
-
-
-def _in_order(order: tuple[str, ...], constants: Parameters, parameters: Parameters) -> list[Any]:
-    return [parameters[name] if name in parameters else constants[name] for name in order]
 
 
 class PostgresStore:

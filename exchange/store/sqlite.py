@@ -30,7 +30,7 @@ from exchange.store.transaction import Operation, Parameters, Row, Sql
 
 T = TypeVar("T")
 
-_dialect = pysqlite.dialect(paramstyle="named")
+_dialect = pysqlite.dialect(paramstyle="qmark")
 
 
 def _run(operation: Operation[T], tx: "SqliteTransaction") -> T:
@@ -52,13 +52,13 @@ class SqliteTransaction(Signing):
         self.cursor = connection.cursor()
 
     async def execute(self, sql: Sql, parameters: Parameters) -> int:
-        text, constants, _ = sql.compiled(_dialect)
-        self.cursor.execute(text, {**constants, **parameters} if constants else parameters)
+        text, values = sql.compiled(_dialect)
+        self.cursor.execute(text, values(parameters))
         return int(self.cursor.rowcount)
 
     async def execute_many(self, sql: Sql, rows: Sequence[Parameters]) -> None:
-        text, constants, _ = sql.compiled(_dialect)
-        self.cursor.executemany(text, [{**constants, **row} for row in rows] if constants else rows)
+        text, values = sql.compiled(_dialect)
+        self.cursor.executemany(text, map(values, rows))
 
     async def fetch_all(self, sql: Sql, parameters: Parameters) -> list[Row]:
         await self.execute(sql, parameters)

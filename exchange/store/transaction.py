@@ -6,6 +6,7 @@ Statements are SQLAlchemy Core, compiled once for each dialect and run on the dr
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from sqlalchemy.engine.interfaces import Dialect
@@ -20,11 +21,10 @@ Parameters: TypeAlias = Mapping[str, Any]
 
 
 class Compiled(NamedTuple):
-    """A statement's text, the constants in it by parameter name, and the names in order where a driver counts them."""
+    """A statement's text, and what puts parameters, with the statement's own constants, into the order it counts."""
 
     text: str
-    constants: dict[str, Any]
-    order: tuple[str, ...]
+    values: Callable[[Parameters], tuple[Any, ...]]
 
 
 class Sql:
@@ -44,9 +44,16 @@ class Sql:
             # A constant may be None, so only what is required is left for `parameters` to give.
             given = {bind.key for bind in compiled.binds.values() if bind.required}
             constants = {name: value for name, value in compiled.params.items() if name not in given}
-            order = tuple(compiled.positiontup or ())
-            found = self._compiled[dialect.name] = Compiled(str(compiled), constants, order)
+            values = _in_order(tuple(compiled.positiontup or ()), constants)
+            found = self._compiled[dialect.name] = Compiled(str(compiled), values)
         return found
+
+
+def _in_order(names: tuple[str, ...], constants: Parameters) -> Callable[[Parameters], tuple[Any, ...]]:
+    if not names:
+        return lambda _: ()
+    pick = itemgetter(*names) if len(names) > 1 else lambda given: (given[names[0]],)
+    return (lambda given: pick({**constants, **given})) if constants else pick
 
 
 class LogEntry:
