@@ -1,7 +1,6 @@
 """Messages: send, status, explain, inbox, outbox, held, receipt."""
 
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import click
 
 from exchange.cli.client import TRY_LATER, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
+from exchange.crypto.names import new_message_id
 
 _RUNGS = click.Choice(["received", "routed", "delivered", "owned"])
 
@@ -61,7 +61,7 @@ def send(
 ) -> None:
     """Send the form in FILE to the borough of an area."""
     node = Node(config)
-    message_id = message_id or str(uuid.uuid4())
+    message_id = message_id or new_message_id(time.time_ns() // 1_000_000)
     try:
         sent = node.request("POST", f"/v1/messages/to/{area}", raw=file.read_bytes(), idempotency_key=message_id)
     except CommandFailed as error:

@@ -33,7 +33,14 @@ from exchange.schema.rejoining import (
 )
 from exchange.schema.wire import VERSION, Consistency, ProvenStatement, decode_wire, encode_wire
 from exchange.store.errors import NotFound
-from exchange.store.holdings import HeldStatement, messages_from, receipt_statement, receipts_for, receipts_from
+from exchange.store.holdings import (
+    BEGINNING,
+    HeldStatement,
+    messages_from,
+    receipt_statement,
+    receipts_for,
+    receipts_from,
+)
 from exchange.store.log import consistency_between, latest_head, proven_at
 from exchange.store.messages import add_alarm, add_event, has_alarm, message_by_number
 from exchange.store.mirror import kept_sightings, leaves_from
@@ -121,16 +128,17 @@ class Returning:
         yours: list[tuple[int, HeldStatement | ProvenStatement]] = []
         lost: dict[int, None] = {}
 
-        async def pages(read: Callable[..., Awaitable[list[HeldStatement]]], after: int | bytes) -> list[HeldStatement]:
+        async def pages(read: Callable[..., Awaitable[list[HeldStatement]]]) -> list[HeldStatement]:
             found: list[HeldStatement] = []
+            after = BEGINNING
             while True:
                 page = await store.read(lambda tx, after=after: read(tx, origin, since_ms, after, _PAGE))  # type: ignore[misc]
                 found += page
                 if len(page) < _PAGE:
                     return found
-                after = page[-1].leaf_hash or page[-1].message
+                after = page[-1].message, page[-1].leaf_hash or b""
 
-        for held in [*await pages(messages_from, 0), *await pages(receipts_from, b"")]:
+        for held in [*await pages(messages_from), *await pages(receipts_from)]:
             index = parse_proof(held.proof).index if held.proof else -1
             if index >= ask.size:
                 yours.append((index, held))
@@ -150,7 +158,7 @@ class Returning:
                 yours.append((index, item))
         yours.sort(key=lambda pair: pair[0])
         messages = [HeldStatement(number, None, None, None, None) for number in lost]
-        mine = [*messages, *sorted(await pages(receipts_for, b""), key=lambda held: held.position or 0)]
+        mine = [*messages, *sorted(await pages(receipts_for), key=lambda held: held.position or 0)]
         runs = await store.read(lambda tx: leaves_from(tx, origin, ask.size, _MOST_ROWS))
         return _Holdings(runs, yours, mine, list(lost))
 
@@ -228,5 +236,5 @@ class Returning:
 
 async def _statement(tx: Transaction, held: HeldStatement) -> bytes:
     if held.leaf_hash is not None:
-        return await receipt_statement(tx, held.leaf_hash)
+        return await receipt_statement(tx, held.message, held.leaf_hash)
     return (await message_by_number(tx, held.message)).statement

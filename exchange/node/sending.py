@@ -89,7 +89,9 @@ async def send_form(
         raise IdentityRevoked("this node's identity is revoked; nothing was sent")
     form = decode_form(data)
     split_form = SplitForm(
-        message_id or new_message_id(), split(form, services.catalogue), form.referral.move_type is MoveType.URGENT
+        message_id or new_message_id(services.now_ms()),
+        split(form, services.catalogue),
+        form.referral.move_type is MoveType.URGENT,
     )
     if message_id is not None:
         # Before all checks: what was right when it was sent first may not be so any more, and was sent.

@@ -1,11 +1,12 @@
 """What this node holds of one peer's log: the statements that the peer sent, and its own that answer to them.
 
-Read in pages, by number or by leaf hash, since a proof is large and only its index is wanted.
+Read in pages, by message and leaf hash, since a proof is large and only its index is wanted.
 """
 
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, tuple_
 
 from exchange.store.messages import INBOUND, OUTBOUND
 from exchange.store.tables import messages, receipts
@@ -41,34 +42,48 @@ _receipts = Sql(
     .where(
         messages.c.peer == bindparam("peer"),
         messages.c.direction == bindparam("direction"),
-        receipts.c.leaf_hash > bindparam("after"),
+        tuple_(receipts.c.message, receipts.c.leaf_hash) > tuple_(bindparam("message"), bindparam("leaf_hash")),
         receipts.c.at_ms >= bindparam("since_ms"),
     )
-    .order_by(receipts.c.leaf_hash)
+    .order_by(receipts.c.message, receipts.c.leaf_hash)
     .limit(bindparam("most"))
 )
-_receipt = Sql(select(receipts.c.statement).where(receipts.c.leaf_hash == bindparam("leaf_hash")))
+_receipt = Sql(
+    select(receipts.c.statement).where(
+        receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
+    )
+)
+
+#: Where a page ends: a message, and a receipt of it by its leaf hash.
+Place: TypeAlias = tuple[int, bytes]
+BEGINNING: Final[Place] = (0, b"")
 
 
-async def messages_from(tx: Transaction, peer: str, since_ms: int, after: int, most: int) -> list[HeldStatement]:
+async def messages_from(tx: Transaction, peer: str, since_ms: int, after: Place, most: int) -> list[HeldStatement]:
     """The manifests that a peer sent, stored since a time."""
-    found = {"peer": peer, "direction": INBOUND, "since_ms": since_ms, "after": after, "most": most}
+    found = {"peer": peer, "direction": INBOUND, "since_ms": since_ms, "after": after[0], "most": most}
     return [HeldStatement(row[0], None, None, row[1], row[2]) for row in await tx.fetch_all(_messages, found)]
 
 
-async def receipts_from(tx: Transaction, peer: str, since_ms: int, after: bytes, most: int) -> list[HeldStatement]:
+async def receipts_from(tx: Transaction, peer: str, since_ms: int, after: Place, most: int) -> list[HeldStatement]:
     """The receipts that a peer signed since a time."""
-    found = {"peer": peer, "direction": OUTBOUND, "since_ms": since_ms, "after": after, "most": most}
-    return [HeldStatement(*row) for row in await tx.fetch_all(_receipts, found)]
+    return await _receipts_of(tx, peer, OUTBOUND, since_ms, after, most)
 
 
-async def receipts_for(tx: Transaction, peer: str, since_ms: int, after: bytes, most: int) -> list[HeldStatement]:
+async def receipts_for(tx: Transaction, peer: str, since_ms: int, after: Place, most: int) -> list[HeldStatement]:
     """The receipts that this node signed for a peer's messages since a time."""
-    found = {"peer": peer, "direction": INBOUND, "since_ms": since_ms, "after": after, "most": most}
-    return [HeldStatement(*row) for row in await tx.fetch_all(_receipts, found)]
+    return await _receipts_of(tx, peer, INBOUND, since_ms, after, most)
 
 
-async def receipt_statement(tx: Transaction, leaf_hash: bytes) -> bytes:
+async def _receipts_of(
+    tx: Transaction, peer: str, direction: str, since_ms: int, after: Place, most: int
+) -> list[HeldStatement]:
+    found = {"peer": peer, "direction": direction, "since_ms": since_ms, "most": most}
+    rows = await tx.fetch_all(_receipts, {**found, "message": after[0], "leaf_hash": after[1]})
+    return [HeldStatement(*row) for row in rows]
+
+
+async def receipt_statement(tx: Transaction, message: int, leaf_hash: bytes) -> bytes:
     """A receipt that is kept."""
-    row = await tx.fetch_one(_receipt, {"leaf_hash": leaf_hash})
+    row = await tx.fetch_one(_receipt, {"message": message, "leaf_hash": leaf_hash})
     return bytes(row[0]) if row else b""

@@ -1,6 +1,6 @@
 """Form messages, in both directions: the manifest as signed, sealed sections, placements, receipts, timeline.
 
-`messages (origin, message_id)` is unique and makes a message arrive once. Section secrets are sealed under the
+`messages (message_id, origin)` is unique and makes a message arrive once. Section secrets are sealed under the
 message's own key, which stands wrapped in `message_keys`: deleting that one row erases the content.
 """
 
@@ -146,7 +146,11 @@ _add_receipt = Sql(
         at_ms=bindparam("at_ms"),
     )
 )
-_receipt = Sql(select(receipts.c.rung).where(receipts.c.leaf_hash == bindparam("leaf_hash")))
+_receipt = Sql(
+    select(receipts.c.rung).where(
+        receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
+    )
+)
 _count_receipts = Sql(select(func.count()).select_from(receipts).where(receipts.c.message == bindparam("message")))
 _received_at = Sql(
     select(receipts.c.at_ms).where(receipts.c.message == bindparam("message"), receipts.c.rung == "received").limit(1)
@@ -299,7 +303,7 @@ async def add_receipt(
     position: int | None = None,
 ) -> bool:
     """Keep a receipt; False where it was here already."""
-    if await tx.fetch_one(_receipt, {"leaf_hash": leaf_hash}) is not None:
+    if await tx.fetch_one(_receipt, {"message": number, "leaf_hash": leaf_hash}) is not None:
         return False
     await tx.execute(
         _add_receipt,

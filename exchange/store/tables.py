@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-#: SQLite numbers a row by itself only where the key is INTEGER.
+#: In SQLite only a key that is INTEGER is the number of the row itself; any other is an index beside it.
 _Serial = BigInteger().with_variant(Integer, "sqlite")
 
 log_head = Table(
@@ -43,7 +43,7 @@ log_nodes = Table(
 checkpoints = Table(
     "checkpoints",
     metadata,
-    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("size", _Serial, primary_key=True, autoincrement=False),
     Column("text", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
 )
@@ -51,8 +51,8 @@ checkpoints = Table(
 statements = Table(
     "statements",
     metadata,
-    Column("position", BigInteger, primary_key=True, autoincrement=False),
-    Column("leaf_hash", LargeBinary, nullable=False, unique=True),
+    Column("position", _Serial, primary_key=True, autoincrement=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
     Column("type", Text, nullable=False),
     Column("statement", LargeBinary, nullable=False),
 )
@@ -210,15 +210,14 @@ messages = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger, nullable=False),
     Column("stored_at_ms", BigInteger, nullable=False),
-    UniqueConstraint("origin", "message_id"),
-    Index("messages_by_id", "message_id"),
+    UniqueConstraint("message_id", "origin"),
     Index("messages_by_direction", "direction", "number"),
 )
 
 message_keys = Table(
     "message_keys",
     metadata,
-    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("message", _Serial, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
     Column("wrapped", LargeBinary, nullable=False),
     Column("secrets", LargeBinary, nullable=False),
 )
@@ -227,7 +226,7 @@ message_keys = Table(
 contents = Table(
     "contents",
     metadata,
-    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("message", _Serial, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
     Column("sections", LargeBinary, nullable=False),
 )
 
@@ -246,14 +245,13 @@ placements = Table(
 receipts = Table(
     "receipts",
     metadata,
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
     Column("leaf_hash", LargeBinary, primary_key=True),
-    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
     Column("rung", Text, nullable=False),
     Column("statement", LargeBinary, nullable=False),
     Column("proof", Text),
     Column("position", BigInteger),
     Column("at_ms", BigInteger, nullable=False),
-    Index("receipts_by_message", "message"),
 )
 
 outbox = Table(

@@ -1,3 +1,5 @@
+import uuid
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +59,15 @@ def test_what_is_not_an_origin_is_refused(text: str) -> None:
 
 
 def test_a_new_message_id_is_a_message_id() -> None:
-    assert parse_message_id(new_message_id())
+    assert parse_message_id(new_message_id(0))
+
+
+@given(first=st.integers(0, 2**48 - 1), second=st.integers(0, 2**48 - 1))
+def test_message_ids_stand_in_the_order_of_their_times(first: int, second: int) -> None:
+    one, other = (uuid.UUID(new_message_id(at_ms)) for at_ms in (first, second))
+    assert (one.version, one.variant, one.int >> 80) == (7, uuid.RFC_4122, first)
+    assert first == second or (one < other) == (first < second)
+    assert one != other
 
 
 @pytest.mark.parametrize(

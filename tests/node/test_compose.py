@@ -30,7 +30,7 @@ NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 KINDS = ("housing", "police", "probation", "dwp")
 OWN_KEYS = {kind: SealingPrivateKey.generate() for kind in KINDS}
 STORE_KEY = StoreKey.random()
-MESSAGE = new_message_id()
+MESSAGE = new_message_id(0)
 
 readers = st.lists(st.sampled_from(KINDS), min_size=1, unique=True).map(tuple)
 contents = st.dictionaries(st.text(max_size=10), st.text(max_size=200), max_size=3)
@@ -190,7 +190,7 @@ def test_secrets_come_back_from_the_store_under_their_message_alone() -> None:
     others: list[tuple[Any, str, MessageId]] = [
         (StoreKey.random(), HACKNEY, MESSAGE),
         (STORE_KEY, CAMDEN.origin, MESSAGE),
-        (STORE_KEY, HACKNEY, new_message_id()),
+        (STORE_KEY, HACKNEY, new_message_id(0)),
     ]
     for store_key, sender, message in others:
         with pytest.raises(RestError):
