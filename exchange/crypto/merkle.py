@@ -7,6 +7,7 @@
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -95,19 +96,18 @@ class Frontier:
         return cls(size, tuple(data[at : at + 32] for at in range(0, len(data), 32)))
 
 
-def _inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
-    """The leaf ranges of the sibling subtrees on the way from the leaf to the root."""
-    ranges: list[tuple[int, int]] = []
-    start, end = 0, size
-    while end - start > 1:
-        middle = start + (1 << (end - start - 1).bit_length() - 1)
-        if index < middle:
-            ranges.append((middle, end))
-            end = middle
-        else:
-            ranges.append((start, middle))
-            start = middle
-    return ranges[::-1]
+def _siblings(index: int, size: int) -> list[list[NodeId]]:
+    """The sibling subtrees on the way from the leaf to the root, each by the complete nodes that make it up."""
+    siblings: list[list[NodeId]] = []
+    level, position, last = 0, index, size - 1
+    while last:
+        sibling = position ^ 1
+        if sibling < last:
+            siblings.append([NodeId(level, sibling)])
+        elif sibling == last:
+            siblings.append(_complete_nodes(last << level, size))
+        level, position, last = level + 1, position >> 1, last >> 1
+    return siblings
 
 
 def _consistency_ranges(first: int, second: int) -> list[tuple[int, int]]:
@@ -143,12 +143,12 @@ def inclusion_needs(index: int, size: int) -> frozenset[NodeId]:
     """
     if not 0 <= index < size:
         raise ProofError(f"a tree of {size} leaves has no leaf {index}")
-    return _needs(_inclusion_ranges(index, size))
+    return frozenset(itertools.chain.from_iterable(_siblings(index, size)))
 
 
 def inclusion_path(index: int, size: int, nodes: Mapping[NodeId, bytes]) -> list[bytes]:
     """The audit path of a leaf, its sibling first (RFC 6962 section 2.1.1)."""
-    return _path(_inclusion_ranges(index, size), nodes)
+    return [_fold([nodes[node] for node in sibling]) for sibling in _siblings(index, size)]
 
 
 def consistency_needs(first: int, second: int) -> frozenset[NodeId]:

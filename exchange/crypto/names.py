@@ -68,7 +68,12 @@ def parse_section_name(text: str) -> SectionName:
 
 def context(label: str, *fields: bytes) -> bytes:
     """`"exchange/1 " label "\\n"`, then each field behind its length as four big-endian bytes."""
-    parts = [b"exchange/1 ", label.encode("ascii"), b"\n"]
+    return extend(b"exchange/1 %s\n" % label.encode("ascii"), *fields)
+
+
+def extend(begun: bytes, *fields: bytes) -> bytes:
+    """What `context` gives where more fields follow those that `begun` holds."""
+    parts = [begun]
     for field in fields:
         parts.append(len(field).to_bytes(4, "big"))
         parts.append(field)

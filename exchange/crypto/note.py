@@ -53,10 +53,10 @@ def decode_base64(text: str) -> bytes:
         NoteError: another alphabet, missing padding, or stray bits.
     """
     try:
-        data = base64.b64decode(text, validate=True)
+        data = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         raise NoteError("not base64") from None
-    if base64.b64encode(data).decode() != text:
+    if binascii.b2a_base64(data, newline=False).decode() != text:
         raise NoteError("not canonical base64")
     return data
 

@@ -1,6 +1,6 @@
 """Proofs: a statement's place in its signer's log, which is the signature of this protocol (c2sp.org/tlog-proof)."""
 
-import base64
+import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class VerifiedStatement:
 
 def format_proof(index: int, path: Sequence[bytes], checkpoint: str) -> str:
     """The text of a tlog-proof."""
-    hashes = "".join(f"{base64.b64encode(value).decode()}\n" for value in path)
+    hashes = "".join([binascii.b2a_base64(value).decode() for value in path])
     return f"{_HEADER}\nindex {index}\n{hashes}\n{checkpoint}"
 
 

@@ -11,6 +11,7 @@ Source: docs/protocol.md, "Sections".
 import hashlib
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from exchange.crypto.errors import CommitmentError, PaddingError, SectionError
-from exchange.crypto.names import MessageId, Origin, SectionName, context
+from exchange.crypto.names import MessageId, Origin, SectionName, context, extend
 from exchange.crypto.padding import pad, unpad
 from exchange.crypto.secret import Plaintext, Secret
 
@@ -39,8 +40,13 @@ class SectionContext:
 
     def associated_data(self) -> bytes:
         """The AEAD's associated data."""
-        fields = (self.message_id, self.sender, self.recipient, self.name)
-        return context("section", *(field.encode() for field in fields))
+        return extend(_message_context(self.message_id, self.sender, self.recipient), self.name.encode())
+
+
+@lru_cache(maxsize=64)
+def _message_context(*fields: str) -> bytes:
+    """What the sections of a message have in common."""
+    return context("section", *(field.encode() for field in fields))
 
 
 @dataclass(frozen=True, slots=True)

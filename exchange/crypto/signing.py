@@ -26,12 +26,13 @@ _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 class SigningKeys:
     """Both private keys of a node, each from a 32-byte seed."""
 
-    __slots__ = ("_ed25519", "_mldsa", "_seeds")
+    __slots__ = ("_ed25519", "_mldsa", "_public", "_seeds")
 
     def __init__(self, ed25519_seed: Secret, mldsa44_seed: Secret) -> None:
         self._seeds = (ed25519_seed, mldsa44_seed)
         self._ed25519 = SigningKey(ed25519_seed.reveal())
         self._mldsa = MLDSA44PrivateKey.from_seed_bytes(mldsa44_seed.reveal())
+        self._public = bytes(self._ed25519.verify_key), self._mldsa.public_key().public_bytes_raw()
 
     @classmethod
     def generate(cls) -> "SigningKeys":
@@ -45,8 +46,8 @@ class SigningKeys:
     def verifiers(self, origin: Origin) -> tuple[VerifierKey, VerifierKey]:
         """The public halves under the node's name: Ed25519, then ML-DSA-44."""
         return (
-            VerifierKey(origin, ED25519, bytes(self._ed25519.verify_key)),
-            VerifierKey(origin, MLDSA44_COSIGNATURE, self._mldsa.public_key().public_bytes_raw()),
+            VerifierKey(origin, ED25519, self._public[0]),
+            VerifierKey(origin, MLDSA44_COSIGNATURE, self._public[1]),
         )
 
     def sign_checkpoint(self, origin: Origin, size: int, root: bytes, timestamp_s: int) -> str:

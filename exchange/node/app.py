@@ -257,9 +257,11 @@ async def run_node(
         if lacks and not old_store and not await rejoin(services, stop):
             return
         await prepare(services, old_store=old_store)
-        # What is loaded by now stays until the end: the collector need not walk it again and again.
+        # What is loaded by now stays until the end: the collector need not walk it again and again. Nor need it look so
+        # often: what a message makes is gone with its last reference.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
         await serve(services, stop)
     structlog.get_logger().info("node has stopped", origin=configuration.origin)
 

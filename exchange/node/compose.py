@@ -94,8 +94,7 @@ def compose_message(
         )
         rows.append(SectionRow(part.name, sealed.ciphertext))
         secrets[part.name] = sealed.secret
-        for kind in part.readers:
-            key = own_keys.get(kind, node_key)
+        for key in dict.fromkeys(own_keys.get(kind, node_key) for kind in part.readers) if own_keys else (node_key,):
             parcels.setdefault(key.raw, (key, {}))[1][part.name] = sealed.secret
     manifest = Manifest(
         version=VERSION,

@@ -551,7 +551,7 @@ class Inbound:
         secrets: dict[SectionName, Secret] = {}
         try:
             for parcel in manifest.parcels:
-                key = next((key for name, key in services.keyring.sealing.items() if name == parcel.key_id), None)
+                key = services.keyring.sealing.get(SealingKeyId(parcel.key_id))
                 if key is not None:
                     secrets |= open_parcel(parcel.parcel, key, sender, recipient, message_id)
             for entry in manifest.sections:

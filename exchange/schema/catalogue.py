@@ -8,7 +8,7 @@ import difflib
 import importlib.resources
 import re
 import tomllib
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -48,7 +48,7 @@ class RequiredSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Catalogue(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"agencies": "agency", "parts": "part"}
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True, rename={"agencies": "agency", "parts": "part"}
 ):
     """The whole catalogue, checked."""
 
@@ -63,10 +63,25 @@ class Catalogue(
 
     def allowed(self, part_name: str) -> frozenset[AgencyKind]:
         """The kinds that may ever read the part of that name; none for a part that the catalogue does not know."""
+        found = self._by_name.get(part_name)
+        if found is None:
+            found = self._by_name.get(_NUMBERED.sub("", part_name))
+            found = found if found is not None and found[0].each else None
+        return found[1] if found is not None else frozenset()
+
+    @cached_property
+    def _by_name(self) -> dict[str, tuple[CataloguePart, frozenset[AgencyKind]]]:
+        return {part.name: (part, frozenset(part.readers)) for part in self.parts}
+
+    @cached_property
+    def named_in_forms(self) -> tuple[tuple[CataloguePart, frozenset[AgencyKind]], ...]:
+        """The parts whose readers a form names, and whom it may name: who reads the whole list reads each entry too."""
+        found = []
         for part in self.parts:
-            if part.name == (_NUMBERED.sub("", part_name) if part.each else part_name):
-                return frozenset(part.readers)
-        return frozenset()
+            whole = {kind for other in self.parts if part.each and part.each in other.fields for kind in other.readers}
+            if part.readers_from is not None:
+                found.append((part, frozenset(whole | set(part.readers))))
+        return tuple(found)
 
 
 def load_catalogue(data: bytes) -> Catalogue:

@@ -98,6 +98,10 @@ def _no_constant(_: str) -> None:
     raise _refuse("form", "NaN and Infinity are not numbers here")
 
 
+#: msgspec takes the last of two equal keys, and says nothing.
+_strict = json.JSONDecoder(object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+
+
 def _misfit(error: msgspec.ValidationError) -> FormInvalid:
     path, reason = explain(error, Form)
     unknown = re.match(r"Object contains unknown field `(.*)`", reason, re.DOTALL)
@@ -119,7 +123,7 @@ def decode_form(data: bytes) -> Form:
     if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise _refuse("form", "the file begins with a byte order mark; save it as UTF-8 without one")
     try:
-        json.loads(data, object_pairs_hook=_no_doubles, parse_constant=_no_constant)
+        _strict.decode(data.decode())
         return _decoder.decode(data)
     except msgspec.ValidationError as error:
         raise _misfit(error) from None

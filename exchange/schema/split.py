@@ -64,15 +64,13 @@ def _one_for_each(entry: CataloguePart, content: dict[str, Any]) -> list[FormPar
 
 def readers_refused(form: Form, catalogue: Catalogue) -> Iterator[Finding]:
     """Findings for the readers that the form names and the catalogue does not allow."""
-    for entry in catalogue.parts:
+    for entry, allowed in catalogue.named_in_forms:
         section = getattr(form, SECTION_FIELDS[entry.section])
-        if section is None or entry.readers_from is None:
+        if section is None:
             continue
-        whole = {kind for part in catalogue.parts if entry.each and entry.each in part.fields for kind in part.readers}
-        allowed = whole | set(entry.readers)
         items = getattr(section, entry.each) if entry.each else (section,)
         for number, item in enumerate(items):
-            named = getattr(item, entry.readers_from) or ()
+            named = getattr(item, entry.readers_from or "") or ()
             if not ({named} if isinstance(named, str) else set(named)) <= allowed:
                 place = f"{entry.section}.{entry.each}[{number}]" if entry.each else entry.section
                 yield Finding(
