@@ -7,7 +7,6 @@ from typing import Final
 from exchange import crash_points
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.errors import CryptoError
-from exchange.crypto.merkle import NodeId
 from exchange.crypto.names import LeafHash, Origin
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.secret import Secret
@@ -39,7 +38,7 @@ from exchange.schema.wire import (
     reply_decoder,
 )
 from exchange.store.errors import NotFound
-from exchange.store.log import consistency_between, latest_head, proven_at
+from exchange.store.log import consistency_between, latest_head, proofs_of, statement_at
 from exchange.store.messages import (
     sections_of,
 )
@@ -141,23 +140,28 @@ class Outbound:
 
         async def collect(tx: Transaction) -> tuple[EnvelopePayload, int, int]:
             head = await latest_head(tx)
-            items: list[ProvenStatement] = []
+            statements: list[bytes] = []
             ciphertexts: list[bytes] = []
             size_bytes = 0
-            nodes: dict[NodeId, bytes] = {}
             for number, delivery in enumerate(rows):
-                proven = await proven_at(tx, delivery.position or 0, head, nodes)
+                statement = await statement_at(tx, delivery.position or 0)
                 sections = (
                     [section.ciphertext for section in await sections_of(tx, delivery.message or 0)]
                     if delivery.kind == MANIFEST
                     else []
                 )
-                size_bytes += len(proven.statement) + len(proven.proof) + sum(map(len, sections))
+                size_bytes += len(statement) + len(head.text) + sum(map(len, sections))
                 if number and size_bytes > _MOST_BUNDLED_BYTES:
                     break
-                items.append(ProvenStatement(statement=proven.statement, proof=proven.proof))
+                statements.append(statement)
                 ciphertexts += sections
-            sighted = [one.position or 0 for one in rows[: len(items)] if one.kind == SIGHTINGS]
+            taken = rows[: len(statements)]
+            proofs = await proofs_of(tx, [delivery.position or 0 for delivery in taken], head)
+            items = tuple(
+                ProvenStatement(statement=statement, proof=proof)
+                for statement, proof in zip(statements, proofs, strict=True)
+            )
+            sighted = [one.position or 0 for one in taken if one.kind == SIGHTINGS]
             seen = await seen_at(tx, sighted[-1]) if sighted else ()
             first = self._shown.base(origin, told, head.size)
             path = tuple(await consistency_between(tx, first, head.size))
@@ -167,7 +171,7 @@ class Outbound:
                 holds=holds,
                 consistency=Consistency(first=first, path=path),
                 reply_secret=reply_secret.reveal(),
-                items=tuple(items),
+                items=items,
                 ciphertexts=tuple(ciphertexts),
                 seen=seen,
                 leaves=await self._inbound.mirroring.with_envelope(tx, origin, head.size),

@@ -41,7 +41,7 @@ from exchange.store.holdings import (
     receipts_for,
     receipts_from,
 )
-from exchange.store.log import consistency_between, latest_head, proven_at
+from exchange.store.log import consistency_between, latest_head, proofs_of, statement_at
 from exchange.store.messages import add_alarm, add_event, has_alarm, message_by_number
 from exchange.store.mirror import kept_sightings, leaves_from
 from exchange.store.peers import PeerRow, peer, peer_head
@@ -175,7 +175,7 @@ class Returning:
             runs: list[Run] = []
             yours: list[ProvenStatement] = []
             mine: list[ProvenStatement] = []
-            size_bytes, taken, nodes = 0, 0, {}  # type: ignore[var-annotated]
+            size_bytes, taken = 0, 0
             head = await latest_head(tx)
             for number, item in enumerate(items[ask.skip :], start=ask.skip):
                 if size_bytes > _MOST_BYTES:
@@ -193,8 +193,8 @@ class Returning:
                     position = item.position
                     if position is None:
                         position = (await message_by_number(tx, item.message)).position
-                    entry = await proven_at(tx, position or 0, head, nodes)
-                    proven = ProvenStatement(statement=entry.statement, proof=entry.proof)
+                    (proof,) = await proofs_of(tx, (position or 0,), head)
+                    proven = ProvenStatement(statement=await statement_at(tx, position or 0), proof=proof)
                 (yours if number < of_peer else mine).append(proven)
                 size_bytes += len(proven.statement) + len(proven.proof)
             held = await peer_head(tx, row.origin)

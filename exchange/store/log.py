@@ -5,7 +5,7 @@
 * Complete subtrees are stored once and never change; incomplete ones are computed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,8 @@ from exchange.store.transaction import LogEntry, Sql, Transaction
 CheckpointSigner = Callable[[int, bytes, int], str]
 
 _ADOPTED_AT_ONCE: Final = 4096
+#: To read a few nodes more costs less than to ask again.
+_CLOSE: Final = 8
 
 _head = Sql(select(log_head.c.size, log_head.c.frontier).where(log_head.c.id == 1).with_for_update())
 _head_size = Sql(select(log_head.c.size).where(log_head.c.id == 1))
@@ -41,9 +43,11 @@ _first_head = Sql(insert(log_head).values(id=1, size=bindparam("new_size"), fron
 _add_node = Sql(
     insert(log_nodes).values(level=bindparam("level"), position=bindparam("position"), hash=bindparam("hash"))
 )
-_node = Sql(
-    select(log_nodes.c.hash).where(
-        log_nodes.c.level == bindparam("level"), log_nodes.c.position == bindparam("position")
+_nodes = Sql(
+    select(log_nodes.c.position, log_nodes.c.hash).where(
+        log_nodes.c.level == bindparam("level"),
+        log_nodes.c.position >= bindparam("first"),
+        log_nodes.c.position <= bindparam("last"),
     )
 )
 _leaves = Sql(
@@ -225,21 +229,25 @@ async def blank_statement(tx: Transaction, position: int) -> None:
     await tx.execute(_blank_statement, {"key": position, "nothing": b""})
 
 
-async def proven_at(
-    tx: Transaction, position: int, head: Head | None = None, known: dict[NodeId, bytes] | None = None
-) -> ProvenEntry:
-    """The statement at `position` with its proof against `head`, or else the first checkpoint that covers it.
+async def proven_at(tx: Transaction, position: int) -> ProvenEntry:
+    """The statement at `position` with its proof against the first checkpoint that covers it.
 
-    `known` keeps nodes from one call to the next: the proofs of neighbours share most of theirs.
+    Raises:
+        NotFound: the log is shorter.
     """
     statement = await statement_at(tx, position)
-    if head is None:
-        row = await tx.fetch_one(_covering_checkpoint, {"position": position})
-        if row is None:
-            raise NotFound(f"no checkpoint covers statement {position}")
-        head = Head(*row)
-    nodes = await _read_nodes(tx, inclusion_needs(position, head.size), {} if known is None else known)
-    return ProvenEntry(statement, format_proof(position, inclusion_path(position, head.size, nodes), head.text))
+    row = await tx.fetch_one(_covering_checkpoint, {"position": position})
+    if row is None:
+        raise NotFound(f"no checkpoint covers statement {position}")
+    (proof,) = await proofs_of(tx, (position,), Head(*row))
+    return ProvenEntry(statement, proof)
+
+
+async def proofs_of(tx: Transaction, positions: Sequence[int], head: Head) -> list[str]:
+    """The tlog-proofs of statements against one checkpoint: neighbours share most of their nodes."""
+    needs = frozenset().union(*(inclusion_needs(position, head.size) for position in positions))
+    nodes = await _read_nodes(tx, needs)
+    return [format_proof(position, inclusion_path(position, head.size, nodes), head.text) for position in positions]
 
 
 async def consistency_between(tx: Transaction, first: int, second: int) -> list[bytes]:
@@ -252,7 +260,7 @@ async def consistency_between(tx: Transaction, first: int, second: int) -> list[
         raise NotFound("the log never had that size")
     if first in (0, second):
         return []
-    return consistency_path(first, second, await _read_nodes(tx, consistency_needs(first, second), {}))
+    return consistency_path(first, second, await _read_nodes(tx, consistency_needs(first, second)))
 
 
 async def frontier_at(tx: Transaction, size: int) -> Frontier:
@@ -264,7 +272,7 @@ async def frontier_at(tx: Transaction, size: int) -> Frontier:
     if not 0 <= size <= await log_size(tx):
         raise NotFound("the log never had that size")
     ids = frontier_ids(size)
-    nodes = await _read_nodes(tx, ids, {})
+    nodes = await _read_nodes(tx, ids)
     return Frontier(size, tuple(nodes[node] for node in ids))
 
 
@@ -274,12 +282,27 @@ async def leaf_hashes(tx: Transaction, first: int, end: int) -> bytes:
     return b"".join(bytes(row[0]) for row in rows)
 
 
-async def _read_nodes(tx: Transaction, needs: Iterable[NodeId], nodes: dict[NodeId, bytes]) -> dict[NodeId, bytes]:
+async def _read_nodes(tx: Transaction, needs: Iterable[NodeId]) -> dict[NodeId, bytes]:
+    """Nodes of the log: those of a level that lie close together with one query, and with them what is between."""
+    levels: dict[int, list[int]] = {}
+    for level, position in needs:
+        levels.setdefault(level, []).append(position)
+    nodes: dict[NodeId, bytes] = {}
+    for level, positions in levels.items():
+        for first, last in _runs(sorted(positions)):
+            rows = await tx.fetch_all(_nodes, {"level": level, "first": first, "last": last})
+            nodes.update((NodeId(level, position), bytes(value)) for position, value in rows)
     for node in needs:
-        if node in nodes:
-            continue
-        row = await tx.fetch_one(_node, {"level": node.level, "position": node.position})
-        if row is None:
+        if node not in nodes:
             raise StoreError(f"the log lacks node {node.level}/{node.position}")
-        nodes[node] = bytes(row[0])
     return nodes
+
+
+def _runs(positions: Sequence[int]) -> Iterator[tuple[int, int]]:
+    first = last = positions[0]
+    for position in positions[1:]:
+        if position - last > _CLOSE:
+            yield first, last
+            first = position
+        last = position
+    yield first, last

@@ -17,6 +17,7 @@ from exchange.store.log import (
     consistency_between,
     latest_head,
     log_size,
+    proofs_of,
     proven_at,
     statement_at,
 )
@@ -63,9 +64,9 @@ async def test_a_proof_can_be_made_against_the_latest_checkpoint(
     await append(store, 6)
     head = await store.read(latest_head)
 
-    for position in range(11):
-        proven = await store.read(call(proven_at, position, head))
-        verified = verify_statement(proven.statement, proven.proof, ORIGIN, verifiers)
+    for position, proof in enumerate(await store.read(call(proofs_of, range(11), head))):
+        statement = await store.read(call(statement_at, position))
+        verified = verify_statement(statement, proof, ORIGIN, verifiers)
         assert (verified.index, verified.checkpoint.size, verified.checkpoint.text) == (position, 11, head.text)
 
 
