@@ -2,8 +2,8 @@
 
 What it does: a real server process on loopback, started as its page says, that keeps messages in files, and the client
 as published. Each request bears a keyed hash that the server checks. What it does not: the sandbox is for tests, not
-the service. It writes without waiting for the disk, keeps in memory what was acknowledged, and has one worker. The server
-can read the form, there is no TLS (nor is there between the nodes that are measured), and nothing is signed.
+the service. It writes without waiting for the disk, keeps in memory what was acknowledged, and has one worker. The
+server can read the form, there is no TLS (nor is there between the nodes that are measured), and nothing is signed.
 
 It runs by itself in the environment that `make .venv/compare` makes, with the form on standard input, and prints JSON.
 It imports nothing of the exchange. Both packages are under the MIT licence.
