@@ -21,6 +21,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 	.venv/scanner/bin/python -m pip install --quiet --require-hashes -r requirements-scanner.lock
 	touch $@
 
+# Peers that `make bench` measures beside the exchange; one is under the GPL, and no part of what we distribute.
+.venv/compare: requirements-bench.lock
+	test -x .venv/comparison/bin/python || $(PYTHON) -m venv .venv/comparison
+	.venv/comparison/bin/python -m pip install --quiet --require-hashes -r requirements-bench.lock
+	touch $@
+
 demo: .venv/run
 	$(BIN)/exchange demo
 
@@ -29,7 +35,7 @@ test: test-fast test-slow
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: .venv/dev .venv/scan
+test-slow: .venv/dev .venv/scan .venv/compare
 	$(BIN)/python -m pytest -n 2 -m slow
 
 # Everything that keeps a store, again on a PostgreSQL server that the tests start.
@@ -46,7 +52,7 @@ types: .venv/dev
 
 check: lint types test
 
-bench: .venv/run
+bench: .venv/run .venv/compare
 	$(BIN)/python -m benchmarks
 
 # Break what can break under real nodes, and check what they leave behind. As root: it mounts, and makes namespaces.
@@ -72,6 +78,7 @@ lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra postgresql pyproject.toml build-requirements.in -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra postgresql --group dev pyproject.toml build-requirements.in -c requirements.lock -o requirements-dev.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header scanner-requirements.in -o requirements-scanner.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header bench-requirements.in -o requirements-bench.lock
 
 clean:
 	rm -rf .venv build dist fuzz-found .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
