@@ -3,8 +3,9 @@
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from exchange.crypto.checkpoint import Checkpoint, CheckpointCache, parse_checkpoint
 from exchange.crypto.errors import ProofError
@@ -18,8 +19,7 @@ _INDEX: Final = re.compile(r"index (0|[1-9][0-9]{0,15})")
 _MAX_PATH: Final = 63
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(msgspec.Struct, frozen=True):
     """A parsed tlog-proof; nothing in it has been verified yet."""
 
     index: int
@@ -27,8 +27,7 @@ class Proof:
     checkpoint: str
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedStatement:
+class VerifiedStatement(msgspec.Struct, frozen=True):
     """A statement that stands in its signer's log."""
 
     statement: Statement

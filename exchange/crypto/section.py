@@ -10,9 +10,8 @@ Source: docs/protocol.md, "Sections".
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -29,8 +28,7 @@ _COMMITMENT: Final = b"exchange/1 commitment\n"
 _INFO: Final = context("section")
 
 
-@dataclass(frozen=True, slots=True)
-class SectionContext:
+class SectionContext(NamedTuple):
     """What a sealed section is bound to."""
 
     message_id: MessageId
@@ -49,8 +47,7 @@ def _message_context(*fields: str) -> bytes:
     return context("section", *(field.encode() for field in fields))
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSection:
+class SealedSection(NamedTuple):
     """A sealed section; `sha256` is of the ciphertext."""
 
     secret: Secret

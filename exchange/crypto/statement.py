@@ -8,8 +8,7 @@ Source: docs/protocol.md, "Statements"; the framing is that of DSSE's pre-authen
 
 import hashlib
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from exchange.crypto.errors import StatementError
 from exchange.crypto.names import LeafHash
@@ -19,8 +18,7 @@ _TYPE: Final = re.compile(rb"[a-z0-9.-]{1,64}")
 _HEAD: Final = re.compile(rb"exchange/1 ([1-9][0-9]?) ([a-z0-9.-]{1,64}) (0|[1-9][0-9]{0,8}) ")
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """A parsed statement."""
 
     type: str

@@ -5,8 +5,7 @@ message's own key, which stands wrapped in `message_keys`: deleting that one row
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from sqlalchemy import bindparam, func, insert, select, text
@@ -22,8 +21,7 @@ INBOUND: Final = "in"
 MOST_ALARMS_ABOUT: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRow:
+class MessageRow(NamedTuple):
     """A message; `statement` is its manifest as signed, `proof` is kept for the ones of other nodes' logs."""
 
     number: int
@@ -42,24 +40,21 @@ class MessageRow:
     stored_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class KeysRow:
+class KeysRow(NamedTuple):
     """A message's own key, wrapped by the store key, and the secrets of its sections, sealed under it."""
 
     wrapped: bytes
     secrets: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SectionRow:
+class SectionRow(NamedTuple):
     """A sealed section."""
 
     section: str
     ciphertext: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class PlacementRow:
+class PlacementRow(NamedTuple):
     """How far one section has come at one agency."""
 
     section: str
@@ -69,8 +64,7 @@ class PlacementRow:
     holder: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiptRow:
+class ReceiptRow(NamedTuple):
     """A receipt; `proof` stands for those of other nodes' logs, `position` for our own."""
 
     rung: str
@@ -79,8 +73,7 @@ class ReceiptRow:
     position: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
+class EventRow(NamedTuple):
     """One line of a message's timeline."""
 
     at_ms: int

@@ -1,5 +1,4 @@
 import hashlib
-from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -62,10 +61,10 @@ def test_each_section_has_a_secret_of_its_own() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(CONTEXT, message_id=OTHER_MESSAGE),
-        replace(CONTEXT, sender=ENFIELD),
-        replace(CONTEXT, recipient=HACKNEY),
-        replace(CONTEXT, name=POLICE),
+        CONTEXT._replace(message_id=OTHER_MESSAGE),
+        CONTEXT._replace(sender=ENFIELD),
+        CONTEXT._replace(recipient=HACKNEY),
+        CONTEXT._replace(name=POLICE),
         SectionContext(CONTEXT.message_id, CONTEXT.recipient, CONTEXT.sender, CONTEXT.name),
     ],
     ids=["message", "sender", "recipient", "name", "turned-round"],

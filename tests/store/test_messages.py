@@ -1,7 +1,5 @@
 """Form messages: they arrive once, their rungs only go up, and what was erased is gone."""
 
-from dataclasses import replace
-
 import asyncpg
 import pytest
 from hypothesis import given, settings
@@ -45,7 +43,7 @@ async def test_a_message_comes_back_as_it_was_stored(store: Store) -> None:
 
     row = await store.read(call(message_by_id, FIRST))
 
-    assert row == replace(message_row(FIRST, urgent=1), number=number)
+    assert row == message_row(FIRST, urgent=1)._replace(number=number)
     assert await store.read(call(message_by_number, number)) == row
     assert await store.read(call(find_message, ORIGIN, FIRST)) == row
     assert await store.read(call(keys_of, number)) == KeysRow(b"wrapped", b"secrets")
