@@ -1,5 +1,6 @@
 """Migrations make what the tables say, all of it or nothing, and leave a database from the future alone."""
 
+import contextlib
 from pathlib import Path
 
 import pysqlite3
@@ -70,8 +71,39 @@ def test_a_migrated_database_has_what_a_comparison_does_not_see(path: Path, tmp_
 
 
 def _sorted(sql: str) -> list[str]:
-    """A statement's parts without regard to the order of constraints."""
-    return sorted(part.strip(" ()") for part in sql.split(","))
+    """A statement's parts, whatever the order of constraints, and whether the table's name is quoted."""
+    return sorted(part.strip(" ()") for part in sql.replace('"', "").split(","))
+
+
+def test_a_table_that_is_made_anew_loses_nothing_of_itself_and_of_what_belongs_to_it(path: Path) -> None:
+    migrate_sqlite(path, "0006")
+    kept = {
+        "messages": [(1, "a.example", "id-1", "in", "a.example", b"l", b"s", "proof", None, 4, 0, 1, 2, 3)],
+        "statements": [(0, b"leaf", "manifest", b"statement")],
+        "checkpoints": [(1, "text", 5)],
+        "message_keys": [(1, b"wrapped", b"secrets")],
+        "contents": [(1, b"sections")],
+        "placements": [(1, "housing", "housing", "routed", 6, None)],
+        "timeline": [(1, 1, 7, "received", None, "a.example")],
+    }
+    with contextlib.closing(pysqlite3.connect(str(path))) as connection:
+        for table, rows in kept.items():
+            connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        receipt = (b"leaf", 1, "received", b"receipt", None, 4, 3)
+        connection.execute(
+            "INSERT INTO receipts (leaf_hash, message, rung, statement, proof, position, at_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            receipt,
+        )
+        connection.commit()
+
+    migrate_sqlite(path)
+
+    with contextlib.closing(pysqlite3.connect(str(path))) as connection:
+        assert {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in kept} == kept
+        found = connection.execute("SELECT leaf_hash, message, rung, statement, proof, position, at_ms FROM receipts")
+        assert found.fetchall() == [receipt]
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_the_migrations_do_not_read_the_tables_of_today() -> None:
