@@ -1,6 +1,6 @@
 """The rotation of a webhook secret, as a table: when the old secret signs no more. Pure.
 
-* While two secrets are there, both sign every webhook: an agency that has switched verifies, and so does one that has not.
+* While two secrets are there, both sign every webhook: who has switched verifies, and so does who has not.
 * The old one goes when the overlap has passed *and* the agency has proven that it verifies with the new one.
 * An agency that names the old secret takes its proof back: one of its machines has not switched.
 * Without a proof nothing is locked out: both go on signing, and the admins are told.

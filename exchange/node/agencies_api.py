@@ -1,4 +1,4 @@
-"""The local API for the endpoints of agencies: how they stand, pause, secrets, settings, attempts, and sending again."""
+"""The local API for agencies' endpoints: how they stand, pause, secrets, settings, attempts, and sending again."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -32,10 +32,10 @@ _HOUR_MS = 3_600_000
 class ChangeAgency(Request, frozen=True):
     """Change how an agency's endpoint is reached; null is what the configuration says, an empty proxy is none."""
 
-    timeout_s: TimeoutText | None | UnsetType = UNSET
-    retry_s: RetryTable | None | UnsetType = UNSET
-    certificate: str | None | UnsetType = UNSET
-    proxy: str | None | UnsetType = UNSET
+    timeout_s: TimeoutText | UnsetType | None = UNSET
+    retry_s: RetryTable | UnsetType | None = UNSET
+    certificate: str | UnsetType | None = UNSET
+    proxy: str | UnsetType | None = UNSET
 
 
 class RotateSecret(Request, frozen=True):
@@ -158,7 +158,7 @@ class AgenciesApi:
         return describe_agency(row, endpoint, self._dispatcher, self._endpoints, public)
 
     async def _pause(self, request: web.Request) -> web.Response:
-        wanted = await body_of(request, PauseAgency) if request.can_read_body else PauseAgency()
+        wanted = await body_of(request, PauseAgency) if await request.read() else PauseAgency()
         _, held = await self._endpoints.change(request.match_info["id"], Event.PAUSE, wanted.reason or None)
         return await self._shown(request.match_info["id"], held=held)
 

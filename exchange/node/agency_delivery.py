@@ -2,8 +2,8 @@
 
 * A section that the agency has accepted is not sent again; one whose 2xx was not recorded is, under the same id.
 * A section that cannot be opened is held by itself; the others go on.
-* What was not accepted is tried again by the table of `retries`, each delivery by its own; the lane's breaker keeps those
-  behind it from failing too, and lets them go when one gets through.
+* What was not accepted is tried again by the table of `retries`, each delivery by itself; the lane's breaker keeps
+  those behind it from failing too, and lets them go when one gets through.
 * What no later attempt can change is held, not tried again: a section too large for the agency (413), and all that
   waits where the agency wants no more (410, as Standard Webhooks has it).
 * A replay delivers again, under the same ids, what was accepted before; it tells nobody that it did.
@@ -299,7 +299,7 @@ class AgencyDeliveries:
     async def _hear_names(self, target: _Target, answers: Sequence[Answer]) -> bool:
         """Take what accepting answers say of the secret by which they verified; whether it was one that signs."""
         known = {secret_id(secret) for secret in target.secrets}
-        names = {answer.named_secret for answer in answers if answer.accepted} & known
+        names = {answer.named_secret for answer in answers if answer.accepted and answer.named_secret} & known
         if target.endpoint.old_wrapped_secret is None or not names:
             return bool(names)
         # Where both are named, one machine of the agency's has not switched.

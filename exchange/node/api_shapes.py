@@ -529,7 +529,7 @@ class Replayed(Shape, frozen=True):
 
 
 class Attempt(Shape, frozen=True):
-    """A request to an agency. Of the answer only its kind, length, a keyed digest and the code of a problem are kept."""
+    """A request to an agency. Of an answer its kind, length, a keyed digest and the code of a problem are kept."""
 
     at: datetime
     delivery: int

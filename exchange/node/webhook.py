@@ -1,4 +1,4 @@
-"""Webhooks: CloudEvents 1.0 in JSON, signed by the Standard Webhooks convention: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+"""Webhooks: CloudEvents 1.0 in JSON, signed as Standard Webhooks has it: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
 
 Each secret that is in force signs, then the node's key for webhooks: who verifies takes the one that it knows.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, select, text
+from sqlalchemy import bindparam, func, insert, or_, select, text
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
@@ -145,7 +145,7 @@ _delivered = (
     .where(
         messages.c.direction == INBOUND,
         placements.c.agency == bindparam("agency"),
-        placements.c.rung.in_(LADDER[LADDER.index("delivered") :]),
+        or_(*(placements.c.rung == rung for rung in LADDER[LADDER.index("delivered") :])),
         placements.c.at_ms >= bindparam("since_ms"),
     )
     .group_by(placements.c.message)

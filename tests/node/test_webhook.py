@@ -15,8 +15,8 @@ from exchange.crypto.secret import Secret
 from exchange.crypto.webhook_key import WebhookKey, verify_webhook
 from exchange.node.webhook import (
     SECTION_DELIVERED,
-    event_body,
     answer_digest,
+    event_body,
     new_secret,
     secret_id,
     section_event_id,
