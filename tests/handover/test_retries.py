@@ -60,7 +60,5 @@ def test_what_is_urgent_never_waits_much_longer_than_a_minute(failures: int, cha
 
 
 @given(tables, st.integers(1, 100), chances)
-def test_nothing_is_given_up_early_because_it_was_tried_often(
-    table: list[float], failures: int, chance: float
-) -> None:
+def test_nothing_is_given_up_early_because_it_was_tried_often(table: list[float], failures: int, chance: float) -> None:
     assert next_try_s(table, failures, sum(table) * 0.99 - 0.001, chance, urgent=False) is not None

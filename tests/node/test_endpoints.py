@@ -347,4 +347,3 @@ async def test_an_agency_that_named_a_rate_is_not_sent_more(enfield: Node, desk:
         assert (await ask(enfield, housing, ""))["state"] == "active"
     finally:
         await runner.cleanup()
-

@@ -162,9 +162,7 @@ async def test_what_a_bad_receiver_did_not_take_reaches_it_once_when_it_is_good(
 
 
 @pytest.mark.parametrize("bad", [dies_in_its_body, drips])
-async def test_a_status_counts_whatever_becomes_of_the_body(
-    enfield: Node, desk: Desk, raw: Raw, bad: Write
-) -> None:
+async def test_a_status_counts_whatever_becomes_of_the_body(enfield: Node, desk: Desk, raw: Raw, bad: Write) -> None:
     raw.bad = bad
     began_s = time.monotonic()
     await all_accepted(enfield, await send(enfield, desk.borough))
@@ -172,9 +170,7 @@ async def test_a_status_counts_whatever_becomes_of_the_body(
     assert time.monotonic() - began_s < 15
 
 
-async def test_of_a_hundred_megabytes_sent_back_next_to_nothing_is_read(
-    enfield: Node, desk: Desk, raw: Raw
-) -> None:
+async def test_of_a_hundred_megabytes_sent_back_next_to_nothing_is_read(enfield: Node, desk: Desk, raw: Raw) -> None:
     written = 0
 
     async def shouts(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -354,7 +350,7 @@ async def latencies(node: Node, camden: Borough, quick: dict[str, Agency], count
         left = set(quick)
         while left:
             for kind in tuple(left):
-                if any(event["data"]["message_id"] == made.manifest.message_id for event in quick[kind].accepted):
+                if any(event["data"]["message_id"] == made.manifest.message_id for event in quick[kind].accepted[-3:]):
                     found.append(time.monotonic() - sent_s)
                     left.discard(kind)
             await asyncio.sleep(0.001)
