@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from exchange.node.webhook import secret_id
 from tests import databases
 from tests.node.agency import LOOPBACK, Agency
