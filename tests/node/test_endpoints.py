@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from exchange.node.endpoints import FAILING_MS, Endpoints
 from exchange.node.webhook import secret_id
+from exchange.store.attempts import AttemptRow, add_attempts
 from tests import databases
 from tests.node.agency import LOOPBACK, Agency
 from tests.node.handmade import CONTENT, Desk
@@ -16,6 +18,7 @@ from tests.node.pair import Clock, Node, until
 from tests.node.test_agencies import delivered, held, sections, send
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 @pytest.fixture(autouse=True)
@@ -348,3 +351,84 @@ async def test_an_agency_that_named_a_rate_is_not_sent_more(enfield: Node, desk:
         assert (await ask(enfield, housing, ""))["state"] == "active"
     finally:
         await runner.cleanup()
+
+
+async def kinds_of_alarms(node: Node) -> list[str]:
+    return [alarm["kind"] for alarm in await node.alarms(node.origin)]
+
+
+async def test_the_old_secret_is_destroyed_once_the_overlap_has_passed_and_the_new_one_is_proven(
+    enfield: Node, housing: Agency, clock: Clock
+) -> None:
+    rotated = await ask(enfield, housing, "/secret", {"overlap_hours": 1})
+    await ask(enfield, housing, "/secret/confirm", {"secret_id": rotated["secret_id"]})
+    looking = Endpoints(enfield.services)
+    await looking.look()
+    assert (await ask(enfield, housing, ""))["old_secret_id"] is not None
+    clock.stop()
+    clock.now_ms += HOUR_MS
+    await looking.look()
+    shown = await ask(enfield, housing, "")
+    assert (shown["rotation"], shown["old_secret_id"], shown["proven_at"] is None) == ("single", None, False)
+    assert enfield.rows("SELECT old_wrapped_secret FROM endpoints") == [(None,)]
+    assert await kinds_of_alarms(enfield) == []
+
+
+async def test_without_a_proof_nobody_is_locked_out_and_the_admins_are_told_once(
+    enfield: Node, desk: Desk, housing: Agency, clock: Clock
+) -> None:
+    rotated = await ask(enfield, housing, "/secret", {"overlap_hours": 1})
+    looking = Endpoints(enfield.services)
+    clock.stop()
+    clock.now_ms += HOUR_MS
+    for _ in range(3):
+        await looking.look()
+    assert (await ask(enfield, housing, ""))["rotation"] == "overdue"
+    assert await kinds_of_alarms(enfield) == ["secret-unproven"]
+    clock.run()
+    await delivered(enfield, await send(enfield, desk.borough), "housing")  # verified with the old one
+    assert housing.unproven == []
+    housing.headers = {"webhook-secret-id": rotated["secret_id"]}
+    housing.secret = rotated["secret"]
+    await ask(enfield, housing, "/test")
+    shown = await ask(enfield, housing, "")
+    assert (shown["rotation"], shown["old_secret_id"]) == ("single", None)
+
+
+async def test_the_admins_are_told_once_of_an_agency_that_fails_for_a_quarter_of_an_hour(
+    enfield: Node, desk: Desk, housing: Agency, clock: Clock
+) -> None:
+    housing.status = 500
+    await send(enfield, desk.borough)
+
+    async def failing() -> bool:
+        return (await ask(enfield, housing, ""))["failing_since"] is not None
+
+    await until("the agency fails", failing)
+    looking = Endpoints(enfield.services)
+    await looking.look()
+    assert await kinds_of_alarms(enfield) == []
+    clock.stop()
+    clock.now_ms += FAILING_MS
+    for _ in range(3):
+        await looking.look()
+    assert await kinds_of_alarms(enfield) == ["agency-failing"]
+
+
+async def test_of_many_attempts_that_failed_the_latest_are_kept_and_of_old_ones_none(
+    enfield: Node, desk: Desk, housing: Agency, clock: Clock
+) -> None:
+    sent = await send(enfield, desk.borough)
+    await delivered(enfield, sent, "housing")
+    store = enfield.services.store
+    (number,) = enfield.rows("SELECT number FROM messages WHERE message_id = ?", sent)[0]
+    row = AttemptRow(number, 1, "housing", "subject", clock(), 1, 0, 0, 500, "failed", None, None, None, None)
+    for _ in range(3):
+        await store.write(lambda tx: add_attempts(tx, [row] * 100, prune=True))
+    kept = await attempts(enfield, sent)
+    assert sum(not item["accepted"] for item in kept) == 200
+    assert sum(item["accepted"] for item in kept) == 2
+    clock.stop()
+    clock.now_ms += 91 * DAY_MS
+    await Endpoints(enfield.services).look()
+    assert await attempts(enfield, sent) == []

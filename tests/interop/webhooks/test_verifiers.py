@@ -1,4 +1,4 @@
-"""Webhooks of a running node, through HAProxy as agencies have one, verified by the public libraries for Python and Node.js."""
+"""Webhooks of a running node, through HAProxy, verified by the public libraries for Python and Node.js."""
 
 import asyncio
 import base64
