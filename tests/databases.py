@@ -52,6 +52,16 @@ def rows(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
     return [tuple(record) for record in _do(url, numbered, *parameters)]
 
 
+def execute(url: str, statement: str, *parameters: object) -> None:
+    """Change a store from outside, as who has the database can."""
+    if url.startswith("sqlite:///"):
+        with contextlib.closing(sqlite.connect(url.removeprefix("sqlite:///"))) as connection:
+            connection.execute(statement, parameters)
+            connection.commit()
+    else:
+        rows(url, statement, *parameters)
+
+
 def _do(url: str, query: str, *parameters: object) -> Any:
     async def do() -> Any:
         connection = await asyncpg.connect(url)

@@ -1,10 +1,11 @@
-"""Agencies: add, list, test, remove."""
+"""Agencies: add, list, test, remove; what concerns their endpoints is in `endpoints`."""
 
 from pathlib import Path
 
 import click
 
 from exchange.cli.client import FAILURE, CommandFailed, Node
+from exchange.cli.endpoints import COMMANDS, settings_of, settings_options
 from exchange.cli.output import config_option, json_option, print_json, print_table
 
 
@@ -18,20 +19,45 @@ def agency() -> None:
 @click.option("--url", required=True, help="Where the agency receives webhooks.")
 @click.option("--allow-network", "networks", multiple=True, help="A network that the URL's address may lie in.")
 @click.option("--ca-file", help="Trust only this CA for the agency's TLS certificate.")
+@settings_options
+@click.option("--no-handshake", is_flag=True, help="Do not ask the endpoint whether it wants webhooks of this node.")
 @config_option
 @json_option
 def agency_add(
-    kind: str, url: str, networks: tuple[str, ...], ca_file: str | None, config: Path, as_json: bool
+    kind: str,
+    url: str,
+    networks: tuple[str, ...],
+    ca_file: str | None,
+    timeout_s: float | None,
+    retry: str | None,
+    certificate: str | None,
+    proxy: str | None,
+    no_handshake: bool,
+    config: Path,
+    as_json: bool,
 ) -> None:
     """Register an agency of KIND; its webhook secret is shown once."""
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
-    body = {"kind": kind, "url": url, "networks": networks, "ca_file": ca_path}
+    body = {
+        "kind": kind,
+        "url": url,
+        "networks": networks,
+        "ca_file": ca_path,
+        "handshake": not no_handshake,
+        **settings_of(timeout_s, retry, certificate, proxy),
+    }
     document = Node(config).request("POST", "/v1/agencies", body)
     if as_json:
         print_json(document)
         return
     click.echo(f"Registered {document['id']}. Give the agency its webhook secret; it is not shown again:")
     click.echo(document["secret"])
+    click.echo(
+        f"The secret's name is {document['secret_id']}; the node's public key is {document['public_key']}.", err=True
+    )
+    handshake = document["handshake"]
+    if handshake["state"] in ("unsupported", "unreachable"):
+        click.echo(f"The endpoint did not say whether it wants webhooks: {handshake['why']}.", err=True)
     if document["released"]:
         click.echo(f"{document['released']} held sections are now being delivered to it.", err=True)
 
@@ -45,8 +71,8 @@ def agency_list(config: Path, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    rows = [(row["id"], row["kind"], row["url"], row["last_error"]) for row in document["items"]]
-    print_table(("id", "kind", "url", "last error"), rows)
+    rows = [(row["id"], row["kind"], row["url"], row["state"], row["last_error"]) for row in document["items"]]
+    print_table(("id", "kind", "url", "state", "last error"), rows)
 
 
 @agency.command("test")
@@ -54,12 +80,13 @@ def agency_list(config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def agency_test(agency_id: str, config: Path, as_json: bool) -> None:
-    """Send an agency a signed test event without personal data."""
+    """Send an agency a synthetic section, signed, without personal data."""
     document = Node(config).request("POST", f"/v1/agencies/{agency_id}/test")
     if as_json:
         print_json(document)
     elif document["ok"]:
-        click.echo(f"OK: it answered {document['status']}.")
+        name = f", and verified with {document['secret_id']}" if document.get("secret_id") else ""
+        click.echo(f"OK: it answered {document['status']}{name}.")
     if not document["ok"]:
         raise CommandFailed(
             f"the agency's endpoint failed: {document.get('error') or document.get('status')}",
@@ -80,3 +107,7 @@ def agency_remove(agency_id: str, config: Path, as_json: bool) -> None:
         print_json(document)
     else:
         click.echo(f"Removed {agency_id}.")
+
+
+for command in COMMANDS:
+    agency.add_command(command)

@@ -2,52 +2,61 @@
 
 * A section that the agency has accepted is not sent again; one whose 2xx was not recorded is, under the same id.
 * A section that cannot be opened is held by itself; the others go on.
+* What was not accepted is tried again by the table of `retries`, each delivery by itself; the lane's breaker keeps
+  those behind it from failing too, and lets them go when one gets through.
 * What no later attempt can change is held, not tried again: a section too large for the agency (413), and all that
   waits where the agency wants no more (410, as Standard Webhooks has it).
+* A replay delivers again, under the same ids, what was accepted before; it tells nobody that it did.
 """
 
 import asyncio
-import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
-import aiohttp
 import msgspec
 
 from exchange import crash_points
 from exchange.crypto.errors import CryptoError, RestError, SectionError
-from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, context
-from exchange.crypto.rest import open_at_rest
+from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, new_message_id
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
+from exchange.crypto.webhook_key import WebhookKey
+from exchange.handover import rates
+from exchange.handover.endpoint import Event, State
+from exchange.handover.retries import honoured_s, next_try_s
 from exchange.handover.rungs import has_reached
+from exchange.node.agency_client import AgencyClient, Answer, Handshake
 from exchange.node.compose import recall_secrets
 from exchange.node.delivery import Outcome
-from exchange.node.egress import guarded_connector, parse_networks, why_unreachable
+from exchange.node.endpoints import Endpoints, held_reason
 from exchange.node.inbound import Inbound
-from exchange.node.peer_client import PeerClient
+from exchange.node.lanes import LaneState
 from exchange.node.services import Services, moment
-from exchange.node.webhook import SECTION_DELIVERED, TEST, event_body, section_event_id, signed_headers
+from exchange.node.webhook import SECTION_DELIVERED, TEST, event_body, secret_id, section_event_id
 from exchange.schema.wire import Manifest, Rung, SectionEntry, decode_wire, manifest_decoder
 from exchange.store.agencies import AgencyRow, agency_of_kind
+from exchange.store.attempts import AttemptRow, accepted_in, add_attempts
+from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
 from exchange.store.messages import (
     KeysRow,
     MessageRow,
     SectionRow,
+    add_alarm,
     keys_of,
     message_by_number,
     placements_of,
     sections_of,
 )
-from exchange.store.outbox import Delivery, done_if_claimed, is_still_claimed
+from exchange.store.outbox import REPLAY, URGENT_RANK, Delivery, done_if_claimed, is_still_claimed, lane_state
 from exchange.store.transaction import Transaction
 
 _AT_ONCE: Final = 4
-_MOST_RESPONSE_BYTES: Final = 4096
+#: From so many failures of a delivery on, the record of its attempts is kept short.
+_MANY: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +70,45 @@ class _Parcel:
 
 
 @dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why an event was not accepted, by which HTTP status if any, and what Retry-After asked for."""
+class _Target:
+    """An agency, how it is reached, and by which secrets events are signed, the newest first."""
 
-    reason: str
-    status: int = 0
-    asked_s: float = 0.0
+    agency: AgencyRow
+    endpoint: EndpointRow
+    secrets: list[str]
 
 
 class AgencyDeliveries:
     """Delivers sections to agencies."""
 
-    def __init__(self, services: Services, inbound: Inbound, client: PeerClient) -> None:
+    def __init__(self, services: Services, inbound: Inbound, endpoints: Endpoints) -> None:
         self._services = services
         self._inbound = inbound
-        self._client = client
-        self._sessions: dict[tuple[str, str], aiohttp.ClientSession] = {}
+        self._endpoints = endpoints
+        self._client = AgencyClient(services)
+        self._chance = random.SystemRandom()
+        #: What agencies that named a rate have taken.
+        self._levels: dict[str, rates.Level] = {}
 
     async def close(self) -> None:
         """Close the connections to agencies."""
-        for session in self._sessions.values():
-            await session.close()
+        await self._client.close()
 
     async def perform(self, kind: str, rows: Sequence[Delivery]) -> Outcome:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
-        agency = await services.store.read(lambda tx: agency_of_kind(tx, kind))
-        if agency is None:
+
+        async def find(tx: Transaction) -> tuple[AgencyRow, EndpointRow] | None:
+            row = await agency_of_kind(tx, kind)
+            return None if row is None else (row, await endpoint_of(tx, row.id))
+
+        found = await services.store.read(find)
+        if found is None:
             return Outcome(held=[(delivery, f"no agency of kind {kind} is registered") for delivery in rows])
+        agency, endpoint = found
+        if endpoint.state != State.ACTIVE:
+            return Outcome(held=[(delivery, held_reason(kind, endpoint)) for delivery in rows])
+        target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
         outcome = Outcome()
         for number, delivery in enumerate(rows):
             try:
@@ -96,14 +116,31 @@ class AgencyDeliveries:
             except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
                 continue
-            await self._deliver(agency, delivery, parcel, outcome)
+            wait_s = self._wait_for_rate_s(target, len(parcel.sections))
+            if wait_s > 0:
+                outcome.error = f"agency {kind} takes {endpoint.rate_per_minute} requests a minute"
+                outcome.asked_s, outcome.limited = wait_s, True
+                outcome.again += rows[number:]
+                break
+            disabled = await self._deliver(target, delivery, parcel, outcome)
+            if disabled is not None:
+                outcome.held += [(waiting, disabled) for waiting in rows[number + 1 :]]
+                break
             if outcome.error is not None:
                 outcome.again += rows[number + 1 :]
                 break
-            if outcome.held and outcome.held[-1][1] == _gone(kind):
-                outcome.held += [(waiting, _gone(kind)) for waiting in rows[number + 1 :]]
-                break
         return outcome
+
+    def _wait_for_rate_s(self, target: _Target, requests: int) -> float:
+        """How long to wait, so that no more is sent than the agency said in the handshake; what is 0 is taken."""
+        if target.endpoint.rate_per_minute is None or not requests:
+            return 0.0
+        rate, now_ms = rates.Rate(target.endpoint.rate_per_minute, rates.MINUTE_MS), self._services.now_ms()
+        level = self._levels.get(target.agency.id, rates.FULL)
+        wait_ms = rates.wait_ms(rate, level, requests, now_ms)
+        if wait_ms <= 0:
+            self._levels[target.agency.id] = rates.take(rate, level, requests, now_ms)
+        return wait_ms / 1000
 
     async def _collect(self, delivery: Delivery, kind: str) -> _Parcel:
         services, number = self._services, delivery.message or 0
@@ -119,10 +156,13 @@ class AgencyDeliveries:
                 if row.agency == kind and has_reached(row.rung, "delivered")
             }
             rows = {row.section: row for row in await sections_of(tx, number)}
+            wanted = {entry.name for entry in manifest.sections} - accepted
+            if delivery.kind == REPLAY:
+                wanted = accepted - await accepted_in(tx, number, kind, delivery.number)
             waiting = [
                 (entry, rows[entry.name])
                 for entry in manifest.sections
-                if kind in entry.readers and entry.name not in accepted
+                if kind in entry.readers and entry.name in wanted
             ]
             return message, manifest, await keys_of(tx, number), waiting
 
@@ -130,56 +170,118 @@ class AgencyDeliveries:
         secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
         return _Parcel(message, manifest, secrets, waiting)
 
-    async def _deliver(self, agency: AgencyRow, delivery: Delivery, parcel: _Parcel, outcome: Outcome) -> None:
-        """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails."""
-        accepted: list[str] = []
+    async def _deliver(self, target: _Target, delivery: Delivery, parcel: _Parcel, outcome: Outcome) -> str | None:
+        """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails.
+
+        Returns why everything for the agency is held from now on, if it is.
+        """
+        kind, key = target.agency.kind, await self._endpoints.key()
+        answered: list[tuple[str, Answer]] = []
         unreadable: list[str] = []
         lasting: str | None = None
+        gone = failed = False
         for start in range(0, len(parcel.sections), _AT_ONCE):
             events: list[tuple[str, bytes]] = []
             for entry, row in parcel.sections[start : start + _AT_ONCE]:
                 try:
-                    events.append((entry.name, self._event(parcel, agency.kind, entry, row)))
+                    events.append((entry.name, self._event(parcel, kind, entry, row)))
                 except CryptoError:
                     unreadable.append(entry.name)
-            leaf = parcel.message.leaf_hash
-            failures = await asyncio.gather(
-                *(self._post(agency, section_event_id(leaf, name, agency.kind), body) for name, body in events)
+            leaf, replay = parcel.message.leaf_hash, delivery.kind == REPLAY
+            answers = await asyncio.gather(
+                *(
+                    self._post(target, key, section_event_id(leaf, name, kind), body, replay=replay)
+                    for name, body in events
+                )
             )
-            accepted += [name for (name, _), failure in zip(events, failures, strict=True) if failure is None]
-            for failure in failures:
-                if failure is None:
-                    continue
-                if failure.status == 410:
-                    lasting = _gone(agency.kind)
-                elif failure.status == 413:
-                    lasting = lasting or f"agency {agency.kind} finds it too large"
-                else:
-                    outcome.error = failure.reason
-                    outcome.asked_s = max(outcome.asked_s, failure.asked_s)
-            if outcome.error is not None or lasting == _gone(agency.kind):
+            answered += [(name, answer) for (name, _), answer in zip(events, answers, strict=True)]
+            for answer in answers:
+                if answer.status == 410:
+                    gone = True
+                elif answer.status == 413:
+                    lasting = lasting or f"agency {kind} finds it too large"
+                elif not answer.accepted:
+                    failed, outcome.error = True, answer.error
+                    outcome.asked_s = max(
+                        outcome.asked_s, honoured_s(answer.asked_s, urgent=delivery.rank == URGENT_RANK)
+                    )
+            if gone or failed:
                 break
-        if lasting is None and unreadable:
+        disabled: str | None = None
+        if gone:
+            disabled = await self._disable(target, Event.GONE, "it answered 410")
+        elif failed:
+            next_ms = self._next_try_ms(target, delivery, outcome.asked_s)
+            if next_ms is not None:
+                outcome.put_off.append((delivery, next_ms))
+            else:
+                lasting = f"agency {kind} did not accept it in {delivery.failures + 1} attempts"
+                disabled = await self._give_up(target, lasting)
+        elif lasting is None and unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
-        if outcome.error is not None:
-            outcome.again.append(delivery)
-        elif lasting is not None:
+        lasting = disabled or lasting
+        if lasting is not None:
             outcome.held.append((delivery, lasting))
-        await self._record(agency, delivery, parcel, accepted, finished=outcome.error is None and lasting is None)
-        if accepted:
+        if disabled is not None:
+            outcome.error = None
+        finished = not failed and lasting is None
+        await self._record(target, delivery, parcel, answered, finished=finished)
+        if any(answer.accepted for _, answer in answered) and delivery.kind != REPLAY:
             outcome.wake.add(f"peer:{parcel.message.peer}")
+        return disabled
+
+    def _next_try_ms(self, target: _Target, delivery: Delivery, asked_s: float) -> int | None:
+        services, table = self._services, target.endpoint.retry_s
+        own = services.configuration.tables.delivery.agency_retry_s
+        now_ms = services.now_ms()
+        wait_s = next_try_s(
+            own if table is None else msgspec.json.decode(table, type=tuple[float, ...]),
+            delivery.failures + 1,
+            (now_ms - delivery.created_at_ms) / 1000,
+            self._chance.random(),
+            asked_s=asked_s,
+            urgent=delivery.rank == URGENT_RANK,
+        )
+        return None if wait_s is None else now_ms + round(wait_s * 1000)
+
+    async def _give_up(self, target: _Target, reason: str) -> str | None:
+        """One delivery has used up the table: where nothing else was accepted meanwhile, the endpoint is disabled."""
+        services, kind = self._services, target.agency.kind
+        lane = await services.store.read(lambda tx: lane_state(tx, f"agency:{kind}"))
+        if LaneState(lane.failures).is_open:
+            return await self._disable(target, Event.EXHAUSTED, "it accepted nothing for as long as the table says")
+        detail = f"{reason}, and accepted others. It is held; `exchange held list` names it."
+        origin, now_ms = services.configuration.origin, services.now_ms()
+        await services.store.write(lambda tx: add_alarm(tx, "agency-refuses", origin, detail, now_ms))
+        services.log.error("alarm", code="agency-refuses", agency=kind)
+        return None
+
+    async def _disable(self, target: _Target, event: Event, reason: str) -> str:
+        endpoint, _ = await self._endpoints.change(target.agency.id, event, reason)
+        return held_reason(target.agency.kind, endpoint)
 
     async def _record(
-        self, agency: AgencyRow, delivery: Delivery, parcel: _Parcel, accepted: list[str], *, finished: bool
+        self,
+        target: _Target,
+        delivery: Delivery,
+        parcel: _Parcel,
+        answered: Sequence[tuple[str, Answer]],
+        *,
+        finished: bool,
     ) -> None:
-        services, message = self._services, parcel.message
-        pairs = [(name, agency.kind) for name in accepted]
+        services, message, kind = self._services, parcel.message, target.agency.kind
+        is_replay = delivery.kind == REPLAY
+        pairs = [(name, kind) for name, answer in answered if answer.accepted]
+        attempts = [_attempt(delivery, message.number, kind, name, answer) for name, answer in answered]
         leaf = LeafHash(message.leaf_hash)
 
         async def operation(tx: Transaction) -> None:
             mine = await (done_if_claimed if finished else is_still_claimed)(tx, delivery)
             if not mine:
                 services.counters.add("claims_lost")
+            await add_attempts(tx, attempts, prune=delivery.failures >= _MANY)
+            if is_replay:
+                return
             # Another replica has or had the row meanwhile, and may have delivered some of it: each section counts once.
             alone = mine and not services.store.shared
             fresh = pairs if alone else await self._not_delivered(tx, message.number, pairs)
@@ -190,8 +292,20 @@ class AgencyDeliveries:
 
         await services.store.write(operation)
         crash_points.reached("webhook.recorded")
-        services.counters.add("sections_delivered", len(accepted))
+        services.counters.add("sections_replayed" if is_replay else "sections_delivered", len(pairs))
         services.changes.notify()
+        await self._hear_names(target, [answer for _, answer in answered])
+
+    async def _hear_names(self, target: _Target, answers: Sequence[Answer]) -> bool:
+        """Take what accepting answers say of the secret by which they verified; whether it was one that signs."""
+        known = {secret_id(secret) for secret in target.secrets}
+        names = {answer.named_secret for answer in answers if answer.accepted and answer.named_secret} & known
+        if target.endpoint.old_wrapped_secret is None or not names:
+            return bool(names)
+        # Where both are named, one machine of the agency's has not switched.
+        newest = secret_id(target.secrets[0])
+        await self._endpoints.named(target.agency.id, next(iter(names - {newest}), newest))
+        return True
 
     async def _not_delivered(
         self, tx: Transaction, number: int, pairs: Sequence[tuple[str, str]]
@@ -232,62 +346,58 @@ class AgencyDeliveries:
             },
         )
 
-    async def test(self, row: AgencyRow, event_id: str) -> int:
-        """Send a synthetic event; return the HTTP status.
-
-        Raises:
-            OSError, TimeoutError, aiohttp.ClientError: the agency cannot be reached.
-        """
-        data = {"test": True, "agency": row.kind}
-        origin = self._services.configuration.origin
-        status, _ = await self._request(
-            row, event_id, event_body(event_id, TEST, origin, row.id, self._services.now(), data)
-        )
-        return status
-
-    async def _post(self, row: AgencyRow, event_id: str, body: bytes) -> _Failure | None:
-        """POST one event; None where it was accepted, or why not."""
-        crash_points.reached("webhook.before-call")
-        try:
-            status, asked_s = await self._request(row, event_id, body)
-        except (OSError, TimeoutError, aiohttp.ClientError) as error:
-            return _Failure(f"agency {row.kind} cannot be reached: {why_unreachable(error)}")
-        if not 200 <= status < 300:
-            return _Failure(f"agency {row.kind} answered {status}", status, asked_s)
-        crash_points.reached("webhook.accepted")
-        return None
-
-    async def _request(self, row: AgencyRow, event_id: str, body: bytes) -> tuple[int, float]:
+    async def test(self, agency: AgencyRow, event_id: str) -> Answer:
+        """Send a synthetic section, which looks like a section and says that it is none."""
         services = self._services
-        secret = open_at_rest(services.keyring.store_key, context("agency-secret", row.id.encode()), row.wrapped_secret)
-        headers = signed_headers(secret.decode(), event_id, services.now_ms() // 1000, body)
-        timeout = aiohttp.ClientTimeout(total=services.configuration.tables.delivery.agency_timeout_s)
-        session = self._session(row)
-        async with session.post(row.url, data=body, headers=headers, allow_redirects=False, timeout=timeout) as answer:
-            # What an agency answers is not ours to keep; reading a little of it lets the connection be used again.
-            await answer.content.read(_MOST_RESPONSE_BYTES)
-            return answer.status, _retry_after_s(answer.headers.get("retry-after"))
+        endpoint = await services.store.read(lambda tx: endpoint_of(tx, agency.id))
+        target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
+        tables = services.configuration.tables
+        data = {
+            "test": True,
+            "agency": agency.kind,
+            "message_id": new_message_id(),
+            "section": "test",
+            "from": tables.node.area,
+            "to": tables.node.area,
+            "urgent": False,
+            "content": {"text": "This is a test. It is about nobody."},
+        }
+        body = event_body(event_id, TEST, services.configuration.origin, agency.id, services.now(), data)
+        answer = await self._post(target, await self._endpoints.key(), event_id, body)
+        await self._hear_names(target, [answer])
+        return answer
 
-    def _session(self, row: AgencyRow) -> aiohttp.ClientSession:
-        session = self._sessions.get((row.id, row.url))
-        if session is None:
-            # Without TLS whoever is on the way reads the section: only networks that the admin named will do.
-            connector = guarded_connector(
-                parse_networks(json.loads(row.networks)),
-                elsewhere=urlsplit(row.url).scheme == "https",
-                ssl=self._client.tls(row.ca_file),
-                limit=8,
-            )
-            session = aiohttp.ClientSession(
-                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
-            )
-            self._sessions[row.id, row.url] = session
-        return session
+    async def handshake(self, agency: AgencyRow, endpoint: EndpointRow) -> Handshake:
+        """Ask an endpoint whether it wants webhooks of this node."""
+        return await self._client.handshake(agency, endpoint)
+
+    async def _post(
+        self, target: _Target, key: WebhookKey, event_id: str, body: bytes, *, replay: bool = False
+    ) -> Answer:
+        """POST one event."""
+        crash_points.reached("webhook.before-call")
+        answer = await self._client.post(
+            target.agency, target.endpoint, target.secrets, key, event_id, body, replay=replay
+        )
+        if answer.accepted:
+            crash_points.reached("webhook.accepted")
+        return answer
 
 
-def _gone(kind: str) -> str:
-    return f"agency {kind} answered 410: it wants no more"
-
-
-def _retry_after_s(value: str | None) -> float:
-    return float(value) if value is not None and value.isascii() and value.isdigit() else 0.0
+def _attempt(delivery: Delivery, message: int, kind: str, section: str, answer: Answer) -> AttemptRow:
+    return AttemptRow(
+        message,
+        delivery.number,
+        kind,
+        section,
+        answer.at_ms,
+        answer.duration_ms,
+        int(delivery.kind == REPLAY),
+        int(answer.accepted),
+        answer.status,
+        answer.error,
+        answer.content_type,
+        answer.size_bytes,
+        answer.digest,
+        answer.code,
+    )

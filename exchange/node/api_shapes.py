@@ -449,7 +449,10 @@ class Rejoining(Shape, frozen=True):
 
 
 class Agency(Shape, frozen=True):
-    """A local agency, and how its lane is doing."""
+    """A local agency, how its endpoint stands, and how its lane is doing.
+
+    Null settings are what the configuration says. The old secret signs too while there is one.
+    """
 
     id: str
     kind: KindText
@@ -457,6 +460,22 @@ class Agency(Shape, frozen=True):
     networks: list[str]
     failures: int
     last_error: str | None
+    state: Literal["active", "paused", "disabled"]
+    reason: str | None
+    since: datetime
+    breaker: Literal["closed", "open"]
+    failing_since: datetime | None
+    public_key: str
+    secret_id: str
+    old_secret_id: str | None
+    rotation: Literal["single", "overlap", "proven", "overdue"]
+    overlap_until: datetime | None
+    proven_at: datetime | None
+    timeout_s: float | None
+    retry_s: list[float] | None
+    certificate: str | None
+    proxy: str | None
+    rate_per_minute: int | None
 
 
 class Agencies(Shape, frozen=True):
@@ -465,20 +484,87 @@ class Agencies(Shape, frozen=True):
     items: list[Agency]
 
 
+class HandshakeTold(Shape, frozen=True):
+    """What an endpoint said when it was asked whether it wants webhooks of this node."""
+
+    state: Literal["allowed", "unsupported", "unreachable", "skipped"]
+    why: str | None
+
+
 class AgencyAdded(Agency, frozen=True):
     """A new agency. Its secret is shown this once; so many held deliveries now go on."""
 
     secret: str
     released: int
+    handshake: HandshakeTold
+
+
+class AgencyHeld(Agency, frozen=True):
+    """An agency that is paused; so many deliveries were held."""
+
+    held: int
+
+
+class AgencyReleased(Agency, frozen=True):
+    """An agency that is active; so many deliveries now go on."""
+
+    released: int
+
+
+class SecretRotated(Agency, frozen=True):
+    """A new secret, shown this once."""
+
+    secret: str
+
+
+class Replayed(Shape, frozen=True):
+    """How much is sent again, or would be: what was erased is not, and what waits to be sent again already is once."""
+
+    id: str
+    dry_run: bool
+    messages: int
+    sections: int
+    erased: int
+    waiting: int
+
+
+class Attempt(Shape, frozen=True):
+    """A request to an agency. Of an answer its kind, length, a keyed digest and the code of a problem are kept."""
+
+    at: datetime
+    delivery: int
+    agency: str
+    section: str
+    replay: bool
+    accepted: bool
+    duration_ms: int
+    status: int | None
+    error: str | None
+    content_type: str | None
+    size_bytes: int | None
+    digest: str | None
+    code: str | None
+
+
+class Attempts(Shape, frozen=True):
+    """The requests to agencies about a message, oldest first."""
+
+    id: MessageText
+    items: list[Attempt]
 
 
 class AgencyTested(Shape, frozen=True):
-    """What the agency answered to an event without personal data: a status, or why it cannot be reached."""
+    """What the agency answered to an event without personal data: a status, or why it cannot be reached.
+
+    `secret_id` is the secret by which it says that it verified.
+    """
 
     id: str
     ok: bool
+    duration_ms: int
     status: int | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
+    secret_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class AgencyRemoved(Shape, frozen=True):

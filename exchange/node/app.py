@@ -17,8 +17,10 @@ from aiohttp import web
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
+from exchange.handover.retries import ASKED_CAP_S
 from exchange.node import openapi
 from exchange.node.admission import Admission
+from exchange.node.agencies_api import AgenciesApi
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
@@ -28,6 +30,7 @@ from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
 from exchange.node.directory import Directory
 from exchange.node.directory_api import DirectoryApi
+from exchange.node.endpoints import Endpoints
 from exchange.node.epochs import (
     card_is_current,
     keep_current,
@@ -284,9 +287,12 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         comparing = Comparing(services, continuity, inbound, client)
         inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
-        agencies = AgencyDeliveries(services, inbound, client)
+        endpoints = Endpoints(services)
+        agencies = AgencyDeliveries(services, inbound, endpoints)
         stack.push_async_callback(agencies.close)
-        dispatcher = Dispatcher(services, {"peer": outbound.perform, "agency": agencies.perform})
+        performing = {"peer": outbound.perform, "agency": agencies.perform}
+        dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
+        endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
@@ -312,15 +318,17 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
+            *AgenciesApi(services, dispatcher, endpoints).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
-        local = LocalApi(services, dispatcher, peers_api, agencies, cards, wall, more)
+        local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         sites = await _listen(stack, configuration, peers, local, wall)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
+            group.create_task(endpoints.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(telling.run(stop))

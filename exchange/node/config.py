@@ -15,12 +15,16 @@ from msgspec import Meta
 
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import Origin, parse_origin
+from exchange.handover.retries import STANDARD_S
 from exchange.node.errors import ConfigurationInvalid
 from exchange.schema.reasons import explain
 from exchange.schema.wire import AreaText, NameText
 from exchange.store.opening import SQLITE
 
 FileText = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+RetryTable = Annotated[tuple[Annotated[float, Meta(gt=0, le=604_800)], ...], Meta(min_length=1, max_length=100)]
 
 
 class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +102,8 @@ class DeliveryTable(_Table, frozen=True):
     backoff_cap_s: Annotated[float, Meta(gt=0, le=3600)] = 60
     peer_timeout_s: Annotated[float, Meta(gt=0, le=300)] = 30
     agency_timeout_s: Annotated[float, Meta(gt=0, le=300)] = 20
+    agency_retry_s: RetryTable = STANDARD_S
+    agency_proxy: str = ""
     expires_after_days: Annotated[float, Meta(gt=0, le=90)] = 13
 
 
@@ -277,6 +283,8 @@ def _check(tables: FileTables) -> None:
     if tables.keystore.passphrase_file and tables.keystore.passphrase_credential:
         raise ConfigurationInvalid("keystore: set passphrase_file or passphrase_credential, not both")
     _check_mutual(tables)
+    if tables.delivery.agency_proxy and not is_proxy_url(tables.delivery.agency_proxy):
+        raise ConfigurationInvalid("delivery.agency_proxy: must be http://ADDRESS:PORT, without a name")
     try:
         for text in tables.limits.trusted_proxies:
             ipaddress.ip_network(text)
@@ -284,6 +292,16 @@ def _check(tables: FileTables) -> None:
         raise ConfigurationInvalid("limits.trusted_proxies: are networks such as 10.1.0.0/16") from None
     if local.address and not is_loopback(split_address(local.address, "local.address")[0]):
         raise ConfigurationInvalid("local.address: must be on loopback; put a TLS proxy in front of it")
+
+
+def is_proxy_url(text: str) -> bool:
+    """Whether a proxy can be at that URL: http://ADDRESS:PORT. By a name, whoever answers for the DNS could move it."""
+    match = re.fullmatch(r"http://([^/@?#]+)/?", text)
+    try:
+        host, port = split_address(match[1]) if match else ("", 0)
+        return port > 0 and bool(ipaddress.ip_address(host))
+    except (ConfigurationInvalid, ValueError):
+        return False
 
 
 def _check_mutual(tables: FileTables) -> None:

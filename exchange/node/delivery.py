@@ -13,7 +13,7 @@ import contextlib
 import functools
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from exchange.node.errors import NotNow
@@ -26,6 +26,7 @@ from exchange.store.outbox import (
     Delivery,
     LaneRow,
     Order,
+    bring_forward,
     claim,
     claimable_lanes,
     done,
@@ -37,6 +38,8 @@ from exchange.store.outbox import (
     is_worked_on,
     keep_lane,
     lane_state,
+    next_due_ms,
+    put_off,
     renew,
 )
 from exchange.store.transaction import Transaction
@@ -53,6 +56,8 @@ class Outcome:
 
     again: list[Delivery] = field(default_factory=list)
     held: list[tuple[Delivery, str]] = field(default_factory=list)
+    #: Deliveries that failed by themselves, and when each is due again.
+    put_off: list[tuple[Delivery, int]] = field(default_factory=list)
     error: str | None = None
     asked_s: float = 0.0
     #: The destination said that it has had enough for now; what is urgent may get through.
@@ -66,6 +71,8 @@ class _Taken:
 
     rows: list[Delivery]
     passing: bool
+    #: Where there are none: when the first of what was put off is due.
+    next_due_ms: int | None = None
 
 
 #: One attempt at a destination of one kind, `peer` or `agency`: its name, and the rows to deliver.
@@ -75,15 +82,26 @@ Perform = Callable[[str, list[Delivery]], Awaitable[Outcome]]
 class Dispatcher:
     """Runs the lanes."""
 
-    def __init__(self, services: Services, perform: Mapping[str, Perform], poll_s: float = 20.0) -> None:
+    def __init__(
+        self,
+        services: Services,
+        perform: Mapping[str, Perform],
+        poll_s: float = 20.0,
+        asked_caps_s: Mapping[str, float] | None = None,
+    ) -> None:
         table = services.configuration.tables.delivery
         self._services = services
         self._poll_s = poll_s
         self._perform = perform
-        self._backoff = Backoff(table.backoff_base_s, table.backoff_cap_s)
+        #: Kinds of lanes may differ in how much of Retry-After is waited.
+        self._backoffs = {
+            kind: Backoff(table.backoff_base_s, table.backoff_cap_s, (asked_caps_s or {}).get(kind)) for kind in perform
+        }
         self._events: dict[str, asyncio.Event] = {}
         self._states: dict[str, LaneState] = {}
         self._heard: set[str] = set()
+        #: The lanes in which something may be put off.
+        self._put_off: set[str] = set()
         #: What is being attempted, by the name of its claim.
         self._in_hand: dict[str, list[Delivery]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -177,6 +195,7 @@ class Dispatcher:
             del self._events[lane]
             return
         self._states[lane] = _state_of(row)
+        self._put_off.add(lane)
         async with asyncio.TaskGroup() as attempts:
             in_flight: set[asyncio.Task[None]] = set()
 
@@ -187,7 +206,7 @@ class Dispatcher:
             while not self._stopping:
                 event.clear()
                 state = self._states[lane]
-                wait_ms = self._wait_ms(state)
+                wait_ms = self._wait_ms(lane, state)
                 if (not wait_ms or state.urgent_only) and len(in_flight) < state.attempts_at_once():
                     taken = await self._claim(lane)
                     if taken is None:
@@ -197,29 +216,35 @@ class Dispatcher:
                         in_flight.add(task)
                         task.add_done_callback(landed)
                         continue
+                    elif taken.next_due_ms is not None and not wait_ms:
+                        wait_ms = max(1, min(taken.next_due_ms - self._services.now_ms(), round(self._poll_s * 1000)))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_ms / 1000 if wait_ms else self._poll_s):
                         await event.wait()
 
-    def _wait_ms(self, state: LaneState) -> int:
-        return state.wait_ms(self._services.now_ms(), round(self._backoff.cap_s * 1000))
+    def _backoff(self, lane: str) -> Backoff:
+        return self._backoffs[lane.partition(":")[0]]
+
+    def _wait_ms(self, lane: str, state: LaneState) -> int:
+        return state.wait_ms(self._services.now_ms(), round(self._backoff(lane).longest_s * 1000))
 
     async def _claim(self, lane: str) -> _Taken | None:
         """Take what is due; None where the store is unavailable."""
         services = self._services
         now_ms = services.now_ms()
         state = self._states[lane]
-        passing = self._wait_ms(state) > 0
+        passing = self._wait_ms(lane, state) > 0
         try:
             if services.store.shared:
                 return await self._claim_shared(lane, now_ms)
             rows = await services.store.write(
                 lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, _order(state, passing=passing))
             )
+            next_ms = None if rows else await self._next_due_ms(lane)
         except StoreUnavailable as error:
             services.log.error("store unavailable", lane=lane, error=str(error))
             return None
-        return _Taken(rows, passing)
+        return _Taken(rows, passing, next_ms)
 
     async def _claim_shared(self, lane: str, now_ms: int) -> _Taken:
         """Claim where no other replica works on the lane, by what the store says of how it is doing."""
@@ -230,7 +255,7 @@ class Dispatcher:
         async def operation(tx: Transaction) -> tuple[LaneState, _Taken]:
             state = _state_of(await lane_state(tx, lane))
             state = state.heard() if heard else state
-            passing = self._wait_ms(state) > 0
+            passing = self._wait_ms(lane, state) > 0
             if (passing and not state.urgent_only) or await is_worked_on(tx, lane, now_ms, store.replica):
                 return state, _Taken([], passing)
             order = _order(state, passing=passing)
@@ -240,7 +265,16 @@ class Dispatcher:
         state, taken = await store.write(operation)
         if not any(row.lane == lane for rows in self._in_hand.values() for row in rows):
             self._states[lane] = state
-        return taken
+        return taken if taken.rows else replace(taken, next_due_ms=await self._next_due_ms(lane))
+
+    async def _next_due_ms(self, lane: str) -> int | None:
+        """When the first of what was put off in a lane is due; most lanes have nothing such, and are not looked at."""
+        if lane not in self._put_off:
+            return None
+        found = await self._services.store.read(lambda tx: next_due_ms(tx, lane))
+        if found is None:
+            self._put_off.discard(lane)
+        return found
 
     async def _attempt(self, lane: str, taken: _Taken) -> None:
         self._in_hand[taken.rows[0].claim] = taken.rows
@@ -291,24 +325,32 @@ class Dispatcher:
     async def _record(
         self, lane: str, before: LaneState, outcome: Outcome, *, passing: bool, urgent_alone: bool
     ) -> None:
-        services = self._services
+        services, backoff = self._services, self._backoff(lane)
         now_ms = services.now_ms()
         if outcome.error is not None and outcome.limited:
-            asked_s = self._backoff.asked_s(outcome.asked_s)
+            asked_s = backoff.asked_s(outcome.asked_s)
             after = before.limited(outcome.error, now_ms, asked_s, urgent_only=not urgent_alone)
             services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(asked_s, 1))
         elif outcome.error is None and passing:
             after = self._states[lane]  # that something urgent got through says nothing of the rest
         elif outcome.error is not None:
-            delay_s = self._backoff.delay_s(before.failures, self._chance.random(), outcome.asked_s)
-            after = before.failed(outcome.error, now_ms, delay_s)
+            delay_s = backoff.delay_s(before.failures, self._chance.random(), outcome.asked_s)
+            longer = backoff.asked_s(outcome.asked_s) > backoff.cap_s
+            after = before.failed(outcome.error, now_ms, delay_s, urgent_only=longer and not urgent_alone)
             services.log.info("will try again", lane=lane, reason=outcome.error, retry_in_s=round(delay_s, 1))
         else:
             after = LaneState()
         stored, self._states[lane] = self._states[lane], after
+        is_back = before.is_open and not after.failures
+        if outcome.put_off:
+            self._put_off.add(lane)
 
         async def operation(tx: Transaction) -> list[tuple[Delivery, str]]:
             mine = await give_back(tx, outcome.again)
+            for row, until_ms in outcome.put_off:
+                mine += await put_off(tx, row, until_ms)
+            if is_back:
+                await bring_forward(tx, lane)
             held = [(row, reason) for row, reason in outcome.held if await hold(tx, row, reason)]
             for row, reason in held:
                 if row.message is not None:
@@ -319,7 +361,7 @@ class Dispatcher:
             return held
 
         held: list[tuple[Delivery, str]] = []
-        if outcome.again or outcome.held or after != stored:
+        if outcome.again or outcome.put_off or outcome.held or after != stored:
             held = await services.store.write(operation)
             services.changes.notify()
         for row, reason in held:
@@ -332,11 +374,11 @@ async def finish(services: Services, rows: Sequence[Delivery]) -> None:
 
 
 def _state_of(row: LaneRow) -> LaneState:
-    return LaneState(row.failures, row.next_attempt_ms, row.last_error, row.urgent_only)
+    return LaneState(row.failures, row.next_attempt_ms, row.last_error, row.urgent_only, row.since_ms)
 
 
 def _row_of(lane: str, state: LaneState) -> LaneRow:
-    return LaneRow(lane, state.failures, state.next_attempt_ms, state.last_error, state.urgent_only)
+    return LaneRow(lane, state.failures, state.next_attempt_ms, state.last_error, state.urgent_only, state.since_ms)
 
 
 def _order(state: LaneState, *, passing: bool) -> Order:

@@ -37,6 +37,10 @@ def why_unreachable(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answered {error.status}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return "the proxy cannot be reached"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         found = error.certificate_error
         reason = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else type(found).__name__
@@ -69,6 +73,20 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
         ValueError: one of them is not a network.
     """
     return tuple(ipaddress.ip_network(text.strip()) for text in texts if text.strip())
+
+
+def refuse_literal(host: str, networks: Iterable[Network], *, elsewhere: bool = True) -> None:
+    """Check a host that is an address: behind a proxy, that is all that can be seen of where a connection leads.
+
+    Raises:
+        AddressRefused: it is one that is not allowed.
+    """
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return
+    if not is_allowed(host, networks, elsewhere=elsewhere):
+        raise AddressRefused(f"connections to {host} are not allowed for this destination")
 
 
 def guarded_connector(networks: Iterable[Network], *, elsewhere: bool = True, **options: Any) -> aiohttp.TCPConnector:

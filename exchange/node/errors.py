@@ -67,6 +67,13 @@ class RequestInvalid(NodeError):
     code = "request-invalid"
 
 
+class HandshakeRefused(NodeError):
+    """An endpoint was asked whether it wants webhooks of this node, and said no."""
+
+    code = "handshake-refused"
+    hint = "Ask the agency to allow this node's origin, or register it with --no-handshake. Nothing was stored."
+
+
 class PeerUntrusted(NodeError):
     """The peer is not verified, or is suspended or quarantined: it is sent nothing and heard by nobody."""
 

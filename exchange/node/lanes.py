@@ -4,12 +4,16 @@
 * The first try after a failure carries one delivery; where it succeeds the lane is open again.
 * Whoever is heard from is tried at once.
 * A destination that says it has had enough for now does not fail: it is tried when it said, and what is urgent at once.
+* The breaker is open after a few failures in a row. What was put off meanwhile, delivery by delivery, is due when one
+  gets through: the destination is back.
 """
 
 from dataclasses import dataclass, replace
 from typing import Final
 
 WAVE: Final = 64
+#: One delivery that is refused is no sign that the others would be.
+OPEN_AFTER: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,13 @@ class Backoff:
 
     base_s: float
     cap_s: float
+    #: How much of a wait that a destination asks for is waited, where that is another.
+    asked_cap_s: float | None = None
+
+    @property
+    def longest_s(self) -> float:
+        """No wait is longer."""
+        return max(self.cap_s, self.asked_cap_s or 0.0)
 
     def delay_s(self, failures: int, chance: float, asked_s: float = 0.0) -> float:
         """The wait after `failures` failures in a row; `chance` is between 0 and 1, `asked_s` is Retry-After."""
@@ -26,7 +37,7 @@ class Backoff:
 
     def asked_s(self, asked_s: float) -> float:
         """How much is done of a wait that was asked for: a destination can be mistaken, or mean harm."""
-        return min(asked_s, self.cap_s)
+        return min(asked_s, self.cap_s if self.asked_cap_s is None else self.asked_cap_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,13 @@ class LaneState:
     last_error: str | None = None
     #: The destination takes no more for now, but of what is urgent.
     urgent_only: bool = False
+    #: When the failures in a row began.
+    since_ms: int = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the breaker is open: the destination itself fails, and is only probed."""
+        return self.failures >= OPEN_AFTER
 
     def limit(self) -> int:
         """How many deliveries the next attempt may carry."""
@@ -57,11 +75,15 @@ class LaneState:
 
     def limited(self, error: str, now_ms: int, asked_s: float, *, urgent_only: bool) -> "LaneState":
         """After the destination has said when to come again."""
-        return LaneState(1, now_ms + round(asked_s * 1000), error, urgent_only)
+        return LaneState(1, now_ms + round(asked_s * 1000), error, urgent_only, self._since_ms(now_ms))
 
-    def failed(self, error: str, now_ms: int, delay_s: float) -> "LaneState":
-        """After an attempt that failed."""
-        return LaneState(self.failures + 1, now_ms + round(delay_s * 1000), error)
+    def failed(self, error: str, now_ms: int, delay_s: float, *, urgent_only: bool = False) -> "LaneState":
+        """After an attempt that failed; `urgent_only` where what is urgent need not wait so long."""
+        next_ms = now_ms + round(delay_s * 1000)
+        return LaneState(self.failures + 1, next_ms, error, urgent_only, self._since_ms(now_ms))
+
+    def _since_ms(self, now_ms: int) -> int:
+        return self.since_ms if self.failures else now_ms
 
     def heard(self) -> "LaneState":
         """After the destination has shown that it lives."""

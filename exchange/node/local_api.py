@@ -4,6 +4,7 @@ On the Unix socket whoever may open the socket may ask; on TCP a bearer token is
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import secrets
@@ -12,24 +13,26 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 import structlog
 from aiohttp import web
 from msgspec import Meta
 
 from exchange import crash_points
 from exchange.crypto.errors import NameInvalid
-from exchange.crypto.names import context, parse_message_id
-from exchange.crypto.rest import seal_at_rest
+from exchange.crypto.names import parse_message_id
 from exchange.errors import ExchangeError
+from exchange.handover.endpoint import State
 from exchange.handover.rungs import LADDER, all_reached
+from exchange.node.agencies_api import TimeoutText, check_endpoint, describe_agency
+from exchange.node.agency_client import Handshake
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import describe_card, own_card_file, verify_card
+from exchange.node.config import RetryTable
 from exchange.node.delivery import Dispatcher
-from exchange.node.egress import why_unreachable
+from exchange.node.endpoints import Endpoints, wrap_secret
 from exchange.node.epochs import renew_card
-from exchange.node.errors import RequestInvalid
+from exchange.node.errors import HandshakeRefused, RequestInvalid
 from exchange.node.key_status import describe_node_backup
 from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
@@ -48,12 +51,12 @@ from exchange.store.agencies import (
     add_agency,
     add_token,
     agency,
-    all_agencies,
     remove_agency,
     token_name,
 )
+from exchange.store.endpoints import EndpointRow, add_endpoint
 from exchange.store.messages import INBOUND, OUTBOUND, list_alarms
-from exchange.store.outbox import backlog, held, release, release_lane
+from exchange.store.outbox import backlog, bring_forward, held, release, release_lane
 from exchange.store.replicas import ReplicaRow, all_replicas
 from exchange.store.transaction import Transaction
 
@@ -73,6 +76,12 @@ class AddAgency(Request, frozen=True):
     url: Annotated[str, Meta(min_length=1, max_length=2000)]
     networks: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
     ca_file: str | None = None
+    timeout_s: TimeoutText | None = None
+    retry_s: RetryTable | None = None
+    certificate: str | None = None
+    proxy: str | None = None
+    #: Whether the endpoint is asked first if it wants webhooks of this node.
+    handshake: bool = True
 
 
 class NewToken(Request, frozen=True):
@@ -91,6 +100,7 @@ class LocalApi:
         dispatcher: Dispatcher,
         peers: PeersApi,
         deliveries: AgencyDeliveries,
+        endpoints: Endpoints,
         cards: CardRefresh,
         wall: Wall,
         more: Sequence[web.RouteDef] = (),
@@ -99,6 +109,7 @@ class LocalApi:
         self._dispatcher = dispatcher
         self._peers = peers
         self._deliveries = deliveries
+        self._endpoints = endpoints
         self._cards = cards
         self._wall = wall
         self._more = more
@@ -114,7 +125,6 @@ class LocalApi:
                 *self._more,
                 web.get("/v1/health", self._health),
                 web.get("/v1/card", self._card),
-                web.get("/v1/agencies", self._agencies),
                 web.post("/v1/agencies", self._add_agency),
                 web.post("/v1/agencies/{id}/test", self._test_agency),
                 web.delete("/v1/agencies/{id}", self._remove_agency),
@@ -187,21 +197,6 @@ class LocalApi:
 
     # Agencies
 
-    async def _agencies(self, _: web.Request) -> web.Response:
-        rows = await self._services.store.read(all_agencies)
-        return json_response({"items": [self._describe_agency(row) for row in rows]})
-
-    def _describe_agency(self, row: AgencyRow) -> dict[str, Any]:
-        state = self._dispatcher.state(f"agency:{row.kind}")
-        return {
-            "id": row.id,
-            "kind": row.kind,
-            "url": row.url,
-            "networks": json.loads(row.networks),
-            "failures": state.failures,
-            "last_error": state.last_error,
-        }
-
     async def _add_agency(self, request: web.Request) -> web.Response:
         services = self._services
         wanted = await body_of(request, AddAgency)
@@ -219,37 +214,63 @@ class LocalApi:
             raise RequestInvalid("http:// is only for networks that you name with --allow-network; use https://")
         check_networks(wanted.networks)
         check_file(wanted.ca_file)
+        check_endpoint(wanted.certificate, wanted.proxy, wanted.url)
         agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret()
         row = AgencyRow(
             id=agency_id,
             kind=wanted.kind,
             url=wanted.url,
-            wrapped_secret=seal_at_rest(
-                services.keyring.store_key, context("agency-secret", agency_id.encode()), secret.encode()
-            ),
+            wrapped_secret=wrap_secret(services, agency_id, secret),
             networks=json.dumps(wanted.networks),
             ca_file=wanted.ca_file,
             added_at_ms=services.now_ms(),
         )
+        endpoint = EndpointRow(
+            agency=agency_id,
+            state=State.ACTIVE.value,
+            reason=None,
+            since_ms=row.added_at_ms,
+            timeout_ms=None if wanted.timeout_s is None else round(wanted.timeout_s * 1000),
+            retry_s=None if wanted.retry_s is None else json.dumps(wanted.retry_s),
+            certificate=wanted.certificate,
+            proxy=wanted.proxy,
+        )
+        handshake = Handshake("skipped")
+        if wanted.handshake:
+            handshake = await self._deliveries.handshake(row, endpoint)
+            endpoint = dataclasses.replace(endpoint, rate_per_minute=handshake.rate_per_minute)
+        if handshake.state == "refused":
+            raise HandshakeRefused(f"the endpoint does not want webhooks of this node: {handshake.why}")
         lane = f"agency:{row.kind}"
 
         async def operation(tx: Transaction) -> int:
             await add_agency(tx, row)
+            await add_endpoint(tx, endpoint)
             return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
 
         released = await services.store.write(operation)
         await renew_card(services, self._dispatcher)
         services.log.info("agency added", agency=row.kind, agency_id=row.id)
         self._dispatcher.wake(lane)
-        return json_response({**self._describe_agency(row), "secret": secret, "released": released}, 201)
+        public_key = (await self._endpoints.key()).public
+        described = describe_agency(row, endpoint, self._dispatcher, self._endpoints, public_key)
+        told = {"state": handshake.state, "why": handshake.why}
+        return json_response({**described, "secret": secret, "released": released, "handshake": told}, 201)
 
     async def _test_agency(self, request: web.Request) -> web.Response:
         row = await self._services.store.read(lambda tx: agency(tx, request.match_info["id"]))
-        try:
-            status = await self._deliveries.test(row, f"evt_{uuid.uuid4().hex}")
-        except (OSError, TimeoutError, aiohttp.ClientError) as error:
-            return json_response({"id": row.id, "ok": False, "error": f"cannot be reached: {why_unreachable(error)}"})
-        return json_response({"id": row.id, "ok": 200 <= status < 300, "status": status})
+        answer = await self._deliveries.test(row, f"evt_{uuid.uuid4().hex}")
+        if answer.accepted:
+            lane = f"agency:{row.kind}"
+            await self._services.store.write(lambda tx: bring_forward(tx, lane))
+            self._dispatcher.heard_from(lane)
+            self._dispatcher.wake(lane)
+        document = {"id": row.id, "ok": answer.accepted, "duration_ms": answer.duration_ms}
+        if answer.named_secret is not None:
+            document["secret_id"] = answer.named_secret
+        if answer.status is None:
+            return json_response({**document, "error": (answer.error or "").removeprefix(f"agency {row.kind} ")})
+        return json_response({**document, "status": answer.status})
 
     async def _remove_agency(self, request: web.Request) -> web.Response:
         agency_id = request.match_info["id"]

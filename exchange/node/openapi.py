@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from exchange.node import api_shapes as shapes
+from exchange.node.agencies_api import ChangeAgency, ConfirmSecret, PauseAgency, ReplayAgency, RotateSecret
 from exchange.node.cards import CardFile
 from exchange.node.directory_api import Join
 from exchange.node.key_status import KeyState
@@ -77,6 +78,7 @@ PEER_COMMON: Final[dict[int, Codes]] = {
 _NO_PEER: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_DIRECTORY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_PAIRING: Final[dict[int, Codes]] = {404: ("not-found",)}
+_NO_AGENCY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_MESSAGE: Final[dict[int, Codes]] = {404: ("not-found",)}
 _BODY: Final[Codes] = ("request-invalid", "value-refused")
 
@@ -232,13 +234,69 @@ LOCAL: Final = (
     ),
     # Agencies
     Operation("get", "/v1/agencies", "The local agencies", {200: shapes.Agencies}),
+    Operation("get", "/v1/agencies/{id}", "A local agency", {200: shapes.Agency}, _NO_AGENCY),
     Operation(
         "post",
         "/v1/agencies",
         "Register an agency's webhook",
         {201: shapes.AgencyAdded},
-        {400: _BODY, 409: ("already-there",)},
+        {400: _BODY, 403: ("handshake-refused",), 409: ("already-there",)},
         AddAgency,
+        text="The endpoint is asked first whether it wants webhooks of this node, unless `handshake` is false.",
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/pause",
+        "Hold what is for an agency",
+        {200: shapes.AgencyHeld},
+        {400: _BODY, **_NO_AGENCY},
+        PauseAgency,
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/resume",
+        "End a pause",
+        {200: shapes.AgencyReleased},
+        {400: ("request-invalid",), **_NO_AGENCY},
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/enable",
+        "Make an agency that was disabled active again",
+        {200: shapes.AgencyReleased},
+        {400: ("request-invalid",), **_NO_AGENCY},
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/settings",
+        "Change how an agency is reached",
+        {200: shapes.Agency},
+        {400: _BODY, **_NO_AGENCY},
+        ChangeAgency,
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/secret",
+        "Make a new webhook secret",
+        {200: shapes.SecretRotated},
+        {400: _BODY, 409: ("already-there",), **_NO_AGENCY},
+        RotateSecret,
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/secret/confirm",
+        "Say by which secret an agency verifies",
+        {200: shapes.Agency},
+        {400: _BODY, **_NO_AGENCY},
+        ConfirmSecret,
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/replay",
+        "Send an agency again what it accepted",
+        {200: shapes.Replayed},
+        {400: _BODY, **_NO_AGENCY},
+        ReplayAgency,
     ),
     Operation(
         "post",
@@ -289,6 +347,9 @@ LOCAL: Final = (
             ),
             ("timeout_s", {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}, "or so much later, at most 60"),
         ),
+    ),
+    Operation(
+        "get", "/v1/messages/{id}/attempts", "The requests to agencies about it", {200: shapes.Attempts}, _NO_MESSAGE
     ),
     Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
     Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),

@@ -21,6 +21,7 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.PeerUntrusted, 403),
     (errors.FingerprintMismatch, 403),
     (errors.IdentityRevoked, 403),
+    (errors.HandshakeRefused, 403),
     (errors.Unacceptable, 403),
     (errors.DirectoryRefused, 403),
     (errors.ForkDetected, 403),

@@ -141,6 +141,7 @@ _SENTENCES = {
     "owned": "A named holder at {agency} took on: {detail}.",
     "returned": "This node was restored from a backup. {detail} returned what was signed; the content is lost here.",
     "lost": "{detail} was restored from a backup and lost the content: what was not delivered must be sent again.",
+    "replayed": "An admin had it sent to {agency} again.",
     "held": "Held for a person to decide: {detail}.",
 }
 

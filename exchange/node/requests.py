@@ -1,6 +1,7 @@
 """Request bodies of the local API: strict structs, refused with a path."""
 
 import ssl
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -49,6 +50,26 @@ def check_file(path: str | None) -> None:
         ssl.create_default_context(cafile=path)
     except (OSError, ssl.SSLError):
         raise RequestInvalid("the CA file holds no certificates that the node can read") from None
+
+
+def check_certificate(path: str | None) -> None:
+    """Check that a file with a certificate and its key, in PEM, can be used, and that others cannot read it.
+
+    Raises:
+        RequestInvalid: it cannot, or they can.
+    """
+    if path is None:
+        return
+    try:
+        mode = Path(path).stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise RequestInvalid("others than the node's account may read the client certificate's key: chmod 600 it")
+        # With a passphrase to ask for, OpenSSL would stop the node and ask at its terminal.
+        ssl.create_default_context().load_cert_chain(path, password=lambda: "")
+    except FileNotFoundError:
+        raise RequestInvalid("the client certificate does not exist on the node's machine") from None
+    except (OSError, ssl.SSLError, ValueError):
+        raise RequestInvalid("the file holds no certificate with its unencrypted key, in PEM") from None
 
 
 def check_networks(texts: Iterable[str]) -> None:

@@ -1,4 +1,6 @@
-"""Webhooks: CloudEvents 1.0 in JSON, signed by the Standard Webhooks convention (`v1`, HMAC-SHA256).
+"""Webhooks: CloudEvents 1.0 in JSON, signed as Standard Webhooks has it: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+
+Each secret that is in force signs, then the node's key for webhooks: who verifies takes the one that it knows.
 
 A delivery keeps its id through all attempts, so that a receiver can tell a second attempt from a second section.
 Sources: standardwebhooks.com specification; CloudEvents 1.0 JSON event format.
@@ -8,21 +10,38 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
 from exchange.crypto.names import context
+from exchange.crypto.webhook_key import WebhookKey
 
 SECTION_DELIVERED: Final = "exchange.section.delivered.v1"
 TEST: Final = "exchange.agency.test.v1"
 _PREFIX: Final = "whsec_"
+#: Where an agency names the secret by which it verified.
+SECRET_HEADER: Final = "webhook-secret-id"  # noqa: S105 - a name
+#: A second delivery of what was accepted before, which an admin asked for. Not signed: it only tells.
+REPLAY_HEADER: Final = "webhook-replay"
 
 
 def new_secret() -> str:
     """A webhook secret, as Standard Webhooks writes it."""
     return _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def secret_id(secret: str) -> str:
+    """The name of a secret. It is no part of a webhook: who names it has the secret, or was given the name with it."""
+    digest = hashlib.sha256(context("webhook-secret", _key(secret))).hexdigest()
+    return f"whid_{digest[:16]}"
+
+
+def answer_digest(secret: str, body: bytes) -> str:
+    """What tells one answer from another, and says nothing of either to those who do not have the secret."""
+    return hmac.new(_key(secret), context("webhook-answer", body), hashlib.sha256).hexdigest()[:16]
 
 
 def section_event_id(leaf_hash: bytes, section: str, kind: str) -> str:
@@ -46,14 +65,25 @@ def event_body(event_id: str, event_type: str, source: str, subject: str, at: da
     )
 
 
-def signed_headers(secret: str, event_id: str, timestamp_s: int, body: bytes) -> dict[str, str]:
-    """The headers that prove who sent `body`, and when."""
-    key = base64.b64decode(secret.removeprefix(_PREFIX))
+def signed_headers(
+    by: Sequence[str], key: WebhookKey | None, event_id: str, timestamp_s: int, body: bytes
+) -> dict[str, str]:
+    """The headers that prove who sent `body`, and when: one by each secret, the newest first, and the key's."""
     signed = f"{event_id}.{timestamp_s}.".encode() + body
-    signature = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    signatures = [f"v1,{_base64(hmac.new(_key(secret), signed, hashlib.sha256).digest())}" for secret in by]
+    if key is not None:
+        signatures.append(f"v1a,{_base64(key.sign(signed))}")
     return {
         "content-type": "application/cloudevents+json; charset=utf-8",
         "webhook-id": event_id,
         "webhook-timestamp": str(timestamp_s),
-        "webhook-signature": f"v1,{signature}",
+        "webhook-signature": " ".join(signatures),
     }
+
+
+def _key(secret: str) -> bytes:
+    return base64.b64decode(secret.removeprefix(_PREFIX))
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select, update
 
 from exchange.store.errors import AlreadyThere, NotFound
 from exchange.store.tables import agencies, tokens
@@ -27,6 +27,9 @@ _all = Sql(select(*_COLUMNS).order_by(agencies.c.kind))
 _by_kind = Sql(select(*_COLUMNS).where(agencies.c.kind == bindparam("kind")))
 _by_id = Sql(select(*_COLUMNS).where(agencies.c.id == bindparam("id")))
 _add = Sql(insert(agencies).values({column.name: bindparam(column.name) for column in _COLUMNS}))
+_set_secret = Sql(
+    update(agencies).where(agencies.c.id == bindparam("key")).values(wrapped_secret=bindparam("new_secret"))
+)
 _remove = Sql(delete(agencies).where(agencies.c.id == bindparam("id")))
 _add_token = Sql(insert(tokens).values({column.name: bindparam(column.name) for column in tokens.c}))
 _token = Sql(select(tokens.c.name, tokens.c.expires_at_ms).where(tokens.c.hash == bindparam("hash")))
@@ -65,6 +68,11 @@ async def add_agency(tx: Transaction, row: AgencyRow) -> None:
     if present is not None:
         raise AlreadyThere(f"an agency of kind {row.kind} is registered already, as {present.id}")
     await tx.execute(_add, {column.name: getattr(row, column.name) for column in _COLUMNS})
+
+
+async def set_secret(tx: Transaction, agency_id: str, wrapped_secret: bytes) -> None:
+    """Give an agency another webhook secret."""
+    await tx.execute(_set_secret, {"key": agency_id, "new_secret": wrapped_secret})
 
 
 async def remove_agency(tx: Transaction, agency_id: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, select, text
+from sqlalchemy import bindparam, func, insert, or_, select, text
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
@@ -128,6 +128,24 @@ _RAISE: Final = {
     )
     for rung in LADDER
 }
+_delivered = (
+    select(placements.c.message, func.count(), func.max(message_keys.c.message))
+    .select_from(
+        placements.join(messages, messages.c.number == placements.c.message).outerjoin(
+            message_keys, message_keys.c.message == placements.c.message
+        )
+    )
+    .where(
+        messages.c.direction == INBOUND,
+        placements.c.agency == bindparam("agency"),
+        or_(*(placements.c.rung == rung for rung in LADDER[LADDER.index("delivered") :])),
+        placements.c.at_ms >= bindparam("since_ms"),
+    )
+    .group_by(placements.c.message)
+    .order_by(placements.c.message)
+)
+_delivered_to = Sql(_delivered)
+_delivered_of = Sql(_delivered.where(placements.c.message == bindparam("message")))
 _add_receipt = Sql(
     insert(receipts).values(
         leaf_hash=bindparam("leaf_hash"),
@@ -240,6 +258,24 @@ async def message_by_number(tx: Transaction, number: int) -> MessageRow:
     if row is None:
         raise NotFound(f"there is no message number {number}")
     return MessageRow(*row)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message of which an agency accepted sections; without content where that was erased."""
+
+    message: int
+    sections: int
+    has_content: bool
+
+
+async def delivered_to(tx: Transaction, agency: str, since_ms: int, number: int | None) -> list[Delivered]:
+    """What an agency accepted since a time, of one message or of all, oldest first."""
+    if number is None:
+        rows = await tx.fetch_all(_delivered_to, {"agency": agency, "since_ms": since_ms})
+    else:
+        rows = await tx.fetch_all(_delivered_of, {"agency": agency, "since_ms": since_ms, "message": number})
+    return [Delivered(int(row[0]), int(row[1]), row[2] is not None) for row in rows]
 
 
 async def list_messages(tx: Transaction, direction: str, most: int) -> list[MessageRow]:

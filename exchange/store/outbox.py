@@ -6,6 +6,7 @@
 * A claim is a lease: a row whose worker died is claimed again when the lease has run out.
 * Each claim has a name of its own. What comes of an attempt changes a row only while the row is still under that name:
   a worker that was slow, and lost its lease, undoes nothing of the one that has the row now.
+* A row whose delivery failed may be put off by itself: a lease that nobody holds. It is due when that has run out.
 * Where several replicas share the store, one at a time works on a lane: the one whose leases are in it.
 
 `outbox_due (lane, state, rank, number)` serves every claim, `outbox_leased (lane)` the question who works on a lane.
@@ -26,6 +27,7 @@ from exchange.store.transaction import Sql, Transaction
 MANIFEST: Final = "manifest"
 STATEMENT: Final = "statement"
 WEBHOOK: Final = "webhook"
+REPLAY: Final = "replay"
 CARD: Final = "card"
 SIGHTINGS: Final = "sightings"
 FORM: Final = "form"
@@ -48,6 +50,8 @@ class Delivery:
     attempts: int
     deadline_ms: int
     created_at_ms: int
+    #: How often this delivery itself failed; `attempts` counts the claims.
+    failures: int = 0
     #: The name of the claim; empty where nobody has claimed it.
     claim: str = ""
 
@@ -62,6 +66,8 @@ class LaneRow:
     last_error: str | None
     #: The destination takes no more for now, but of what is urgent.
     urgent_only: bool = False
+    #: When the failures in a row began.
+    since_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ _DELIVERY = (
     outbox.c.attempts,
     outbox.c.deadline_ms,
     outbox.c.created_at_ms,
+    outbox.c.failures,
 )
 _ADDED = (
     "lane",
@@ -144,7 +151,40 @@ _done = Sql(delete(outbox).where(*_is_mine))
 _remove = Sql(delete(outbox).where(outbox.c.number == bindparam("number")))
 _still_claimed = Sql(select(outbox.c.number).where(*_is_mine))
 _unlease = Sql(update(outbox).where(*_is_mine).values(lease_until_ms=0, claimed_by=None))
-_unlease_all = Sql(update(outbox).where(outbox.c.lease_until_ms > 0).values(lease_until_ms=0, claimed_by=None))
+#: What was put off stays so: a node that starts again and again must not use up the attempts of what waits.
+_unlease_all = Sql(
+    update(outbox)
+    .where(outbox.c.lease_until_ms > 0, outbox.c.claimed_by.is_not(None))
+    .values(lease_until_ms=0, claimed_by=None)
+)
+_put_off = Sql(
+    update(outbox)
+    .where(*_is_mine)
+    .values(lease_until_ms=bindparam("until_ms"), claimed_by=None, failures=outbox.c.failures + 1)
+)
+_bring_forward = Sql(
+    update(outbox)
+    .where(
+        outbox.c.lane == bindparam("key"),
+        outbox.c.state == "due",
+        outbox.c.lease_until_ms > text("0"),
+        outbox.c.claimed_by.is_(None),
+    )
+    .values(lease_until_ms=0)
+)
+_next_due = Sql(
+    select(func.min(outbox.c.lease_until_ms)).where(
+        outbox.c.lane == bindparam("lane"),
+        outbox.c.lease_until_ms > text("0"),
+        outbox.c.state == "due",
+        outbox.c.claimed_by.is_(None),
+    )
+)
+_hold_lane = Sql(
+    update(outbox)
+    .where(outbox.c.lane == bindparam("key"), outbox.c.state == "due", outbox.c.claimed_by.is_(None))
+    .values(state="held", reason=bindparam("why"), lease_until_ms=0)
+)
 #: The literal lets PostgreSQL see that `outbox_leased` serves.
 _leased = outbox.c.lease_until_ms > text("0")
 _unlease_of = Sql(
@@ -188,18 +228,29 @@ _held = Sql(
 _release = Sql(
     update(outbox)
     .where(outbox.c.number == bindparam("key"), outbox.c.state == "held")
-    .values(state="due", reason=None, attempts=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
+    .values(state="due", reason=None, attempts=0, failures=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
     .returning(outbox.c.lane)
 )
 _release_lane = Sql(
     update(outbox)
     .where(outbox.c.lane == bindparam("key"), outbox.c.state == "held")
-    .values(state="due", reason=None, attempts=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
+    .values(state="due", reason=None, attempts=0, failures=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
 )
 _release_reason = Sql(
     update(outbox)
     .where(outbox.c.lane == bindparam("key"), outbox.c.state == "held", outbox.c.reason == bindparam("why"))
-    .values(state="due", reason=None, attempts=0, lease_until_ms=0)
+    .values(state="due", reason=None, attempts=0, failures=0, lease_until_ms=0)
+)
+_release_reasons_like = Sql(
+    update(outbox)
+    .where(outbox.c.lane == bindparam("key"), outbox.c.state == "held", outbox.c.reason.like(bindparam("pattern")))
+    .values(state="due", reason=None, attempts=0, failures=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
+)
+_replays = Sql(select(outbox.c.message).where(outbox.c.lane == bindparam("lane"), outbox.c.kind == REPLAY))
+_urgent_waits = Sql(
+    select(outbox.c.number)
+    .where(outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.rank == URGENT_RANK)
+    .limit(1)
 )
 _due_lanes = Sql(select(outbox.c.lane).where(outbox.c.state == "due").distinct())
 _claimed_elsewhere = outbox.alias("elsewhere")
@@ -232,7 +283,14 @@ _of_message = Sql(
     .where(outbox.c.message == bindparam("message"))
     .order_by(outbox.c.number)
 )
-_LANE = (lanes.c.lane, lanes.c.failures, lanes.c.next_attempt_ms, lanes.c.last_error, lanes.c.urgent_only)
+_LANE = (
+    lanes.c.lane,
+    lanes.c.failures,
+    lanes.c.next_attempt_ms,
+    lanes.c.last_error,
+    lanes.c.urgent_only,
+    lanes.c.since_ms,
+)
 _lane = Sql(select(*_LANE).where(lanes.c.lane == bindparam("lane")))
 _failing_lanes = Sql(select(*_LANE))
 _drop_lane = Sql(delete(lanes).where(lanes.c.lane == bindparam("lane")))
@@ -243,6 +301,7 @@ _add_lane = Sql(
         next_attempt_ms=bindparam("next_attempt_ms"),
         last_error=bindparam("last_error"),
         urgent_only=bindparam("urgent_only"),
+        since_ms=bindparam("since_ms"),
     )
 )
 
@@ -351,6 +410,37 @@ async def give_back(tx: Transaction, rows: Sequence[Delivery]) -> int:
     return sum([await tx.execute(_unlease, _named(row)) for row in rows])
 
 
+async def put_off(tx: Transaction, row: Delivery, until_ms: int) -> bool:
+    """A delivery failed: it is due again at a time; False where somebody else has claimed it since."""
+    return await tx.execute(_put_off, {**_named(row), "until_ms": until_ms}) == 1
+
+
+async def bring_forward(tx: Transaction, lane: str) -> int:
+    """Make everything that was put off in a lane due at once; return how much that was."""
+    return await tx.execute(_bring_forward, {"key": lane})
+
+
+async def next_due_ms(tx: Transaction, lane: str) -> int | None:
+    """When the first of what was put off in a lane is due; None where nothing was put off."""
+    row = await tx.fetch_one(_next_due, {"lane": lane})
+    return None if row is None or row[0] is None else int(row[0])
+
+
+async def urgent_waits(tx: Transaction, lane: str) -> bool:
+    """Whether something urgent is to be delivered in a lane."""
+    return await tx.fetch_one(_urgent_waits, {"lane": lane}) is not None
+
+
+async def waiting_replays(tx: Transaction, lane: str) -> set[int]:
+    """The messages that wait to be delivered again in a lane."""
+    return {int(row[0]) for row in await tx.fetch_all(_replays, {"lane": lane})}
+
+
+async def hold_lane(tx: Transaction, lane: str, reason: str) -> int:
+    """Hold everything in a lane that nobody has in hand; return how much that was."""
+    return await tx.execute(_hold_lane, {"key": lane, "why": reason})
+
+
 async def end_all_leases(tx: Transaction) -> None:
     """End every lease: only for a node that knows it is the only one on this store, at its start."""
     await tx.execute(_unlease_all, {})
@@ -397,6 +487,11 @@ async def release_lane(tx: Transaction, lane: str, deadline_ms: int) -> int:
 async def release_reason(tx: Transaction, lane: str, reason: str) -> int:
     """Make what is held in a lane for one reason due again, its deadline as it was; return how many."""
     return await tx.execute(_release_reason, {"key": lane, "why": reason})
+
+
+async def release_reasons_like(tx: Transaction, lane: str, pattern: str, deadline_ms: int) -> int:
+    """Make what is held in a lane for reasons of a pattern (of SQL's LIKE) due again; return how many."""
+    return await tx.execute(_release_reasons_like, {"key": lane, "pattern": pattern, "deadline": deadline_ms})
 
 
 async def due_lanes(tx: Transaction) -> list[str]:
@@ -448,8 +543,8 @@ async def failing_lanes(tx: Transaction) -> list[LaneRow]:
 
 
 def _lane_row(row: Sequence[Any]) -> LaneRow:
-    lane, failures, next_attempt_ms, last_error, urgent_only = row
-    return LaneRow(lane, failures, next_attempt_ms, last_error, bool(urgent_only))
+    lane, failures, next_attempt_ms, last_error, urgent_only, since_ms = row
+    return LaneRow(lane, failures, next_attempt_ms, last_error, bool(urgent_only), since_ms)
 
 
 async def keep_lane(tx: Transaction, row: LaneRow) -> None:
@@ -464,6 +559,7 @@ async def keep_lane(tx: Transaction, row: LaneRow) -> None:
                 "next_attempt_ms": row.next_attempt_ms,
                 "last_error": row.last_error,
                 "urgent_only": int(row.urgent_only),
+                "since_ms": row.since_ms,
             },
         )
 

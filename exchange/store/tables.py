@@ -193,6 +193,34 @@ agencies = Table(
     Column("added_at_ms", BigInteger, nullable=False),
 )
 
+#: How an agency's endpoint stands, and how it is reached; the secret that is going, while one is.
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("agency", Text, ForeignKey("agencies.id", ondelete="CASCADE"), primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("since_ms", BigInteger, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("old_wrapped_secret", LargeBinary),
+    Column("overlap_until_ms", BigInteger),
+    Column("proven_at_ms", BigInteger),
+    Column("timeout_ms", BigInteger),
+    Column("retry_s", Text),
+    Column("certificate", Text),
+    Column("proxy", Text),
+    Column("rate_per_minute", BigInteger),
+)
+
+#: One row: the seed of the node's key for webhooks, wrapped by the store key.
+webhook_keys = Table(
+    "webhook_keys",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("wrapped_seed", LargeBinary, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 messages = Table(
     "messages",
     metadata,
@@ -271,12 +299,36 @@ outbox = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("reason", Text),
     Column("claimed_by", Text),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
     Index("outbox_due", "lane", "state", "rank", "number"),
     Index(
         "outbox_leased", "lane", sqlite_where=text("lease_until_ms > 0"), postgresql_where=text("lease_until_ms > 0")
     ),
     Index("outbox_held", "number", sqlite_where=text("state = 'held'"), postgresql_where=text("state = 'held'")),
     Index("outbox_by_message", "message"),
+)
+
+#: The requests of each delivery to an agency, and what was answered: never the body, which may repeat a section.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("delivery", BigInteger, nullable=False),
+    Column("agency", Text, nullable=False),
+    Column("section", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("duration_ms", BigInteger, nullable=False),
+    Column("replay", Integer, nullable=False),
+    Column("accepted", Integer, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("content_type", Text),
+    Column("size_bytes", BigInteger),
+    Column("digest", Text),
+    Column("code", Text),
+    Index("attempts_by_message", "message", "agency", "number"),
+    Index("attempts_by_time", "at_ms"),
 )
 
 #: Forms for a peer whose card has no current key: they are sealed, signed and become messages when it has one.
@@ -307,6 +359,7 @@ lanes = Table(
     Column("next_attempt_ms", BigInteger, nullable=False),
     Column("last_error", Text),
     Column("urgent_only", Integer, nullable=False, server_default=text("0")),
+    Column("since_ms", BigInteger, nullable=False, server_default=text("0")),
 )
 
 timeline = Table(

@@ -34,6 +34,8 @@ class Agency:
         #: The events that were verified and accepted.
         self.accepted: list[dict[str, Any]] = []
         self.unproven: list[str] = []
+        #: The headers of what was verified.
+        self.seen: list[dict[str, str]] = []
         self._registered = asyncio.Event()
 
     async def _answer(self, request: web.Request) -> web.Response:
@@ -41,10 +43,12 @@ class Agency:
         await self._registered.wait()
         event_id, signature = request.headers["webhook-id"], request.headers["webhook-signature"]
         at = datetime.fromtimestamp(int(request.headers["webhook-timestamp"]), UTC)
-        if signature != Webhook(self.secret).sign(event_id, at, body.decode()):
+        # The public library takes any of several signatures, and knows v1 alone.
+        if Webhook(self.secret).sign(event_id, at, body.decode()) not in signature.split():
             self.unproven.append(event_id)
             return web.Response(status=401)
         self.events.append(json.loads(body))
+        self.seen.append({name.lower(): value for name, value in request.headers.items()})
         if 200 <= self.status < 300:
             self.accepted.append(json.loads(body))
         return web.Response(status=self.status, headers=self.headers, text=None if self.status == 204 else "said")

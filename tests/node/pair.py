@@ -38,6 +38,9 @@ HACKNEY, ENFIELD = "E09000012", "E09000010"
 #: What a node changes by itself while it goes on trying to reach those who do not listen.
 RESTLESS = frozenset({"lanes", "outbox"})
 
+#: An agency that fails is tried again soon, and for as long as a test may take.
+RETRY_S = [*[0.05] * 60, 3600]
+
 _CONFIGURATION = """\
 [node]
 origin = "{origin}"
@@ -53,6 +56,7 @@ backoff_base_s = 0.05
 backoff_cap_s = 0.2
 peer_timeout_s = 5
 agency_timeout_s = 5
+agency_retry_s = {retry_s}
 [store]
 url = "{store}"
 """
@@ -232,7 +236,12 @@ def configure(
     path = directory / "exchange.toml"
     path.write_text(
         _CONFIGURATION.format(
-            origin=origin, area=area, port=ports[0], local_port=ports[1], store=databases.url_for_a_node()
+            origin=origin,
+            area=area,
+            port=ports[0],
+            local_port=ports[1],
+            store=databases.url_for_a_node(),
+            retry_s=RETRY_S,
         )
         + more
     )

@@ -157,15 +157,19 @@ async def test_an_agency_that_is_gone_is_not_asked_again_until_a_person_says_so(
     housing.status = 410
     await housing.register(enfield)
     reasons = await held(enfield, *messages)
-    assert set(reasons) == {"agency housing answered 410: it wants no more"}
+    assert set(reasons) == {"agency housing is disabled: it answered 410"}
     asked = len(housing.events)
     assert asked <= 2 * 2  # at most two attempts are under way at once, of two sections each
     assert (await enfield.local("GET", "/v1/agencies"))[1]["items"][0]["failures"] == 0
+    (alarm,) = await enfield.alarms(enfield.origin)
+    assert (alarm["kind"], "410" in alarm["detail"]) == ("agency-disabled", True)
+    later = await send(enfield, desk.borough)
+    await held(enfield, *messages, later)
+    assert len(housing.events) == asked
     housing.status = 204
-    for item in (await enfield.local("GET", "/v1/held"))[1]["items"]:
-        if item["agency"] == "housing":
-            await enfield.local("POST", f"/v1/held/{item['number']}/release")
-    for message in messages:
+    status, document = await enfield.local("POST", f"/v1/agencies/{housing.id}/enable")
+    assert (status, document["state"], document["released"]) == (200, "active", 4)
+    for message in [*messages, later]:
         await delivered(enfield, message, "housing")
 
 
@@ -239,7 +243,7 @@ async def test_a_redirect_is_not_followed(enfield: Node, desk: Desk, agencies: d
     async def failed() -> Any:
         return (await enfield.status(sent))["last_error"]
 
-    assert await until("a try has failed", failed) == "agency housing answered 307"
+    assert await until("a try has failed", failed) == ("agency housing answered 307: redirects are not followed")
     assert police.events == police.unproven == []
 
 
@@ -338,12 +342,17 @@ async def test_a_test_event_shows_whether_an_agency_takes_webhooks(enfield: Node
     housing = agencies["housing"]
     await housing.register(enfield)
     status, document = await enfield.local("POST", f"/v1/agencies/{housing.id}/test")
+    took_ms = document.pop("duration_ms")
     assert (status, document) == (200, {"id": housing.id, "ok": True, "status": 204})
+    assert 0 <= took_ms < 5000
     (event,) = housing.accepted
     assert event["type"] == "exchange.agency.test.v1"
-    assert event["data"] == {"test": True, "agency": "housing"}
+    data = event["data"]
+    assert (data["test"], data["agency"], data["section"]) == (True, "housing", "test")
+    assert data.keys() == {"test", "agency", "message_id", "section", "from", "to", "urgent", "content"}
     housing.status = 500
     _, document = await enfield.local("POST", f"/v1/agencies/{housing.id}/test")
+    del document["duration_ms"]
     assert document == {"id": housing.id, "ok": False, "status": 500}
 
 

@@ -10,7 +10,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.node.egress import guarded_connector, is_allowed, parse_networks, why_unreachable
+from exchange.node.egress import (
+    AddressRefused,
+    guarded_connector,
+    is_allowed,
+    parse_networks,
+    refuse_literal,
+    why_unreachable,
+)
 
 REACHABLE = ["8.8.8.8", "1.1.1.1", "81.144.180.1", "2606:4700:4700::1111", "2a00:1450:4009::200e", "2001:4860::8888"]
 
@@ -206,3 +213,146 @@ async def test_a_named_network_is_reached(heard: Heard, host: str) -> None:
 
 def test_of_other_errors_only_the_kind_is_told() -> None:
     assert why_unreachable(OSError("something that the other side said")) == "OSError"
+
+
+# Public forms of getting around such guards, against a server that hears everything on loopback.
+
+#: What a URL's host may be written as, each meaning this machine or something inside to some program.
+BYPASSES = [
+    ("decimal", "2130706433"),
+    ("decimal of the metadata service", "2852039166"),
+    ("octal", "0177.0.0.01"),
+    ("octal, padded", "0000177.0000.0000.0001"),
+    ("hexadecimal", "0x7f000001"),
+    ("hexadecimal by parts", "0x7f.0x0.0x0.0x1"),
+    ("hexadecimal, capitals", "0X7F.0X0.0X0.0X1"),
+    ("mixed bases", "0x7f.1"),
+    ("mixed bases", "0177.0.1"),
+    ("overflow", "127.0.0.257"),
+    ("overflow of 32 bits", "4429185025"),
+    ("two parts", "127.1"),
+    ("three parts", "127.0.1"),
+    ("zero", "0"),
+    ("zero", "0.0.0.0"),
+    ("zeros", "000.000.000.000"),
+    ("broadcast", "255.255.255.255"),
+    ("other loopback", "127.127.127.127"),
+    ("trailing dot", "127.0.0.1."),
+    ("name", "localhost"),
+    ("name with a dot", "localhost."),
+    ("name in capitals", "LOCALHOST"),
+    ("subdomain of localhost", "agency.localhost"),
+    ("IPv6", "[::1]"),
+    ("IPv6 unspecified", "[::]"),
+    ("IPv6 written out", "[0000:0000:0000:0000:0000:0000:0000:0001]"),
+    ("mapped", "[::ffff:127.0.0.1]"),
+    ("mapped, hexadecimal", "[::ffff:7f00:1]"),
+    ("mapped, written out", "[0:0:0:0:0:ffff:127.0.0.1]"),
+    ("compatible", "[::127.0.0.1]"),
+    ("translated", "[::ffff:0:127.0.0.1]"),
+    ("NAT64", "[64:ff9b::127.0.0.1]"),
+    ("local NAT64", "[64:ff9b:1::127.0.0.1]"),
+    ("6to4", "[2002:7f00:1::]"),
+    ("Teredo", "[2001:0:0:0:0:0:80ff:fffe]"),
+    ("ISATAP, link-local", "[fe80::5efe:127.0.0.1]"),
+    ("scope", "[fe80::1%25lo]"),
+    ("scope on loopback", "[::1%25lo]"),
+    ("site-local", "[fec0::1]"),
+    ("enclosed digits", "①②⑦.⓪.⓪.①"),
+    ("full-width digits", "１２７.０.０.１"),
+    ("full-width dots", "127。0。0。1"),
+    ("full-width name", "ｌｏｃａｌｈｏｓｔ"),
+    ("soft hyphen", "local\u00adhost"),
+    ("long s", "localho\u017ft"),
+]
+
+
+@pytest.mark.parametrize(("what", "host"), BYPASSES, ids=[f"{what}-{at}" for at, (what, _) in enumerate(BYPASSES)])
+async def test_no_public_way_around_a_guard_gets_through(heard: Heard, what: str, host: str) -> None:
+    async with aiohttp.ClientSession(connector=guarded_connector(()), trust_env=False) as session:
+        with pytest.raises((aiohttp.ClientError, OSError, ValueError)):
+            await session.get(f"http://{host}:{heard.port}/", timeout=aiohttp.ClientTimeout(total=5))
+    assert heard.requests == [], what
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "http://agency.example@127.0.0.1:{port}/",
+        "http://agency.example%40127.0.0.1:{port}/",
+        "http://agency.example:80@127.0.0.1:{port}/",
+        "http://127.0.0.1:{port}#@agency.example/",
+        "http://127.0.0.1:{port}?@agency.example/",
+        "http://127.0.0.1:{port}\\@agency.example/",
+        "http://agency.example\\@127.0.0.1:{port}/",
+        "http:\\\\127.0.0.1:{port}/",
+        "http:127.0.0.1:{port}/",
+        "http:///127.0.0.1:{port}/",
+        "http://127.0.0.1:{port}\t/",
+        "http://\t127.0.0.1:{port}/",
+        "HTTP://127.0.0.1:{port}/",
+    ],
+)
+async def test_no_way_of_hiding_the_host_in_a_url_gets_through(heard: Heard, form: str) -> None:
+    async with aiohttp.ClientSession(connector=guarded_connector(()), trust_env=False) as session:
+        with pytest.raises((aiohttp.ClientError, OSError, ValueError)):
+            await session.get(form.format(port=heard.port), timeout=aiohttp.ClientTimeout(total=5))
+    assert heard.requests == []
+
+
+class Turns(AbstractResolver):
+    """A resolver in an attacker's hand: harmless at first, this machine from then on, or all at once."""
+
+    def __init__(self, *answers: list[str]) -> None:
+        self.answers = list(answers)
+
+    async def resolve(self, host: str, port: int = 0, family: int = 0) -> list[ResolveResult]:
+        found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return [
+            {"hostname": host, "host": one, "port": port, "family": 10 if ":" in one else 2, "proto": 0, "flags": 0}
+            for one in found
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [["192.0.2.1"], ["127.0.0.1"]],
+        [["192.0.2.1", "127.0.0.1"]],
+        [["::ffff:127.0.0.1", "127.0.0.1"]],
+        [["::1", "127.0.0.1", "0.0.0.0"]],
+    ],
+)
+async def test_a_name_that_changes_its_address_leads_nowhere_inside(heard: Heard, answers: list[list[str]]) -> None:
+    resolver = Turns(*answers)
+    async with aiohttp.ClientSession(
+        connector=guarded_connector((), resolver=resolver, use_dns_cache=False), trust_env=False
+    ) as session:
+        for _ in range(3):
+            with pytest.raises((aiohttp.ClientError, OSError)):
+                await session.get(f"http://agency.example:{heard.port}/", timeout=aiohttp.ClientTimeout(total=2))
+    assert heard.requests == []
+
+
+async def test_a_proxy_of_the_environment_is_not_used(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{heard.port}")
+    connector = guarded_connector(parse_networks(["127.0.0.0/8"]))
+    async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.get("http://127.0.0.1:9/", timeout=aiohttp.ClientTimeout(total=2))
+    assert heard.requests == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "169.254.169.254", "::ffff:10.0.0.1", "fe80::1%eth0"])
+def test_behind_a_proxy_an_address_inside_is_refused_where_it_is_written_out(host: str) -> None:
+    with pytest.raises(AddressRefused):
+        refuse_literal(host, ())
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "agency.example", "2130706433"])
+def test_behind_a_proxy_a_name_is_the_proxys_to_look_up(host: str) -> None:
+    refuse_literal(host, ())

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.revocation import prepare_revocation, publish_revocation
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE, invitation_link
 from exchange.schema.rejoining import REJOIN_TYPE
+from exchange.store.endpoints import endpoint_of, keep_endpoint
+from exchange.store.transaction import Transaction
 from tests.directory.office import Office, served
 from tests.node.agency import Agency
 from tests.node.handmade import Borough, Desk
@@ -53,6 +55,7 @@ ELSEWHERE = {
     ("post", "/v1/pairings/reveal", 408, "too-slow"): ("node/test_invitations", "impatient"),
     ("post", "/v1/rejoin", 200, ""): ("node/test_rejoining", "forks_at"),
     ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
+    ("post", "/v1/agencies", 403, "handshake-refused"): ("node/test_endpoints", "handshake-refused"),
     ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
@@ -304,8 +307,46 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(200, "GET", "/v1/agencies")
     await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/test")
     await seen.ask(404, "POST", "/v1/agencies/agency-none/test", code="not-found")
+    here = f"/v1/agencies/{added['id']}"
+    await seen.ask(200, "GET", here)
+    await seen.ask(200, "POST", f"{here}/pause", {"reason": "moving"})
+    await seen.ask(400, "POST", f"{here}/pause", {"reason": 5}, code="request-invalid")
+    await seen.ask(200, "POST", f"{here}/resume")
+    await seen.ask(200, "POST", f"{here}/enable")
+    await seen.node.services.store.write(lambda tx: _disabled(tx, added["id"]))
+    await seen.ask(400, "POST", f"{here}/resume", code="request-invalid")
+    await seen.ask(200, "POST", f"{here}/enable")
+    await seen.ask(200, "POST", f"{here}/pause")
+    await seen.ask(400, "POST", f"{here}/enable", code="request-invalid")
+    await seen.ask(200, "POST", f"{here}/resume")
+    await seen.ask(200, "POST", f"{here}/settings", {"timeout_s": 5})
+    await seen.ask(400, "POST", f"{here}/settings", {"timeout_s": 0}, code="request-invalid")
+    rotated = await seen.ask(200, "POST", f"{here}/secret", {})
+    await seen.ask(409, "POST", f"{here}/secret", {}, code="already-there")
+    await seen.ask(400, "POST", f"{here}/secret", {"overlap_hours": -1}, code="request-invalid")
+    await seen.ask(200, "POST", f"{here}/secret/confirm", {"secret_id": rotated["secret_id"]})
+    await seen.ask(400, "POST", f"{here}/secret/confirm", {"secret_id": "x"}, code="request-invalid")
+    await seen.ask(200, "POST", f"{here}/replay", {"since": "2026-11-23T16:00:00Z"})
+    await seen.ask(400, "POST", f"{here}/replay", {}, code="request-invalid")
+    nowhere = "/v1/agencies/agency-none"
+    await seen.ask(404, "GET", nowhere, code="not-found")
+    for verb, body in {
+        "pause": {},
+        "resume": None,
+        "enable": None,
+        "settings": {},
+        "secret": {},
+        "secret/confirm": {"secret_id": rotated["secret_id"]},
+        "replay": {"since": "2026-11-23T16:00:00Z"},
+    }.items():
+        await seen.ask(404, "POST", f"{nowhere}/{verb}", body, code="not-found")
+    await seen.ask(404, "GET", f"/v1/messages/{UUID}/attempts", code="not-found")
     await seen.ask(200, "DELETE", f"/v1/agencies/{added['id']}")
     await seen.ask(404, "DELETE", f"/v1/agencies/{added['id']}", code="not-found")
+
+
+async def _disabled(tx: Transaction, agency_id: str) -> None:
+    await keep_endpoint(tx, replace(await endpoint_of(tx, agency_id), state="disabled"))
 
 
 async def about_messages(seen: Seen, camden: Borough) -> None:
@@ -315,6 +356,7 @@ async def about_messages(seen: Seen, camden: Borough) -> None:
     await seen.ask(200, "POST", "/v1/forms/check", data=b"{")
     sent = await seen.ask(201, "POST", to, data=good, headers={"idempotency-key": UUID})
     await seen.ask(200, "POST", to, data=good, headers={"idempotency-key": UUID})
+    await seen.ask(200, "GET", f"/v1/messages/{UUID}/attempts")
     other = json.loads(good)
     other["subject"]["name"] = "Otherwise Fictitious"
     await seen.ask(409, "POST", to, other, headers={"idempotency-key": UUID}, code="conflict")

@@ -143,6 +143,8 @@ class Borough:
         self.program: tuple[str, ...] = (sys.executable, "-m", "exchange.cli.main")
         text = self.config.read_text().replace(f":{_ANY_PORT}", f":{self.port}").replace("http://", f"{scheme}://")
         self.config.write_text(text)
+        # An agency that was down is tried again soon, for as long as a test may take.
+        self.configure("delivery", agency_retry_s=[*[0.5] * 90, 3600])
 
     def copied(self, name: str) -> "Borough":
         """A second node with the keys and the store of this one, which must not run; it names the same URL."""
