@@ -113,6 +113,7 @@ async def show_card(tx: Transaction, services: Services, verified: VerifiedCard,
             proof=verified.proof,
             ca_file=ca_file,
             added_at_ms=now_ms,
+            area=card.area,
         )
         await add_peer(tx, row)
         await _keep_head(tx, verified, now_ms)

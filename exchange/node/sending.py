@@ -27,7 +27,7 @@ from exchange.store.messages import (
     add_message,
 )
 from exchange.store.outbox import FORM, MANIFEST, Delivery, enqueue, enqueue_one, new_delivery, remove_delivery
-from exchange.store.peers import PeerRow, all_peers
+from exchange.store.peers import PeerRow, peers_of_area
 from exchange.store.transaction import Operation, Transaction
 from exchange.store.waiting import WaitingForm, add_waiting_form, form_of_delivery
 
@@ -106,14 +106,14 @@ async def send_form(
         errors.append(Finding("error", "referral.to_area", "is not the area that the form is being sent to"))
     if errors:
         raise FormInvalid(tuple(errors))
-    row = peer_for_area(await services.store.read(all_peers), to_area)
+    row = peer_for_area(await services.store.read(peers_of_area(to_area)), to_area)
     services.admission.check_sending(f"peer:{row.origin}")
     held: str | None = None
     try:
         operation = sign_form(services, split_form, row)
     except NoCurrentKey:
         if await has_current_key(row.origin):
-            row = peer_for_area(await services.store.read(all_peers), to_area)
+            row = peer_for_area(await services.store.read(peers_of_area(to_area)), to_area)
             operation = sign_form(services, split_form, row)
         else:
             held = NO_CURRENT_KEY

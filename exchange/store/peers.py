@@ -1,15 +1,16 @@
 """Counterpart nodes: whom an admin has registered, the card in force, and what was verified of their logs.
 
-Every query is by primary key, but the list of all peers, which is short.
+Every query is by primary key or by area, but the list of all peers, which is short.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import bindparam, delete, insert, or_, select, update
 
 from exchange.store.errors import AlreadyThere, NotFound
 from exchange.store.tables import outbox, peer_heads, peer_leaves, peer_sightings, peers
-from exchange.store.transaction import Sql, Transaction
+from exchange.store.transaction import Operation, Sql, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,8 @@ class PeerRow:
     candidate_proof: str | None = None
     first_by: str | None = None
     networks: str = "[]"
+    #: As its card says; a peer never changes it.
+    area: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,10 @@ _COLUMNS = (
     peers.c.candidate_proof,
     peers.c.first_by,
     peers.c.networks,
+    peers.c.area,
 )
 _all = Sql(select(*_COLUMNS).order_by(peers.c.origin))
+_of_area = Sql(select(*_COLUMNS).where(peers.c.area == bindparam("area")).order_by(peers.c.origin))
 _verified = Sql(
     select(peers.c.origin, peers.c.fingerprint, peers.c.serial)
     .where(peers.c.state == "verified")
@@ -114,6 +119,16 @@ _prune_heads = Sql(
 async def all_peers(tx: Transaction) -> list[PeerRow]:
     """Every registered peer, by origin."""
     return [PeerRow(*row) for row in await tx.fetch_all(_all, {})]
+
+
+@lru_cache(maxsize=1024)
+def peers_of_area(area: str) -> Operation[list[PeerRow]]:
+    """The peers whose cards are for an area, by origin; the same operation each time, so that one answer is shared."""
+
+    async def find(tx: Transaction) -> list[PeerRow]:
+        return [PeerRow(*row) for row in await tx.fetch_all(_of_area, {"area": area})]
+
+    return find
 
 
 async def verified_versions(tx: Transaction) -> tuple[tuple[str, str, int], ...]:

@@ -93,6 +93,8 @@ peers = Table(
     Column("candidate_proof", Text),
     Column("first_by", Text),
     Column("networks", Text, nullable=False, server_default="[]"),
+    Column("area", Text, nullable=False, server_default=text("''")),
+    Index("peers_by_area", "area"),
 )
 
 #: Who compared which identity with whom, and how: kept when the peer is removed.

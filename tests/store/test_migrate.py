@@ -3,6 +3,7 @@
 import contextlib
 from pathlib import Path
 
+import msgspec
 import pysqlite3
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -86,9 +87,16 @@ def test_a_table_that_is_made_anew_loses_nothing_of_itself_and_of_what_belongs_t
         "placements": [(1, "housing", "housing", "routed", 6, None)],
         "timeline": [(1, 1, 7, "received", None, "a.example")],
     }
+    body = msgspec.msgpack.encode({"origin": "a.example", "area": "E09000012", "name": "a name with spaces"})
+    card = b"exchange/1 4 card %d %s" % (len(body), body)
     with contextlib.closing(pysqlite3.connect(str(path))) as connection:
         for table, rows in kept.items():
             connection.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(rows[0]))})", rows)
+        connection.execute(
+            "INSERT INTO peers (origin, state, fingerprint, serial, card, proof, added_at_ms)"
+            " VALUES ('a.example', 'verified', 'f', 1, ?, 'proof', 0)",
+            (card,),
+        )
         receipt = (b"leaf", 1, "received", b"receipt", None, 4, 3)
         connection.execute(
             "INSERT INTO receipts (leaf_hash, message, rung, statement, proof, position, at_ms)"
@@ -103,6 +111,7 @@ def test_a_table_that_is_made_anew_loses_nothing_of_itself_and_of_what_belongs_t
         assert {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in kept} == kept
         found = connection.execute("SELECT leaf_hash, message, rung, statement, proof, position, at_ms FROM receipts")
         assert found.fetchall() == [receipt]
+        assert connection.execute("SELECT card, area FROM peers").fetchall() == [(card, "E09000012")]
         assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 

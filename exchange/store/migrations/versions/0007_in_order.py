@@ -1,5 +1,6 @@
-"""Keys that grow at their end: a row that is added touches few pages, however many there are already."""
+"""Keys that grow at their end: a row that is added touches few pages, however many there are. Peers by area."""
 
+import msgspec
 import sqlalchemy as sa
 from alembic import op
 
@@ -13,6 +14,13 @@ _Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
+    op.add_column("peers", sa.Column("area", sa.Text, nullable=False, server_default=sa.text("''")))
+    op.create_index("peers_by_area", "peers", ["area"])
+    peers = sa.table("peers", sa.column("origin"), sa.column("card"), sa.column("area"))
+    for origin, card in op.get_bind().execute(sa.select(peers.c.origin, peers.c.card)).all():
+        # A statement: its version, the length and the name of its type, the length of its body, the body.
+        body = msgspec.msgpack.decode(bytes(card).split(b" ", 4)[4])
+        op.get_bind().execute(sa.update(peers).where(peers.c.origin == origin).values(area=body["area"]))
     if op.get_bind().dialect.name == "sqlite":
         for table in _tables(sa.MetaData()):
             # What is copied from the definition alone is the table made anew.
