@@ -1,4 +1,4 @@
-"""A load balancer as simple as one can be, in a process of its own: each connection goes to the next of several ports."""
+"""A load balancer as simple as one can be, in a process of its own: each connection goes to the next of some ports."""
 
 import asyncio
 import contextlib

@@ -16,12 +16,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import uvloop
+
+from benchmarks.watching import Watch
 
 _CREATED = b"HTTP/1.1 201 "
 _OK = b"HTTP/1.1 200 "
@@ -58,8 +60,10 @@ class Arrivals:
 
     #: Until the node had stored the form and signed for it.
     accepted_ms: list[list[float]]
-    #: Until the message had come to the rung; of those that were watched.
+    #: Until what was waited for was in the sender's store.
     reached_ms: list[list[float]]
+    #: When each message was due, on the clock of `time.perf_counter`.
+    due_s: dict[str, float]
     took_s: float
     cpu_s: float
 
@@ -175,11 +179,19 @@ async def _one_by_one(socket: str, request: bytes, count: int, rung: str) -> lis
 
 @dataclass(frozen=True)
 class Flow:
-    """Requests of one kind: how many a second, and each how manieth is watched until it has come to the rung."""
+    """Requests of one kind, and how many of them come in a second."""
 
     request: bytes
     per_s: float
-    watch_every: int = 1
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a message is to have in the timeline of the node that sends it, and how many times."""
+
+    store: str
+    event: str = "received"
+    count: int = 1
 
 
 @dataclass
@@ -202,37 +214,53 @@ class _Pool:
         return self._given(await _connect(self.sockets[self.made % len(self.sockets)]))
 
 
-async def _open_loop(sockets: Sequence[str], flows: Sequence[Flow], seconds: float, rung: str, seed: int) -> Arrivals:
+def _draw(flows: Sequence[Flow], seconds: float, seed: int) -> list[tuple[float, int]]:
+    """When a request of which flow is due: as they come where many people send, each for themselves (Poisson)."""
     chance = random.Random(seed)
-    pool = _Pool(sockets)
-    accepted_ms: list[list[float]] = [[] for _ in flows]
-    reached_ms: list[list[float]] = [[] for _ in flows]
-    due: list[tuple[float, int, bool]] = []
+    due: list[tuple[float, int]] = []
     for kind, flow in enumerate(flows):
-        at_s, number = chance.expovariate(flow.per_s), 0
+        at_s = chance.expovariate(flow.per_s)
         while at_s < seconds:
-            due.append((at_s, kind, number % flow.watch_every == 0))
-            at_s, number = at_s + chance.expovariate(flow.per_s), number + 1
+            due.append((at_s, kind))
+            at_s += chance.expovariate(flow.per_s)
+    return sorted(due)
 
-    async def send(due_s: float, kind: int, *, watched: bool) -> None:
+
+async def _open_loop(sockets: Sequence[str], flows: Sequence[Flow], seconds: float, goal: Goal, seed: int) -> Arrivals:
+    pool, watch, ready = _Pool(sockets), Watch(goal.store, goal.event, goal.count), asyncio.Event()
+    accepted_ms: list[list[float]] = [[] for _ in flows]
+    due_of: dict[str, tuple[float, int]] = {}
+
+    async def send(due_s: float, kind: int) -> None:
         with await pool.connection() as connection:
             status, body = await _ask(connection, flows[kind].request)
-            accepted_ms[kind].append((time.perf_counter() - due_s) * 1000)
-            _checked(_CREATED, status, body)
-            if watched:
-                await _wait(connection, json.loads(body)["id"], rung)
-                reached_ms[kind].append((time.perf_counter() - due_s) * 1000)
+        accepted_ms[kind].append((time.perf_counter() - due_s) * 1000)
+        _checked(_CREATED, status, body)
+        due_of[json.loads(body)["id"]] = due_s, kind
 
-    started_s = time.perf_counter() + 0.05
-    async with asyncio.TaskGroup() as group:
-        for at_s, kind, watched in sorted(due):
-            due_s = started_s + at_s
-            if (ahead_s := due_s - time.perf_counter()) > 0:
-                await asyncio.sleep(ahead_s)
-            group.create_task(send(due_s, kind, watched=watched))
+    async with asyncio.TaskGroup() as watching:
+        task = watching.create_task(watch.run(ready))
+        await ready.wait()
+        started_s = time.perf_counter() + 0.05
+        async with asyncio.TaskGroup() as group:
+            for at_s, kind in _draw(flows, seconds, seed):
+                due_s = started_s + at_s
+                if (ahead_s := due_s - time.perf_counter()) > 0:
+                    await asyncio.sleep(ahead_s)
+                group.create_task(send(due_s, kind))
+        deadline_s = time.perf_counter() + _TIMEOUT_S
+        while due_of.keys() - watch.at_s.keys():
+            if time.perf_counter() > deadline_s:
+                raise RuntimeError(f"not all messages were {goal.event} within {_TIMEOUT_S} seconds")
+            await asyncio.sleep(0.01)
+        task.cancel()
+    reached_ms: list[list[float]] = [[] for _ in flows]
+    for message_id, (due_s, kind) in due_of.items():
+        reached_ms[kind].append((watch.at_s[message_id] - due_s) * 1000)
     return Arrivals(
         [sorted(found) for found in accepted_ms],
         [sorted(found) for found in reached_ms],
+        {message_id: due_s for message_id, (due_s, _) in due_of.items()},
         time.perf_counter() - started_s,
         0.0,
     )
@@ -250,11 +278,11 @@ def _run_one_by_one(socket: str, request: bytes, count: int, rung: str) -> list[
         return runner.run(_one_by_one(socket, request, count, rung))
 
 
-def _run_open_loop(sockets: Sequence[str], flows: Sequence[Flow], seconds: float, rung: str, seed: int) -> Arrivals:
+def _run_open_loop(sockets: Sequence[str], flows: Sequence[Flow], seconds: float, goal: Goal, seed: int) -> Arrivals:
     before_s = time.process_time()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found = runner.run(_open_loop(sockets, flows, seconds, rung, seed))
-    return Arrivals(found.accepted_ms, found.reached_ms, found.took_s, time.process_time() - before_s)
+        found = runner.run(_open_loop(sockets, flows, seconds, goal, seed))
+    return replace(found, cpu_s=time.process_time() - before_s)
 
 
 class Load:
@@ -271,11 +299,17 @@ class Load:
         """Send so many, each once the one before has come to `rung`; how long each took, in milliseconds, sorted."""
         return self._pool.submit(_run_one_by_one, socket, request, count, rung).result()
 
+    def begin_open_loop(
+        self, sockets: Sequence[str], flows: Sequence[Flow], seconds: float, goal: Goal, seed: int = 1
+    ) -> "Future[Arrivals]":
+        """Send flows whose requests come at random, for so long; done when every message has reached the goal."""
+        return self._pool.submit(_run_open_loop, sockets, flows, seconds, goal, seed)
+
     def open_loop(
-        self, sockets: Sequence[str], flows: Sequence[Flow], seconds: float, rung: str = "received", seed: int = 1
+        self, sockets: Sequence[str], flows: Sequence[Flow], seconds: float, goal: Goal, seed: int = 1
     ) -> Arrivals:
-        """Send flows whose requests come at random (Poisson), for so long; return when all have come to `rung`."""
-        return self._pool.submit(_run_open_loop, sockets, flows, seconds, rung, seed).result()
+        """What `begin_open_loop` does, to its end."""
+        return self.begin_open_loop(sockets, flows, seconds, goal, seed).result()
 
 
 @contextmanager

@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from benchmarks.databases import Server
 from benchmarks.processes import cpu_s, forget_peak, peak_mib, pin
 from exchange.cli.boroughs import ENFIELD, HACKNEY, Borough, RunningNode, free_port, register, start_node
 from exchange.cli.client import socket_of
+from exchange.node.config import load_configuration
 from exchange.node.setup import NewNode, make_node
 
 #: More than a node lets through by itself: what is measured is how fast it could be.
@@ -45,6 +47,11 @@ class Setting:
         kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[self.store]
         return kind if self.replicas == 1 else f"{kind}, {self.replicas} replicas"
 
+    @property
+    def key(self) -> str:
+        """In the names of figures."""
+        return self.store if self.replicas == 1 else f"{self.store}-{self.replicas}"
+
 
 @dataclass(frozen=True)
 class Side:
@@ -62,6 +69,11 @@ class Side:
     def sockets(self) -> list[str]:
         """Where its local API is asked, one for each process."""
         return [str(socket_of(node.config)) for node in self.processes]
+
+    @property
+    def store(self) -> str:
+        """The URL of its store."""
+        return load_configuration(self.processes[0].config).store_url
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the local API of one of the processes."""
@@ -153,26 +165,19 @@ def keep_apart(*sides: Side) -> None:
             pin(side.pids[0], [core])
 
 
-def until(what: str, condition: Callable[[], bool], timeout_s: float = 300.0) -> None:
+def until(what: str, condition: Callable[[], bool], timeout_s: float = 300.0, every_s: float = 0.02) -> None:
     """Wait until `condition` holds.
 
     Raises:
         RuntimeError: it does not in that time.
     """
-    import time
-
     deadline_s = time.perf_counter() + timeout_s
     while not condition():
         if time.perf_counter() > deadline_s:
             raise RuntimeError(f"after {timeout_s:g} seconds still waiting until {what}")
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 def has_sent_all(side: Side) -> bool:
     """Whether every delivery is done: the sender deletes one once it has verified the receipt and stored it."""
     return not any(lane["count"] for lane in side.ask("GET", "/v1/health")["lanes"])
-
-
-def sockets(sides: Sequence[Side]) -> list[str]:
-    """The sockets of several sides."""
-    return [path for side in sides for path in side.sockets]

@@ -5,19 +5,19 @@ The receiving borough has no agency registered, so its sections wait in `held` a
 
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.databases import Server
 from benchmarks.forms import eight_sections
-from benchmarks.load import Flow, Load, percentile, post_form
+from benchmarks.load import Flow, Goal, Load, percentile, post_form
 from benchmarks.nodes import Setting, Side, has_sent_all, two_boroughs, until
+from benchmarks.primitives import Primitive
 from benchmarks.processes import cpu_s
-from exchange.cli.boroughs import ENFIELD
+from benchmarks.report import Found, Table
 
 _AT_ONCE = 32
-#: Of how many messages of an open flow one is watched: whoever watches is told of every change, and that costs CPU.
-_WATCH_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Throughput:
     half: Latency
 
 
-def measure(setting: Setting, effort: Effort, load: Load, server: Server | None, root: Path | None = None) -> Throughput:
+def measure(setting: Setting, effort: Effort, load: Load, server: Server | None, root: Path) -> Throughput:
     """Measure a setting: full speed, one at a time, then half of full speed with arrivals at random."""
     with (
         tempfile.TemporaryDirectory(prefix="exchange-bench-", dir=root) as directory,
@@ -81,31 +81,38 @@ def measure(setting: Setting, effort: Effort, load: Load, server: Server | None,
         return Throughput(
             setting,
             rate,
-            one_at_a_time(hackney, effort.timed, load),
-            at_rate(hackney, rate.per_s / 2, effort.seconds, load),
+            one_at_a_time(hackney, enfield, effort.timed, load),
+            at_rate(hackney, enfield, rate.per_s / 2, effort.seconds, load),
         )
 
 
-def warm_up(hackney: Side, enfield: Side, load: Load, count: int = 200) -> None:
+def request(sender: Side, receiver: Side) -> bytes:
+    """The request that sends the form of eight sections from one to the other."""
+    area = receiver.borough.area
+    return post_form(area, eight_sections(sender.borough.area, area))
+
+
+def warm_up(sender: Side, receiver: Side, load: Load, count: int = 200) -> None:
     """Send some forms that are not counted: connections are made, statements compiled, continuity begun."""
-    load.closed(hackney.sockets, [post_form(enfield.borough.area, eight_sections())], count, _AT_ONCE)
-    until("the outbox is empty", lambda: has_sent_all(hackney))
+    load.closed(sender.sockets, [request(sender, receiver)], count, _AT_ONCE)
+    until("the outbox is empty", lambda: has_sent_all(sender))
 
 
 def full_speed(
-    hackney: Side, enfield: Side, count: int, load: Load, server: Server | None = None, form: bytes | None = None
+    sender: Side, receiver: Side, count: int, load: Load, server: Server | None = None, form: bytes | None = None
 ) -> Rate:
     """Send `count` forms as fast as the node takes them, until the last receipt is verified and stored."""
-    sides = (hackney, enfield)
+    sides = (sender, receiver)
     for side in sides:
         side.forget_peak()
-    envelopes = enfield.counter("envelopes_accepted")
+    envelopes = receiver.counter("envelopes_accepted")
     database = server.pids() if server else []
     before_s = [side.cpu_s() for side in sides]
     database_s = cpu_s(database)
     started_s = time.perf_counter()
-    sent = load.closed(hackney.sockets, [post_form(enfield.borough.area, form or eight_sections())], count, _AT_ONCE)
-    until("the outbox is empty", lambda: has_sent_all(hackney))
+    wanted = request(sender, receiver) if form is None else post_form(receiver.borough.area, form)
+    sent = load.closed(sender.sockets, [wanted], count, _AT_ONCE)
+    until("the outbox is empty", lambda: has_sent_all(sender))
     took_s = time.perf_counter() - started_s
     sender_s, receiver_s = (side.cpu_s() - before for side, before in zip(sides, before_s, strict=True))
     return Rate(
@@ -115,20 +122,64 @@ def full_speed(
         receiver_cpu_ms=receiver_s * 1000 / count,
         database_cpu_ms=(cpu_s(database) - database_s) * 1000 / count,
         load_cpu_ms=sent.cpu_s * 1000 / count,
-        sender_peak_mib=hackney.peak_mib(),
-        receiver_peak_mib=enfield.peak_mib(),
-        batch=count / max(1, enfield.counter("envelopes_accepted") - envelopes),
+        sender_peak_mib=sender.peak_mib(),
+        receiver_peak_mib=receiver.peak_mib(),
+        batch=count / max(1, receiver.counter("envelopes_accepted") - envelopes),
     )
 
 
-def one_at_a_time(hackney: Side, count: int, load: Load, rung: str = "received") -> Latency:
+def one_at_a_time(sender: Side, receiver: Side, count: int, load: Load) -> Latency:
     """Time forms one after the other, from the form to the verified and stored receipt."""
-    found = load.one_by_one(hackney.sockets[0], post_form(ENFIELD.area, eight_sections()), count, rung)
+    found = load.one_by_one(sender.sockets[0], request(sender, receiver), count)
     return Latency(0, percentile(found, 0.5), percentile(found, 0.99), len(found))
 
 
-def at_rate(hackney: Side, per_s: float, seconds: float, load: Load, rung: str = "received") -> Latency:
+def at_rate(sender: Side, receiver: Side, per_s: float, seconds: float, load: Load) -> Latency:
     """Time forms that arrive at random, so many a second, each from when it was due."""
-    flow = Flow(post_form(ENFIELD.area, eight_sections()), per_s, _WATCH_EVERY)
-    found = load.open_loop(hackney.sockets, [flow], seconds, rung).reached_ms[0]
+    flow = Flow(request(sender, receiver), per_s)
+    found = load.open_loop(sender.sockets, [flow], seconds, Goal(sender.store)).reached_ms[0]
     return Latency(per_s, percentile(found, 0.5), percentile(found, 0.99), len(found))
+
+
+def report(found: Sequence[Throughput], sums: Sequence[Primitive]) -> Found:
+    """The tables of all settings, and the floor that the primitives are."""
+    columns = (
+        "store",
+        *("per second", "p50 alone", "p99 alone", "p50 at half", "p99 at half", "CPU", "sender", "receiver"),
+        *("database", "in an envelope", "memory"),
+    )
+    table = Table(
+        "Handovers, node to node",
+        "A form of eight sections, from the request to the verified and stored receipt. Latencies and CPU in "
+        "milliseconds, memory of the larger node in MiB. Alone: one at a time; at half: arrivals at random, at half of "
+        "the rate of full speed, each counted from when it was due.",
+        columns,
+        [
+            (
+                *(one.setting.name, one.rate.per_s, one.alone.p50_ms, one.alone.p99_ms),
+                *(one.half.p50_ms, one.half.p99_ms, one.rate.cpu_ms, one.rate.sender_cpu_ms),
+                *(one.rate.receiver_cpu_ms, one.rate.database_cpu_ms, one.rate.batch),
+                max(one.rate.sender_peak_mib, one.rate.receiver_peak_mib),
+            )
+            for one in found
+        ],
+    )
+    figures = {}
+    for one in found:
+        name = one.setting.key
+        figures |= {f"rate.{name}": one.rate.per_s, f"cpu.{name}": one.rate.cpu_ms}
+        figures |= {f"half.p99.{name}": one.half.p99_ms, f"alone.p50.{name}": one.alone.p50_ms}
+    first = found[0].rate
+    floor_ms = sum(primitive.total_us for primitive in sums) / 1000
+    figures["primitives.ratio"] = first.cpu_ms / floor_ms
+    primitives = Table(
+        "The same handover in primitives alone",
+        f"CPU of the same calls on the same sizes with nothing between them; {first.batch:.0f} handovers share an envelope. "
+        f"A handover takes {first.cpu_ms:.2f} ms: {first.cpu_ms / floor_ms:.1f} times the sum.",
+        ("primitive", "each, us", "times", "total, us"),
+        [
+            *((primitive.name, primitive.each_us, primitive.times, primitive.total_us) for primitive in sums),
+            ("sum", None, None, floor_ms * 1000),
+        ],
+    )
+    return Found([table, primitives], figures)
