@@ -43,6 +43,7 @@ def _eight(from_area: str, to_area: str) -> dict[str, Any]:
     form = {name: whole[name] for name in _SECTIONS}
     form["subject"] = {name: value for name, value in form["subject"].items() if name not in _LEFT_OUT}
     form["referral"] |= {"from_area": from_area, "to_area": to_area}
+    form["housing"] |= {"safe_areas": [to_area], "unsafe_areas": [from_area]}
     return form
 
 

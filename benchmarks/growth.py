@@ -1,4 +1,4 @@
-"""What a handover costs where the node has stored many: CPU, rate, latency, memory, and how long the node takes to start.
+"""What a handover costs where the node has stored many: CPU, rate, latency, memory, and the time of a start.
 
 One node grows; the other, with which it exchanges, begins anew with it and has what was measured alone. Of the node
 that grows both halves of its work are measured: sending, and receiving.
@@ -15,7 +15,7 @@ from pysqlite3 import dbapi2 as sqlite
 
 from benchmarks import filling
 from benchmarks.load import Load
-from benchmarks.nodes import Setting, Side, keep_apart, running
+from benchmarks.nodes import Side, keep_apart, running
 from benchmarks.report import Found, Table
 from benchmarks.throughput import Effort, Latency, Rate, at_rate, full_speed, warm_up
 from exchange.cli.boroughs import ENFIELD, HACKNEY, register

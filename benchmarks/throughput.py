@@ -174,8 +174,8 @@ def report(found: Sequence[Throughput], sums: Sequence[Primitive]) -> Found:
     figures["primitives.ratio"] = first.cpu_ms / floor_ms
     primitives = Table(
         "The same handover in primitives alone",
-        f"CPU of the same calls on the same sizes with nothing between them; {first.batch:.0f} handovers share an envelope. "
-        f"A handover takes {first.cpu_ms:.2f} ms: {first.cpu_ms / floor_ms:.1f} times the sum.",
+        f"CPU of the same calls on the same sizes with nothing between them; {first.batch:.0f} handovers share an "
+        f"envelope. A handover takes {first.cpu_ms:.2f} ms: {first.cpu_ms / floor_ms:.1f} times the sum.",
         ("primitive", "each, us", "times", "total, us"),
         [
             *((primitive.name, primitive.each_us, primitive.times, primitive.total_us) for primitive in sums),

@@ -1,4 +1,4 @@
-"""The agencies' end in a process of its own: takes webhooks, checks each as an agency should, and notes when it said 2xx.
+"""The agencies' end in a process of its own: takes webhooks, checks each, and notes when it answered 2xx.
 
 The check is that of the public `standardwebhooks` package.
 """
