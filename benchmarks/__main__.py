@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import agencies, backlog, growth, machine, primitives, throughput
+from benchmarks import agencies, backlog, growth, machine, primitives, sizes, steps, throughput
 from benchmarks.databases import Server, server
 from benchmarks.load import Load, load
 from benchmarks.nodes import Setting
@@ -67,10 +67,20 @@ def _growth(run: Run) -> Found:
     return growth.report(found, growth.compare(10_000, run.effort, run.load, run.root) if run.full else [])
 
 
+def _steps(run: Run) -> Found:
+    return steps.report(steps.measure(5 * run.effort.count // 2, run.load, run.root))
+
+
+def _sizes(run: Run) -> Found:
+    return sizes.report(sizes.measure(run.effort, run.load, run.root))
+
+
 PARTS: dict[str, Callable[[Run], Found]] = {
     "throughput": _throughput,
     "agencies": _agencies,
     "backlog": _backlog,
+    "steps": _steps,
+    "sizes": _sizes,
     "growth": _growth,
 }
 
