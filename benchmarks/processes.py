@@ -11,10 +11,15 @@ def cpu_s(pids: Iterable[int], *, of_ended_children: bool = False) -> float:
     """Seconds of CPU, in the program and in the kernel for it, of all threads together."""
     ticks = 0
     for pid in pids:
-        fields = _stat(pid)
+        fields = _stat(Path(f"/proc/{pid}/stat"))
         # Fields 14 to 17 of proc_pid_stat(5): user, system, and the same of children that were waited for.
         ticks += sum(map(int, fields[11 : 15 if of_ended_children else 13]))
     return ticks / _TICKS_PER_S
+
+
+def thread_cpu_s(pid: int, thread: int) -> float:
+    """Seconds of CPU that one thread of a process has used."""
+    return sum(map(int, _stat(Path(f"/proc/{pid}/task/{thread}/stat"))[11:13])) / _TICKS_PER_S
 
 
 def peak_mib(pids: Iterable[int]) -> float:
@@ -40,9 +45,9 @@ def pin(pid: int, cores: Sequence[int]) -> None:
         os.sched_setaffinity(int(task.name), cores)
 
 
-def _stat(pid: int) -> list[str]:
+def _stat(file: Path) -> list[str]:
     # The name of the program, in brackets, may hold anything.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return file.read_text().rpartition(")")[2].split()
 
 
 def _status_kib(pid: int, key: str) -> int:

@@ -1,9 +1,9 @@
 """Where the CPU of a handover goes, step by step, at the sending and at the receiving node.
 
-It is sampled: `py-spy` looks a hundred times a second at what each thread that runs is doing while forms are sent at
-full speed. A sample belongs to the step of the innermost function that `_STEPS` names, and the CPU that the kernel
-counted is shared out by samples. What none of them names is the event loop and HTTP. A step of less than a percent may
-be chance.
+It is sampled: `py-spy` looks two hundred times a second, without stopping it, at what each thread that runs is doing
+while forms are sent at full speed. A sample belongs to the step of the innermost function that `_STEPS` names; the CPU
+that the kernel counted for a thread is shared out by the thread's samples. What nothing names is the event loop and
+HTTP. A step of less than a percent may be chance.
 """
 
 import re
@@ -13,60 +13,57 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.load import Load
 from benchmarks.nodes import Setting, Side, has_sent_all, two_boroughs, until
+from benchmarks.processes import thread_cpu_s
 from benchmarks.report import Found, Table
 from benchmarks.throughput import request, warm_up
 
-_PER_S: Final = 100
+_PER_S: Final = 200
 _REST: Final = "event loop and HTTP"
 
-#: Step, file, and functions where it is not all of the file. The first that fits a frame counts.
+#: Step, file, and functions where it is not all of the file.
 _STEPS: Final = (
     ("check the form", "exchange/schema/form.py", ()),
     ("check the form", "exchange/schema/quality.py", ()),
-    ("check the form", "exchange/schema/sections.py", ()),
     ("split the form", "exchange/schema/split.py", ()),
-    ("split the form", "exchange/schema/catalogue.py", ()),
     ("seal sections", "exchange/crypto/section.py", ("seal_section",)),
     ("open sections", "exchange/crypto/section.py", ("open_section",)),
-    ("sections, shared", "exchange/crypto/section.py", ()),
-    ("sections, shared", "exchange/crypto/padding.py", ()),
+    ("check content", "exchange/node/inbound.py", ("_check_content",)),
     ("seal the parcel", "exchange/crypto/parcel.py", ("seal_parcel",)),
     ("open the parcel", "exchange/crypto/parcel.py", ("open_parcel",)),
-    ("seal and open envelopes", "exchange/crypto/envelope.py", ()),
+    ("envelopes", "exchange/crypto/envelope.py", ()),
     ("keys at rest", "exchange/crypto/rest.py", ()),
     ("keys at rest", "exchange/node/compose.py", ("keep_secrets", "recall_secrets")),
-    ("write the manifest", "exchange/node/compose.py", ()),
-    ("check content", "exchange/node/inbound.py", ("_check_content",)),
+    ("make the manifest", "exchange/node/compose.py", ()),
+    ("decode and encode MessagePack", "exchange/schema/wire.py", ()),
     ("sign checkpoints", "exchange/crypto/signing.py", ()),
     ("verify proofs", "exchange/crypto/proof.py", ("verify_statement", "parse_proof")),
     ("verify proofs", "exchange/crypto/checkpoint.py", ()),
-    ("verify proofs", "exchange/crypto/note.py", ()),
     ("continuity", "exchange/node/continuity.py", ()),
     ("mirror leaf hashes", "exchange/node/mirroring.py", ()),
     ("mirror leaf hashes", "exchange/store/mirror.py", ()),
     ("prove statements", "exchange/crypto/proof.py", ()),
     ("prove statements", "exchange/store/log.py", ("proven_at", "consistency_between", "_read_nodes")),
     ("append to the log", "exchange/store/log.py", ()),
-    ("append to the log", "exchange/crypto/merkle.py", ()),
     ("claim and end deliveries", "exchange/store/outbox.py", ()),
     ("claim and end deliveries", "exchange/node/delivery.py", ()),
-    ("store messages", "exchange/store/messages.py", ()),
-    ("store receipts", "exchange/node/inbound.py", ("take_receipt",)),
-    ("store, other", "exchange/store/", ()),
-    ("receive, other", "exchange/node/inbound.py", ()),
-    ("collect envelopes", "exchange/node/outbound.py", ()),
+    ("store messages and receipts", "exchange/store/messages.py", ()),
+    ("send, other", "exchange/node/outbound.py", ()),
     ("send, other", "exchange/node/sending.py", ()),
-    ("local API", "exchange/node/local_api.py", ()),
+    ("receive, other", "exchange/node/inbound.py", ()),
+    ("admission", "exchange/node/admission.py", ()),
 )
-#: Where these themselves run, with nothing of Python within, it is SQLite that begins or commits.
+#: For what is in none of them.
+_OTHERWISE: Final = (("store, other", "exchange/store/", ()),)
+#: Where these themselves run, with nothing of Python within, SQLite begins or commits.
 _COMMITS: Final = ("exchange/store/sqlite.py", ("_run_batch",))
+_THREAD: Final = re.compile(r"thread \((?P<id>\d+)\)")
 _FRAME: Final = re.compile(r"(?P<function>\S+) \((?P<file>[^:)]+)(?::\d+)?\)")
 
 
@@ -89,35 +86,49 @@ def measure(count: int, load: Load, root: Path) -> Steps | str:
     ):
         hackney, enfield = sides
         warm_up(hackney, enfield, load)
-        before_s = [side.cpu_s() for side in sides]
+        before_s = [_of_threads(side) for side in sides]
         files = [Path(directory) / f"{side.borough.slug}.samples" for side in sides]
         sampling = [_sample(program, side, file) for side, file in zip(sides, files, strict=True)]
         load.closed(hackney.sockets, [request(hackney, enfield)], count)
         until("the outbox is empty", lambda: has_sent_all(hackney))
-        spent_ms = [(side.cpu_s() - before) * 1000 / count for side, before in zip(sides, before_s, strict=True)]
+        after_s = [_of_threads(side) for side in sides]
         for process in sampling:
             process.send_signal(signal.SIGINT)
-            if process.wait(60) or not all(file.exists() for file in files):
-                return "py-spy may not look into the nodes: run this as root"
-        sender, receiver = (
-            _shared_out(file.read_text().splitlines(), spent) for file, spent in zip(files, spent_ms, strict=True)
-        )
-        return Steps(sender, receiver)
+        if any([process.wait(60) for process in sampling]) or not all(file.exists() for file in files):
+            return "py-spy may not look into the nodes: run this as root"
+        found = []
+        for file, before, after in zip(files, before_s, after_s, strict=True):
+            spent_ms = {thread: (cpu_s - before.get(thread, 0.0)) * 1000 / count for thread, cpu_s in after.items()}
+            found.append(_shared_out(file.read_text().splitlines(), spent_ms))
+        return Steps(*found)
 
 
 def _sample(program: str, side: Side, file: Path) -> "subprocess.Popen[bytes]":
-    what = ("record", "--pid", str(side.pids[0]), "--rate", str(_PER_S), "--format", "raw", "--output", str(file))
-    return subprocess.Popen([program, *what], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    what = ("record", "--pid", str(side.pids[0]), "--rate", str(_PER_S), "--nonblocking", "--threads")
+    where = ("--format", "raw", "--output", str(file))
+    return subprocess.Popen([program, *what, *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _shared_out(lines: Iterable[str], spent_ms: float) -> dict[str, float]:
-    """CPU by step, from stacks as `py-spy` writes them: frames from the outermost, then how often they were seen."""
-    seen: Counter[str] = Counter()
+def _of_threads(side: Side) -> dict[int, float]:
+    """Seconds of CPU of each thread."""
+    threads = Path(f"/proc/{side.pids[0]}/task").iterdir()
+    return {int(thread.name): thread_cpu_s(side.pids[0], int(thread.name)) for thread in threads}
+
+
+def _shared_out(lines: Iterable[str], spent_ms: Mapping[int, float]) -> dict[str, float]:
+    """CPU by step, from stacks as `py-spy` writes them: thread, frames from the outermost, how often they were seen."""
+    seen: dict[int, Counter[str]] = {}
     for line in lines:
         stack, _, times = line.rpartition(" ")
-        seen[step_of(stack.split(";"))] += int(times)
-    total = seen.total()
-    return {step: spent_ms * count / total for step, count in seen.most_common()}
+        thread, *frames = stack.split(";")
+        if (match := _THREAD.match(thread)) is not None:
+            seen.setdefault(int(match["id"]), Counter())[step_of(frames)] += int(times)
+    steps: Counter[str] = Counter()
+    for thread_id, ms in spent_ms.items():
+        found = seen.get(thread_id) or Counter({_REST: 1})
+        for step, times_seen in found.items():
+            steps[step] += ms * times_seen / found.total()  # type: ignore[assignment]
+    return dict(steps)
 
 
 def step_of(frames: list[str]) -> str:
@@ -125,15 +136,17 @@ def step_of(frames: list[str]) -> str:
     found = [match for frame in reversed(frames) if (match := _FRAME.match(frame))]
     if found and _fits(found[0], *_COMMITS):
         return "begin and commit"
-    for match in found:
-        for step, file, functions in _STEPS:
-            if _fits(match, file, functions):
-                return step
+    for steps in (_STEPS, _OTHERWISE):
+        for match in found:
+            for step, file, functions in steps:
+                if _fits(match, file, functions):
+                    return step
     return _REST
 
 
 def _fits(match: "re.Match[str]", file: str, functions: tuple[str, ...]) -> bool:
-    return file in match["file"] and (not functions or match["function"] in functions)
+    # A function's name has those of what it stands in before it: `Inbound._store.<locals>.<listcomp>`.
+    return file in match["file"] and (not functions or not set(functions).isdisjoint(match["function"].split(".")))
 
 
 def report(found: Steps | str) -> Found:
@@ -149,8 +162,8 @@ def report(found: Steps | str) -> Found:
     ]
     rows.append(("sum", sum(found.sender.values()), sum(found.receiver.values()), total, 100.0))
     note = (
-        f"Sampled {_PER_S} times a second while forms were sent at full speed; the CPU that the kernel counted is "
-        "shared out by samples. Sampling itself slows the nodes a little."
+        f"Sampled {_PER_S} times a second while forms were sent at full speed; what the kernel counted for each thread "
+        "is shared out by its samples."
     )
     figures = {f"steps.{step}": value for step, value in both.items()}
     return Found([Table(title, note, columns, rows)], figures)
