@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import agencies, backlog, growth, machine, primitives, sizes, steps, throughput
+from benchmarks import agencies, backlog, growth, machine, peers, primitives, sizes, steps, throughput
 from benchmarks.databases import Server, server
 from benchmarks.load import Load, load
 from benchmarks.nodes import Setting
@@ -75,12 +75,17 @@ def _sizes(run: Run) -> Found:
     return sizes.report(sizes.measure(run.effort, run.load, run.root))
 
 
+def _peers(run: Run) -> Found:
+    return peers.report(peers.measure(run.effort, run.load, run.root))
+
+
 PARTS: dict[str, Callable[[Run], Found]] = {
     "throughput": _throughput,
     "agencies": _agencies,
     "backlog": _backlog,
     "steps": _steps,
     "sizes": _sizes,
+    "peers": _peers,
     "growth": _growth,
 }
 

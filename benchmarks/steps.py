@@ -94,7 +94,8 @@ def measure(count: int, load: Load, root: Path) -> Steps | str:
         after_s = [_of_threads(side) for side in sides]
         for process in sampling:
             process.send_signal(signal.SIGINT)
-        if any([process.wait(60) for process in sampling]) or not all(file.exists() for file in files):
+        codes = [process.wait(60) for process in sampling]
+        if any(codes) or not all(file.exists() for file in files):
             return "py-spy may not look into the nodes: run this as root"
         found = []
         for file, before, after in zip(files, before_s, after_s, strict=True):
