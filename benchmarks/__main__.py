@@ -2,17 +2,21 @@
 
 import argparse
 import contextlib
-import json
+import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from benchmarks import agencies, backlog, growth, machine, peers, primitives, sizes, steps, throughput
 from benchmarks.databases import Server, server
+from benchmarks.forms import eight_sections
 from benchmarks.load import Load, load
 from benchmarks.nodes import Setting
+from benchmarks.plot import plot
 from benchmarks.report import Found, Table, as_markdown, as_text, figures_of
 from benchmarks.targets import judge
 
@@ -79,6 +83,20 @@ def _peers(run: Run) -> Found:
     return peers.report(peers.measure(run.effort, run.load, run.root))
 
 
+def _comparison(run: Run) -> Found:
+    """The same form on other programs, where there is a module that knows how to run them."""
+    if importlib.util.find_spec("benchmarks.comparison") is None:
+        return Found([])
+    found = importlib.import_module("benchmarks.comparison").measure(eight_sections())
+    columns = ("program", "what", "per second", "CPU, ms", "p50, ms", "p99, ms")
+    rows = [(one.name, one.what, one.per_s, one.cpu_ms, one.p50_ms, one.p99_ms) for one in found]
+    note = "The same form on other programs, on this machine, in this run."
+    return Found(
+        [Table("The same work elsewhere", note, columns, rows)],
+        {f"comparison.per_s.{one.name}": one.per_s for one in found},
+    )
+
+
 PARTS: dict[str, Callable[[Run], Found]] = {
     "throughput": _throughput,
     "agencies": _agencies,
@@ -87,6 +105,7 @@ PARTS: dict[str, Callable[[Run], Found]] = {
     "sizes": _sizes,
     "peers": _peers,
     "growth": _growth,
+    "comparison": _comparison,
 }
 
 
@@ -101,6 +120,7 @@ def main() -> None:
     parser.add_argument("--growth", type=int, choices=range(3, 7), help="the power of ten of the largest store")
     parser.add_argument("--dir", type=Path, help="where to put the stores; the disk there is what is measured")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the figures into FILE as SVG")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables to FILE as Markdown")
     options = parser.parse_args()
     with _running(options) as run:
@@ -148,9 +168,11 @@ def _settings(options: argparse.Namespace) -> list[Setting]:
 def _write(options: argparse.Namespace, tables: Sequence[Table], parts: Sequence[Found]) -> None:
     if options.markdown:
         options.markdown.write_text("\n".join(map(as_markdown, tables)))
+    if options.plot:
+        options.plot.write_text(plot(figures_of(parts)))
     if options.json:
         document = {"figures": figures_of(parts), "tables": [asdict(table) for table in tables]}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
 
 
 if __name__ == "__main__":

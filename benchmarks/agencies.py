@@ -146,6 +146,6 @@ def report(found: Sequence[Delivered]) -> Found:
             for one in found
         ],
     )
-    figures = {f"delivered.{one.setting.key}": one.per_s for one in found}
+    figures = {f"delivered.per_s.{one.setting.key}": one.per_s for one in found}
     figures |= {f"delivered.p99.{one.setting.key}": one.alone[0].p99_ms for one in found}
     return Found([table], figures)

@@ -43,10 +43,18 @@ TARGETS = (
 
 def judge(figures: Mapping[str, float], targets: tuple[Target, ...] = TARGETS) -> Table:
     """Each target, what was measured, and whether it is met."""
+    figures = {**figures, **_ratios(figures)}
     rows = [
         (target.what, target.bound, figures.get(target.figure), _verdict(target, figures.get)) for target in targets
     ]
     return Table("Targets", "", ("target", "bound", "measured", ""), rows)
+
+
+def _ratios(figures: Mapping[str, float]) -> dict[str, float]:
+    """What takes figures of two parts."""
+    others = [value for name, value in figures.items() if name.startswith("comparison.per_s.pyas2lib")]
+    own = figures.get("rate.sqlite")
+    return {"comparison.pyas2lib_ratio": own / max(others)} if own and others else {}
 
 
 def _verdict(target: Target, figure: Callable[[str], float | None]) -> str:
