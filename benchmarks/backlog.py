@@ -14,7 +14,7 @@ from benchmarks.databases import Server
 from benchmarks.forms import eight_sections, urgent_sections
 from benchmarks.load import Flow, Goal, Load, percentile, post_form
 from benchmarks.nodes import Setting, Side, has_sent_all, keep_apart, running, until
-from benchmarks.report import Found, Table
+from benchmarks.report import Cell, Found, Table
 from benchmarks.throughput import full_speed, warm_up
 from exchange.cli.boroughs import ENFIELD, HACKNEY, register
 
@@ -98,8 +98,8 @@ def report(found: Sequence[Drain]) -> Found:
         *("store", "waiting", "drained per second", "full speed", "memory of sender, MiB", "p50 alone", "p99 alone"),
         *("p50 at half", "p99 at half", "p50 in the drain", "p99 in the drain"),
     )
-    rows = []
-    figures = {}
+    rows: list[tuple[Cell, ...]] = []
+    figures: dict[str, float] = {}
     for one in found:
         spread = [
             percentile(values, share) for values in (one.idle_ms, one.half_ms, one.drain_ms) for share in (0.5, 0.99)

