@@ -63,6 +63,12 @@ _STEPS: Final = (
 _OTHERWISE: Final = (("store, other", "exchange/store/", ()),)
 #: Where these themselves run, with nothing of Python within, SQLite begins or commits.
 _COMMITS: Final = ("exchange/store/sqlite.py", ("_run_batch",))
+#: Where these run with nothing within, their thread has been woken and waits for its turn: that takes no CPU.
+_WAITS: Final = (
+    ("exchange/store/sqlite.py", ("gather",)),
+    ("concurrent/futures/thread.py", ("_worker",)),
+    ("threading.py", ("wait",)),
+)
 _THREAD: Final = re.compile(r"thread \((?P<id>\d+)\)")
 _FRAME: Final = re.compile(r"(?P<function>\S+) \((?P<file>[^:)]+)(?::\d+)?\)")
 
@@ -122,8 +128,9 @@ def _shared_out(lines: Iterable[str], spent_ms: Mapping[int, float]) -> dict[str
     for line in lines:
         stack, _, times = line.rpartition(" ")
         thread, *frames = stack.split(";")
-        if (match := _THREAD.match(thread)) is not None:
-            seen.setdefault(int(match["id"]), Counter())[step_of(frames)] += int(times)
+        match, step = _THREAD.match(thread), step_of(frames)
+        if match is not None and step is not None:
+            seen.setdefault(int(match["id"]), Counter())[step] += int(times)
     steps: Counter[str] = Counter()
     for thread_id, ms in spent_ms.items():
         found = seen.get(thread_id) or Counter({_REST: 1})
@@ -132,9 +139,11 @@ def _shared_out(lines: Iterable[str], spent_ms: Mapping[int, float]) -> dict[str
     return dict(steps)
 
 
-def step_of(frames: list[str]) -> str:
-    """The step that a stack belongs to, its outermost frame first."""
+def step_of(frames: list[str]) -> str | None:
+    """The step that a stack belongs to, its outermost frame first; None where it only waits."""
     found = [match for frame in reversed(frames) if (match := _FRAME.match(frame))]
+    if found and any(_fits(found[0], *wait) for wait in _WAITS):
+        return None
     if found and _fits(found[0], *_COMMITS):
         return "begin and commit"
     for steps in (_STEPS, _OTHERWISE):
