@@ -52,8 +52,9 @@ types: .venv/dev
 
 check: lint types test
 
-bench: .venv/run .venv/compare
-	$(BIN)/python -m benchmarks
+# What handovers cost on this machine: a few minutes; BENCH=--full takes about an hour.
+bench: .venv/dev .venv/compare
+	$(BIN)/python -m benchmarks $(BENCH)
 
 # Break what can break under real nodes, and check what they leave behind. As root: it mounts, and makes namespaces.
 faults: .venv/dev
