@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import agencies, backlog, growth, machine, peers, primitives, sizes, steps, throughput
+from benchmarks import agencies, backlog, comparison, growth, machine, peers, primitives, sizes, steps, throughput
 from benchmarks.databases import Server, server
 from benchmarks.forms import eight_sections
 from benchmarks.load import Load, load
@@ -84,16 +83,14 @@ def _peers(run: Run) -> Found:
 
 
 def _comparison(run: Run) -> Found:
-    """The same form on other programs, where there is a module that knows how to run them."""
-    if importlib.util.find_spec("benchmarks.comparison") is None:
-        return Found([])
-    found = importlib.import_module("benchmarks.comparison").measure(eight_sections())
-    columns = ("program", "what", "per second", "CPU, ms", "p50, ms", "p99, ms")
-    rows = [(one.name, one.what, one.per_s, one.cpu_ms, one.p50_ms, one.p99_ms) for one in found]
+    """The same form on other programs."""
+    found = comparison.measure(eight_sections())
+    columns = ("program", "what it does", "per second", "CPU, ms", "p50, ms", "p99, ms")
+    rows = [(one.name, one.does, one.per_s, one.cpu_ms, one.p50_ms, one.p99_ms) for one in found]
     note = "The same form on other programs, on this machine, in this run."
     return Found(
         [Table("The same work elsewhere", note, columns, rows)],
-        {f"comparison.per_s.{one.name}": one.per_s for one in found},
+        {f"comparison.per_s.{one.name}": one.per_s for one in found if one.per_s is not None},
     )
 
 

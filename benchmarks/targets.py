@@ -52,7 +52,7 @@ def judge(figures: Mapping[str, float], targets: tuple[Target, ...] = TARGETS) -
 
 def _ratios(figures: Mapping[str, float]) -> dict[str, float]:
     """What takes figures of two parts."""
-    others = [value for name, value in figures.items() if name.startswith("comparison.per_s.pyas2lib")]
+    others = [value for name, value in figures.items() if name.startswith("comparison.") and "pyas2lib" in name]
     own = figures.get("rate.sqlite")
     return {"comparison.pyas2lib_ratio": own / max(others)} if own and others else {}
 

@@ -100,6 +100,8 @@ class Dispatcher:
         self._events: dict[str, asyncio.Event] = {}
         self._states: dict[str, LaneState] = {}
         self._heard: set[str] = set()
+        #: Lanes that were woken for something urgent, since anything was last claimed of them.
+        self._urgent: set[str] = set()
         #: The lanes in which something may be put off.
         self._put_off: set[str] = set()
         #: What is being attempted, by the name of its claim.
@@ -166,8 +168,10 @@ class Dispatcher:
         for lane in due:
             self.wake(lane)
 
-    def wake(self, lane: str) -> None:
-        """Something new is due in a lane."""
+    def wake(self, lane: str, *, urgent: bool = False) -> None:
+        """Something new is due in a lane; what is urgent need not wait for what is under way."""
+        if urgent:
+            self._urgent.add(lane)
         event = self._events.get(lane)
         if event is None and self._group is not None and not self._stopping:
             event = self._events[lane] = asyncio.Event()
@@ -207,8 +211,11 @@ class Dispatcher:
                 event.clear()
                 state = self._states[lane]
                 wait_ms = self._wait_ms(lane, state)
-                if (not wait_ms or state.urgent_only) and len(in_flight) < state.attempts_at_once():
-                    taken = await self._claim(lane)
+                has_room = len(in_flight) < state.attempts_at_once()
+                urgent_alone = not has_room and self._may_overtake(lane, state, len(in_flight))
+                if (not wait_ms or state.urgent_only) and (has_room or urgent_alone):
+                    self._urgent.discard(lane)
+                    taken = await self._claim(lane, urgent_alone=urgent_alone)
                     if taken is None:
                         wait_ms = round(_STORE_AGAIN_S * 1000)
                     elif taken.rows:
@@ -222,21 +229,25 @@ class Dispatcher:
                     async with asyncio.timeout(wait_ms / 1000 if wait_ms else self._poll_s):
                         await event.wait()
 
+    def _may_overtake(self, lane: str, state: LaneState, in_flight: int) -> bool:
+        """Whether one attempt more may be made, for what is urgent alone."""
+        return lane in self._urgent and not state.failures and in_flight == state.attempts_at_once()
+
     def _backoff(self, lane: str) -> Backoff:
         return self._backoffs[lane.partition(":")[0]]
 
     def _wait_ms(self, lane: str, state: LaneState) -> int:
         return state.wait_ms(self._services.now_ms(), round(self._backoff(lane).longest_s * 1000))
 
-    async def _claim(self, lane: str) -> _Taken | None:
-        """Take what is due; None where the store is unavailable."""
+    async def _claim(self, lane: str, *, urgent_alone: bool) -> _Taken | None:
+        """Take what is due, or what is urgent of it; None where the store is unavailable."""
         services = self._services
         now_ms = services.now_ms()
         state = self._states[lane]
-        passing = self._wait_ms(lane, state) > 0
+        passing = urgent_alone or self._wait_ms(lane, state) > 0
         try:
             if services.store.shared:
-                return await self._claim_shared(lane, now_ms)
+                return await self._claim_shared(lane, now_ms, urgent_alone=urgent_alone)
             rows = await services.store.write(
                 lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, _order(state, passing=passing))
             )
@@ -246,7 +257,7 @@ class Dispatcher:
             return None
         return _Taken(rows, passing, next_ms)
 
-    async def _claim_shared(self, lane: str, now_ms: int) -> _Taken:
+    async def _claim_shared(self, lane: str, now_ms: int, *, urgent_alone: bool) -> _Taken:
         """Claim where no other replica works on the lane, by what the store says of how it is doing."""
         store = self._services.store
         heard = lane in self._heard
@@ -255,8 +266,9 @@ class Dispatcher:
         async def operation(tx: Transaction) -> tuple[LaneState, _Taken]:
             state = _state_of(await lane_state(tx, lane))
             state = state.heard() if heard else state
-            passing = self._wait_ms(lane, state) > 0
-            if (passing and not state.urgent_only) or await is_worked_on(tx, lane, now_ms, store.replica):
+            waits = self._wait_ms(lane, state) > 0
+            passing = urgent_alone or waits
+            if (waits and not state.urgent_only) or await is_worked_on(tx, lane, now_ms, store.replica):
                 return state, _Taken([], passing)
             order = _order(state, passing=passing)
             rows = await claim(tx, lane, state.limit(), now_ms, _LEASE_MS, order, replica=store.replica)

@@ -292,7 +292,7 @@ class LocalApi:
             raise RequestInvalid("Idempotency-Key becomes the message's id: a UUID, in lower case") from None
         sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key, message_id)
         crash_points.reached("send.before-answer")
-        self._dispatcher.wake(f"peer:{sent['peer']}")
+        self._dispatcher.wake(f"peer:{sent['peer']}", urgent=sent["urgent"])
         return json_response(sent, 200 if sent["repeated"] else 201)
 
     async def _status(self, request: web.Request) -> web.Response:

@@ -9,6 +9,7 @@ import pytest
 
 from exchange.node.delivery import Dispatcher, Outcome, finish
 from exchange.node.errors import NotNow
+from exchange.node.lanes import WAVE
 from exchange.node.services import Services
 from exchange.store.errors import StoreUnavailable
 from exchange.store.outbox import (
@@ -290,6 +291,34 @@ async def test_what_is_in_hand_is_given_to_nobody_else(services: Services) -> No
         gate.set()
         await all_done(services)
     assert post.attempts == [("a", [1, 2])]
+
+
+async def test_what_is_urgent_does_not_wait_for_what_is_under_way(services: Services) -> None:
+    post, gate, usual = Post(services), asyncio.Event(), WAVE * 2 + 1
+
+    async def usual_ones_wait(name: str, rows: list[Delivery]) -> None:
+        if any(row.rank != URGENT_RANK for row in rows):
+            await gate.wait()
+
+    post.act = usual_ones_wait
+    await put(services, "box:a", usual)
+    async with working(services, post) as dispatcher:
+
+        async def busy() -> bool:
+            return len(post.attempts) == 2
+
+        await until("two attempts are under way", busy)
+        await put(services, "box:a", urgent=True)
+        dispatcher.wake("box:a", urgent=True)
+
+        async def urgent_is_done() -> bool:
+            return post.delivered == [usual + 1]
+
+        await until("the urgent one is delivered", urgent_is_done)
+        assert len(post.attempts) == 3
+        gate.set()
+        await all_done(services)
+    assert sorted(post.delivered) == list(range(1, usual + 2))
 
 
 async def test_at_the_end_what_is_in_hand_is_finished_and_recorded(services: Services) -> None:
