@@ -9,12 +9,12 @@ Unless told otherwise, of what waits nothing is copied: in a store that has grow
 """
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from exchange.crypto.names import new_message_id
 from exchange.crypto.statement import leaf_hash, parse_statement
 from exchange.node.app import open_services, unlock
 from exchange.node.config import load_configuration
@@ -106,7 +106,7 @@ def _last(direction: str) -> Operation[_Original]:
 def _copies(services: Services, original: _Original, count: int) -> Operation[None]:
     async def operation(tx: Transaction) -> None:
         for _ in range(count):
-            await _copy(tx, original, str(uuid.uuid4()), services.now_ms())
+            await _copy(tx, original, new_message_id(services.now_ms()), services.now_ms())
 
     return operation
 
@@ -130,8 +130,7 @@ async def _copy(tx: Transaction, original: _Original, message_id: str, now_ms: i
         receipts.append((receipt, text, at))
     number = await add_message(
         tx,
-        replace(
-            row,
+        row._replace(
             message_id=message_id,
             leaf_hash=leaf,
             statement=statement,
