@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from exchange.node.cards import CardFile
 from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
+from exchange.schema.card_file import CardFile
 from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
 

@@ -15,10 +15,11 @@ from typing import Final
 
 from exchange import crash_points
 from exchange.crypto.errors import KeystoreError
-from exchange.node.cards import card_file, own_card, own_card_file, sign_card, verify_card
+from exchange.node.cards import own_card, own_card_file, sign_card, verify_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.durable import replace_file
 from exchange.node.services import Services, milliseconds
+from exchange.schema.card_file import card_file
 from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.keys import SealingKeyRow, add_sealing_key, all_sealing_keys, destroy_sealing_key
 from exchange.store.outbox import enqueue_card

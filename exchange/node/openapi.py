@@ -15,7 +15,6 @@ import msgspec
 from aiohttp import web
 
 from exchange.node import api_shapes as shapes
-from exchange.node.cards import CardFile
 from exchange.node.directory_api import Join
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
@@ -26,6 +25,7 @@ from exchange.node.problems import json_response
 from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
 from exchange.node.rejoin_api import Decide
 from exchange.node.revocation import RevocationFile
+from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE
 from exchange.schema.rejoining import REJOIN_TYPE

@@ -27,6 +27,19 @@ class WireInvalid(SchemaError):
     code = "wire-invalid"
 
 
+class CardInvalid(SchemaError):
+    """A file or a statement is not a card, or its proof does not hold."""
+
+    code = "card-invalid"
+    hint = "Ask the borough for its card again."
+
+
+class ContentInvalid(SchemaError):
+    """A section's content is not a map that JSON holds, in its one encoding."""
+
+    code = "section-wrong"
+
+
 class InvitationInvalid(SchemaError):
     """A text is not an invitation."""
 

@@ -20,7 +20,7 @@ from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, _commit, _derive
 from exchange.crypto.signing import fingerprint
 from exchange.crypto.statement import leaf_hash, parse_statement
-from exchange.node.cards import CardFile
+from exchange.schema.card_file import CardFile
 from exchange.schema.identity import Revocation, Rotation
 from exchange.schema.registration import (
     Invitation,

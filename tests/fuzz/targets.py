@@ -33,7 +33,7 @@ from exchange.crypto.shares import parse_share
 from exchange.crypto.signing import parse_fingerprint
 from exchange.crypto.statement import encode_statement, parse_statement
 from exchange.errors import ExchangeError
-from exchange.node import inbound, peer_client
+from exchange.node import peer_client
 from exchange.node.callers import parse_address
 from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
@@ -53,6 +53,7 @@ from exchange.schema.registration import (
     registration_reply_decoder,
 )
 from exchange.schema.rejoining import ask_decoder, rejoin_answer_decoder, rejoin_request_decoder
+from exchange.schema.section_content import read_content
 from exchange.schema.split import split
 from exchange.schema.wire import (
     card_decoder,
@@ -172,8 +173,7 @@ def section(data: bytes) -> None:
 
 
 def section_content(data: bytes) -> bytes:
-    inbound._check_content(Plaintext(data))
-    return msgspec.msgpack.encode(msgspec.msgpack.decode(data))
+    return msgspec.msgpack.encode(read_content(Plaintext(data)))
 
 
 def at_rest(data: bytes) -> None:
