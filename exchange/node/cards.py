@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from exchange.crypto.checkpoint import CheckpointCache
+from exchange.crypto.sealing import SealingPublicKey
 from exchange.crypto.statement import parse_statement
 from exchange.node.compose import current_key
 from exchange.node.errors import NoCurrentKey, RequestInvalid
@@ -23,6 +24,7 @@ from exchange.schema.wire import (
     encode_wire,
 )
 from exchange.store.agencies import all_agencies
+from exchange.store.agency_keys import all_agency_keys, keys_in_force, waiting_kinds
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card, last_card, proven_card
 from exchange.store.log import ProvenEntry
@@ -89,7 +91,7 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
     """Sign a card of the node as it now is, with the next serial."""
     node = services.configuration.tables.node
     now = services.now()
-    agencies = await all_agencies(tx)
+    agencies = await announced_agencies(tx)
     try:
         serial = (await last_card(tx))[0] + 1
     except NotFound:
@@ -105,13 +107,24 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
         expires_at=now + _CARD_LIFETIME,
         signing_keys=tuple(key.text() for key in services.keyring.verifiers),
         sealing_keys=services.keyring.card_sealing_keys(milliseconds(now)),
-        agencies=tuple(CardAgency(kind=row.kind) for row in agencies),
+        agencies=agencies,
         tls_spki_sha256=services.certificates.pins,
         tls_client_certificates=(services.certificates.client.certificate,),
     )
     entry = await tx.sign(CARD, encode_wire(card))
     await keep_card(tx, serial, entry)
     return entry
+
+
+async def announced_agencies(tx: Transaction) -> tuple[CardAgency, ...]:
+    """The agencies for the card, each with the key of its own that it has proven; who is yet to prove one waits."""
+    keys = await all_agency_keys(tx)
+    waiting, own = waiting_kinds(keys), keys_in_force(keys)
+    return tuple(
+        CardAgency(kind=row.kind, key=own[row.kind].key if row.kind in own else None)
+        for row in await all_agencies(tx)
+        if row.kind not in waiting
+    )
 
 
 async def own_card(services: Services) -> ProvenEntry:
@@ -151,6 +164,9 @@ def describe_card(verified: VerifiedCard) -> dict[str, object]:
             for key in card.sealing_keys
         ],
         "agencies": [agency.kind for agency in card.agencies],
+        "agency_keys": {
+            agency.kind: SealingPublicKey(agency.key).key_id.hex() for agency in card.agencies if agency.key is not None
+        },
         "tls_spki_sha256": [pin.hex() for pin in card.tls_spki_sha256],
         "issued_at": card.issued_at,
         "expires_at": card.expires_at,

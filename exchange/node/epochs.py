@@ -15,7 +15,7 @@ from typing import Final
 
 from exchange import crash_points
 from exchange.crypto.errors import KeystoreError
-from exchange.node.cards import own_card, own_card_file, sign_card, verify_card
+from exchange.node.cards import announced_agencies, own_card, own_card_file, sign_card, verify_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.durable import replace_file
 from exchange.node.services import Services, milliseconds
@@ -155,6 +155,7 @@ async def card_is_current(services: Services) -> bool:
         and card.sealing_keys == services.keyring.card_sealing_keys(now_ms)
         and card.tls_spki_sha256 == certificates.pins
         and card.tls_client_certificates == (certificates.client.certificate,)
+        and card.agencies == await services.store.read(announced_agencies)
     )
 
 

@@ -27,6 +27,7 @@ from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
 from exchange.node.admission import Brought
+from exchange.node.agency_keys import is_for_others
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
@@ -65,6 +66,7 @@ from exchange.schema.wire import (
     sightings_decoder,
 )
 from exchange.store.agencies import all_agencies
+from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.errors import Conflict, NotFound
 from exchange.store.log import ProvenEntry, consistency_between, latest_head, proven_at
 from exchange.store.messages import (
@@ -541,9 +543,13 @@ class Inbound:
                 raise ItemRefused("section-missing", f"the ciphertext of section {entry.name} is missing")
 
     async def _open(self, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> dict[SectionName, Secret]:
-        """The secrets of the sections that this node opens for its agencies, each checked to open."""
+        """The secrets of the sections that this node opens for its agencies, each checked to open.
+
+        Where each reader of a section has a parcel to a key of its own, the node has no secret of it.
+        """
         services = self._services
         message_id, sender = MessageId(manifest.message_id), Origin(manifest.sender)
+        sealed = await self._sealed_kinds(manifest)
         recipient = services.configuration.origin
         secrets: dict[SectionName, Secret] = {}
         try:
@@ -553,6 +559,8 @@ class Inbound:
                     secrets |= open_parcel(parcel.parcel, key, sender, recipient, message_id)
             for entry in manifest.sections:
                 name = SectionName(entry.name)
+                if name not in secrets and sealed.issuperset(entry.readers):
+                    continue  # it is for agencies alone, and for them to open
                 if name not in secrets:
                     raise ItemRefused("parcel-missing", f"no parcel of this node opens section {name}")
                 bound_to = SectionContext(message_id, sender, recipient, name)
@@ -563,6 +571,13 @@ class Inbound:
         except (CryptoError, ContentInvalid) as error:
             raise ItemRefused(error.code, str(error)) from None
         return secrets
+
+    async def _sealed_kinds(self, manifest: Manifest) -> frozenset[str]:
+        """The kinds of agency that have a parcel of their own in a message."""
+        if not is_for_others(self._services, manifest):
+            return frozenset()
+        kinds = kinds_by_key(await self._services.store.read(all_agency_keys))
+        return frozenset(kinds[parcel.key_id] for parcel in manifest.parcels if parcel.key_id in kinds)
 
     async def _store(
         self,

@@ -24,6 +24,7 @@ from exchange.crypto.rest import seal_at_rest
 from exchange.errors import ExchangeError
 from exchange.handover.rungs import LADDER, all_reached
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_keys import challenge_of, check_unused, claimed_key, describe_keys
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import describe_card, own_card_file, verify_card
 from exchange.node.delivery import Dispatcher
@@ -41,6 +42,7 @@ from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
 from exchange.node.wall import Wall
 from exchange.node.webhook import new_secret
+from exchange.schema.agency_keys import AgencyKeyFile
 from exchange.schema.form import MAX_FORM_BYTES
 from exchange.schema.wire import KindText
 from exchange.store.agencies import (
@@ -52,6 +54,7 @@ from exchange.store.agencies import (
     remove_agency,
     token_name,
 )
+from exchange.store.agency_keys import AgencyKeyRow, add_pending_key, all_agency_keys, end_keys
 from exchange.store.messages import INBOUND, OUTBOUND, list_alarms
 from exchange.store.outbox import backlog, held, release, release_lane
 from exchange.store.replicas import ReplicaRow, all_replicas
@@ -73,6 +76,7 @@ class AddAgency(Request, frozen=True):
     url: Annotated[str, Meta(min_length=1, max_length=2000)]
     networks: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
     ca_file: str | None = None
+    key: AgencyKeyFile | None = None
 
 
 class NewToken(Request, frozen=True):
@@ -188,10 +192,13 @@ class LocalApi:
     # Agencies
 
     async def _agencies(self, _: web.Request) -> web.Response:
-        rows = await self._services.store.read(all_agencies)
-        return json_response({"items": [self._describe_agency(row) for row in rows]})
+        async def collect(tx: Transaction) -> tuple[list[AgencyRow], list[AgencyKeyRow]]:
+            return await all_agencies(tx), await all_agency_keys(tx)
 
-    def _describe_agency(self, row: AgencyRow) -> dict[str, Any]:
+        rows, keys = await self._services.store.read(collect)
+        return json_response({"items": [self._describe_agency(row, keys) for row in rows]})
+
+    def _describe_agency(self, row: AgencyRow, keys: Sequence[AgencyKeyRow]) -> dict[str, Any]:
         state = self._dispatcher.state(f"agency:{row.kind}")
         return {
             "id": row.id,
@@ -200,6 +207,7 @@ class LocalApi:
             "networks": json.loads(row.networks),
             "failures": state.failures,
             "last_error": state.last_error,
+            **describe_keys(keys, row.id),
         }
 
     async def _add_agency(self, request: web.Request) -> web.Response:
@@ -232,16 +240,23 @@ class LocalApi:
             added_at_ms=services.now_ms(),
         )
         lane = f"agency:{row.kind}"
+        claimed = claimed_key(services, row.id, row.kind, wanted.key, holds=True) if wanted.key is not None else None
 
         async def operation(tx: Transaction) -> int:
             await add_agency(tx, row)
+            if claimed is not None:
+                await check_unused(tx, claimed)
+                await add_pending_key(tx, claimed)
+                return 0  # what is held waits on, until the key is proven
             return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
 
         released = await services.store.write(operation)
         await renew_card(services, self._dispatcher)
         services.log.info("agency added", agency=row.kind, agency_id=row.id)
         self._dispatcher.wake(lane)
-        return json_response({**self._describe_agency(row), "secret": secret, "released": released}, 201)
+        described = self._describe_agency(row, [] if claimed is None else [claimed])
+        challenge = challenge_of(services, claimed) if claimed is not None else None
+        return json_response({**described, "secret": secret, "released": released, "challenge": challenge}, 201)
 
     async def _test_agency(self, request: web.Request) -> web.Response:
         row = await self._services.store.read(lambda tx: agency(tx, request.match_info["id"]))
@@ -253,7 +268,13 @@ class LocalApi:
 
     async def _remove_agency(self, request: web.Request) -> web.Response:
         agency_id = request.match_info["id"]
-        await self._services.store.write(lambda tx: remove_agency(tx, agency_id))
+        now_ms = self._services.now_ms()
+
+        async def operation(tx: Transaction) -> None:
+            await remove_agency(tx, agency_id)
+            await end_keys(tx, agency_id, now_ms)
+
+        await self._services.store.write(operation)
         await renew_card(self._services, self._dispatcher)
         return json_response({"id": agency_id, "removed": True})
 

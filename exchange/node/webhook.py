@@ -13,21 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.crypto.names import context
-
-SECTION_DELIVERED: Final = "exchange.section.delivered.v1"
-TEST: Final = "exchange.agency.test.v1"
 _PREFIX: Final = "whsec_"
 
 
 def new_secret() -> str:
     """A webhook secret, as Standard Webhooks writes it."""
     return _PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-def section_event_id(leaf_hash: bytes, section: str, kind: str) -> str:
-    """The id of a section's delivery to an agency: the same at every attempt, another for every message."""
-    return "evt_" + hashlib.sha256(context("event", leaf_hash, section.encode(), kind.encode())).hexdigest()[:32]
 
 
 def event_body(event_id: str, event_type: str, source: str, subject: str, at: datetime, data: dict[str, Any]) -> bytes:

@@ -34,6 +34,13 @@ class CardInvalid(SchemaError):
     hint = "Ask the borough for its card again."
 
 
+class AgencyKeyInvalid(SchemaError):
+    """A file is not an agency's key, a challenge or an answer, or says something else than it must."""
+
+    code = "agency-key-invalid"
+    hint = "Take the file as the other side wrote it; `exchange agency-key` makes them."
+
+
 class ContentInvalid(SchemaError):
     """A section's content is not a map that JSON holds, in its one encoding."""
 

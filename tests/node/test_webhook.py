@@ -9,13 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from exchange.node.webhook import (
-    SECTION_DELIVERED,
-    event_body,
-    new_secret,
-    section_event_id,
-    signed_headers,
-)
+from exchange.node.webhook import event_body, new_secret, signed_headers
+from exchange.schema.events import SECTION_DELIVERED, section_event_id
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 EVENT = section_event_id(b"\x01" * 32, "housing", "housing")
