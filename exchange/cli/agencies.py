@@ -4,6 +4,14 @@ from pathlib import Path
 
 import click
 
+from exchange.cli.agency_sealing import (
+    agency_challenge,
+    agency_prove,
+    agency_rekey,
+    read_json,
+    sealed_key_option,
+    tell_challenge,
+)
 from exchange.cli.client import FAILURE, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table
 
@@ -18,20 +26,31 @@ def agency() -> None:
 @click.option("--url", required=True, help="Where the agency receives webhooks.")
 @click.option("--allow-network", "networks", multiple=True, help="A network that the URL's address may lie in.")
 @click.option("--ca-file", help="Trust only this CA for the agency's TLS certificate.")
+@sealed_key_option
 @config_option
 @json_option
 def agency_add(
-    kind: str, url: str, networks: tuple[str, ...], ca_file: str | None, config: Path, as_json: bool
+    kind: str,
+    url: str,
+    networks: tuple[str, ...],
+    ca_file: str | None,
+    key_file: Path | None,
+    config: Path,
+    as_json: bool,
 ) -> None:
     """Register an agency of KIND; its webhook secret is shown once."""
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {"kind": kind, "url": url, "networks": networks, "ca_file": ca_path}
+    if key_file is not None:
+        body["key"] = read_json(key_file)
     document = Node(config).request("POST", "/v1/agencies", body)
     if as_json:
         print_json(document)
         return
     click.echo(f"Registered {document['id']}. Give the agency its webhook secret; it is not shown again:")
     click.echo(document["secret"])
+    if document["challenge"]:
+        tell_challenge(document["id"])
     if document["released"]:
         click.echo(f"{document['released']} held sections are now being delivered to it.", err=True)
 
@@ -45,8 +64,13 @@ def agency_list(config: Path, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    rows = [(row["id"], row["kind"], row["url"], row["last_error"]) for row in document["items"]]
-    print_table(("id", "kind", "url", "last error"), rows)
+    rows = [(row["id"], row["kind"], row["url"], _own_key(row), row["last_error"]) for row in document["items"]]
+    print_table(("id", "kind", "url", "own key", "last error"), rows)
+
+
+def _own_key(row: dict[str, str | None]) -> str:
+    waiting = f"{row['pending_key_id']} is not proven" if row["pending_key_id"] else ""
+    return ", ".join(text for text in (row["key_id"], waiting) if text)
 
 
 @agency.command("test")
@@ -80,3 +104,7 @@ def agency_remove(agency_id: str, config: Path, as_json: bool) -> None:
         print_json(document)
     else:
         click.echo(f"Removed {agency_id}.")
+
+
+for _verb in (agency_rekey, agency_challenge, agency_prove):
+    agency.add_command(_verb)
