@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from aiohttp import web
+from standardwebhooks.webhooks import Webhook
 
 from exchange.agency.event import SectionEvent, parse_event
 from exchange.agency.keys import AgencyKeys
@@ -28,6 +30,7 @@ from tests.node.pair import ENFIELD, Clock, Node, Pair, until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 HERE = Path(__file__).parent / "node"
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "sealed-webhooks.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +151,6 @@ async def test_it_proves_its_key_verifies_our_webhooks_and_opens_what_our_node_s
 
 def resigned(secret: str, headers: dict[str, str], body: str) -> dict[str, str]:
     """The headers of a webhook, signed by the public library as of now."""
-    from datetime import UTC, datetime
-
-    from standardwebhooks.webhooks import Webhook
-
     at = datetime.now(UTC)
     signature = Webhook(secret).sign(headers["webhook-id"], at, body)
     return {
@@ -213,3 +212,17 @@ async def test_what_it_seals_passes_our_node_and_is_opened_by_our_library(
     opened = open_section_event(event, keys)
     assert opened.content == content
     assert opened.alone
+
+
+@pytest.mark.parametrize("case", VECTORS, ids=lambda case: case["name"])
+async def test_it_takes_and_refuses_what_the_published_vectors_say(program: Path, case: Any) -> None:
+    given = {name: case[name] for name in ("secret", "borough", "kind", "headers", "body")}
+    given["seed"] = base64.b64encode(bytes.fromhex(case["seed"])).decode()
+    if case["name"] != "signed with another secret":
+        given["headers"] = resigned(case["secret"], case["headers"], case["body"])
+    document, wrong = await javascript(program, "open", given)
+    if case.get("refused"):
+        assert document is None
+        assert wrong.startswith("refused: ")
+    else:
+        assert document["content"] == case["content"], wrong
