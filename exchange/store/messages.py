@@ -260,8 +260,7 @@ async def message_by_number(tx: Transaction, number: int) -> MessageRow:
     return MessageRow(*row)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """A message of which an agency accepted sections; without content where that was erased."""
 
     message: int
