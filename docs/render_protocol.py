@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from exchange.schema import identity, registration, rejoining, wire
+from exchange.schema import agency_keys, identity, registration, rejoining, wire
 
 PAGE: Final = Path(__file__).with_name("protocol.md")
 STRUCTS: Final = (
@@ -41,6 +41,7 @@ STRUCTS: Final = (
     rejoining.Ask,
     rejoining.RejoinAnswer,
     rejoining.Run,
+    agency_keys.Possession,
 )
 _PATTERNS: Final = {
     "EWSN": "area",

@@ -4,6 +4,15 @@ from pathlib import Path
 
 import click
 
+from exchange.cli.agency_sealing import (
+    agency_challenge,
+    agency_prove,
+    agency_rekey,
+    own_key,
+    read_json,
+    sealed_key_option,
+    tell_challenge,
+)
 from exchange.cli.client import FAILURE, CommandFailed, Node
 from exchange.cli.endpoints import COMMANDS, settings_of, settings_options
 from exchange.cli.output import config_option, json_option, print_json, print_table
@@ -21,6 +30,7 @@ def agency() -> None:
 @click.option("--ca-file", help="Trust only this CA for the agency's TLS certificate.")
 @settings_options
 @click.option("--no-handshake", is_flag=True, help="Do not ask the endpoint whether it wants webhooks of this node.")
+@sealed_key_option
 @config_option
 @json_option
 def agency_add(
@@ -33,6 +43,7 @@ def agency_add(
     certificate: str | None,
     proxy: str | None,
     no_handshake: bool,
+    key_file: Path | None,
     config: Path,
     as_json: bool,
 ) -> None:
@@ -46,6 +57,8 @@ def agency_add(
         "handshake": not no_handshake,
         **settings_of(timeout_s, retry, certificate, proxy),
     }
+    if key_file is not None:
+        body["key"] = read_json(key_file)
     document = Node(config).request("POST", "/v1/agencies", body)
     if as_json:
         print_json(document)
@@ -58,6 +71,8 @@ def agency_add(
     handshake = document["handshake"]
     if handshake["state"] in ("unsupported", "unreachable"):
         click.echo(f"The endpoint did not say whether it wants webhooks: {handshake['why']}.", err=True)
+    if document["challenge"]:
+        tell_challenge(document["id"])
     if document["released"]:
         click.echo(f"{document['released']} held sections are now being delivered to it.", err=True)
 
@@ -71,8 +86,10 @@ def agency_list(config: Path, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
-    rows = [(row["id"], row["kind"], row["url"], row["state"], row["last_error"]) for row in document["items"]]
-    print_table(("id", "kind", "url", "state", "last error"), rows)
+    rows = [
+        (row["id"], row["kind"], row["url"], row["state"], own_key(row), row["last_error"]) for row in document["items"]
+    ]
+    print_table(("id", "kind", "url", "state", "own key", "last error"), rows)
 
 
 @agency.command("test")
@@ -109,5 +126,5 @@ def agency_remove(agency_id: str, config: Path, as_json: bool) -> None:
         click.echo(f"Removed {agency_id}.")
 
 
-for command in COMMANDS:
-    agency.add_command(command)
+for _verb in (*COMMANDS, agency_rekey, agency_challenge, agency_prove):
+    agency.add_command(_verb)

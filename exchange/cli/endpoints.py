@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from exchange.cli.agency_sealing import own_key
 from exchange.cli.client import USAGE, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table
 
@@ -21,6 +22,7 @@ def told_of(document: dict[str, Any]) -> list[tuple[str, object]]:
         ("breaker", document["breaker"]),
         ("failing since", document["failing_since"]),
         ("last error", document["last_error"]),
+        ("own key", own_key(document) or None),
         ("public key", document["public_key"]),
         ("secret", document["secret_id"]),
     ]

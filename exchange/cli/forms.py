@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from exchange.cli.client import INVALID
+from exchange.cli.client import INVALID, CommandFailed
 from exchange.cli.output import json_option, print_json, write_file
 from exchange.schema.examples import NAMES, example_form
 
@@ -18,9 +18,15 @@ def form() -> None:
 
 @form.command("check")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option(
+    "--card",
+    "card_file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="The receiving node's card: show also which sections that node could open.",
+)
 @json_option
 @click.pass_context
-def form_check(context: click.Context, file: Path, as_json: bool) -> None:
+def form_check(context: click.Context, file: Path, card_file: Path | None, as_json: bool) -> None:
     """Check the form in FILE, and show who would read what of it."""
     from dataclasses import asdict
 
@@ -28,26 +34,45 @@ def form_check(context: click.Context, file: Path, as_json: bool) -> None:
     from exchange.schema.errors import FormInvalid
     from exchange.schema.form import decode_form
     from exchange.schema.quality import check_form
-    from exchange.schema.split import preview, split
+    from exchange.schema.split import opened_by_node, preview, split
 
+    own = _with_own_key(card_file) if card_file is not None else None
+    opened: list[str] | None = None
     catalogue = default_catalogue()
     try:
         decoded = decode_form(file.read_bytes())
         findings = check_form(decoded, catalogue, datetime.now(UTC).date())
-        readers = {kind: list(names) for kind, names in preview(split(decoded, catalogue)).items()}
+        parts = split(decoded, catalogue)
+        readers = {kind: list(names) for kind, names in preview(parts).items()}
+        opened = list(opened_by_node(parts, own)) if own is not None else None
     except FormInvalid as error:
         findings, readers = list(error.findings), {}
     ok = not any(finding.severity == "error" for finding in findings)
     if as_json:
-        print_json({"ok": ok, "findings": [asdict(finding) for finding in findings], "readers": readers})
+        told = [asdict(finding) for finding in findings]
+        print_json({"ok": ok, "findings": told, "readers": readers, "opened_by_node": opened})
     else:
         for finding in findings:
             click.echo(f"{finding.severity}: {finding.path}: {finding.message}")
         for kind, names in readers.items():
             click.echo(f"{kind} would read: {', '.join(names)}")
+        if opened is not None:
+            click.echo(f"the receiving node could open: {', '.join(opened) or 'nothing'}")
         click.echo("The form can be sent." if ok else "The form cannot be sent.", err=True)
     if not ok:
         context.exit(INVALID)
+
+
+def _with_own_key(card_file: Path) -> frozenset[str]:
+    """The kinds of agency that have a key of their own, by a node's card."""
+    from exchange.schema.card_file import read_card_file
+    from exchange.schema.errors import CardInvalid
+
+    try:
+        card = read_card_file(card_file.read_bytes()).card
+    except CardInvalid as error:
+        raise CommandFailed(f"{card_file}: {error}", INVALID, error.hint, error.code) from None
+    return frozenset(agency.kind for agency in card.agencies if agency.key is not None)
 
 
 @form.command("example")

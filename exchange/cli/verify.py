@@ -54,8 +54,9 @@ def check_document(document: _Document, card: bytes | None) -> tuple[Any, list[d
         CryptoError, NodeError, SchemaError: it does not hold.
     """
     from exchange.crypto.names import Origin
-    from exchange.node.cards import VerifiedCard, parse_card_file
-    from exchange.node.succession import all_keys, verify_by_any
+    from exchange.node.cards import parse_card_file
+    from exchange.schema.card_file import VerifiedCard
+    from exchange.schema.succession import all_keys, verify_by_any
 
     items = list(document.receipts)
     embedded = document.card

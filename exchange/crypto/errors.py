@@ -79,6 +79,13 @@ class ParcelError(CryptoError):
     code = "parcel-wrong"
 
 
+class PossessionError(CryptoError):
+    """A challenge is for another key, or its answer is wrong."""
+
+    code = "possession-wrong"
+    hint = "Make a new challenge, and answer it with the key that was registered."
+
+
 class EnvelopeError(CryptoError):
     """An envelope or reply does not open."""
 

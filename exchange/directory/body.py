@@ -27,8 +27,9 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from exchange.directory.errors import DirectoryError, DirectoryUnreadable
 from exchange.directory.metadata import Settings, T, parse, target_path
-from exchange.node.cards import VerifiedCard, parse_card_file
+from exchange.node.cards import parse_card_file
 from exchange.node.errors import RequestInvalid
+from exchange.schema.card_file import VerifiedCard
 
 _ROOT: Final = re.compile(r"([1-9][0-9]{0,8})\.root\.json")
 #: What an area may look like in a file name.

@@ -28,10 +28,10 @@ from exchange.directory.metadata import (
     next_targets,
     target_path,
 )
-from exchange.node.cards import VerifiedCard, has_expired, parse_card_file
-from exchange.node.services import card_keys
-from exchange.node.succession import steps_from
+from exchange.node.cards import has_expired, parse_card_file
 from exchange.schema.areas import area_names
+from exchange.schema.card_file import VerifiedCard, card_keys
+from exchange.schema.succession import steps_from
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The local API for agencies' endpoints: how they stand, pause, secrets, settings, attempts, and sending again."""
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from exchange.handover.endpoint import Event
+from exchange.node.agency_keys import describe_keys
 from exchange.node.config import RetryTable, is_proxy_url
 from exchange.node.delivery import Dispatcher
 from exchange.node.endpoints import Endpoints
@@ -20,6 +21,7 @@ from exchange.node.resending import resend
 from exchange.node.services import Services, milliseconds, moment
 from exchange.node.webhook import secret_id
 from exchange.store.agencies import AgencyRow, agency, all_agencies
+from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys
 from exchange.store.attempts import AttemptRow, attempts_of
 from exchange.store.endpoints import EndpointRow, all_endpoints, endpoint_of, keep_endpoint
 from exchange.store.messages import message_by_id
@@ -78,9 +80,14 @@ def check_endpoint(certificate: str | None, proxy: str | None, url: str) -> None
 
 
 def describe_agency(
-    row: AgencyRow, endpoint: EndpointRow, dispatcher: Dispatcher, endpoints: Endpoints, public_key: str
+    row: AgencyRow,
+    endpoint: EndpointRow,
+    keys: Iterable[AgencyKeyRow],
+    dispatcher: Dispatcher,
+    endpoints: Endpoints,
+    public_key: str,
 ) -> dict[str, Any]:
-    """An agency, how its endpoint stands, and how its lane is doing."""
+    """An agency, how its endpoint stands, which key of its own it has, and how its lane is doing."""
     state = dispatcher.state(f"agency:{row.kind}")
     names = [secret_id(secret) for secret in endpoints.secrets(row, endpoint)]
     return {
@@ -90,6 +97,7 @@ def describe_agency(
         "networks": json.loads(row.networks),
         "failures": state.failures,
         "last_error": state.last_error,
+        **describe_keys(keys, row.id),
         "state": endpoint.state,
         "reason": endpoint.reason,
         "since": moment(endpoint.since_ms),
@@ -137,25 +145,27 @@ class AgenciesApi:
         ]
 
     async def _list(self, _: web.Request) -> web.Response:
-        async def view(tx: Transaction) -> tuple[list[AgencyRow], dict[str, EndpointRow]]:
-            return await all_agencies(tx), await all_endpoints(tx)
+        async def view(tx: Transaction) -> tuple[list[AgencyRow], dict[str, EndpointRow], list[AgencyKeyRow]]:
+            return await all_agencies(tx), await all_endpoints(tx), await all_agency_keys(tx)
 
-        rows, endpoints = await self._services.store.read(view)
+        rows, endpoints, keys = await self._services.store.read(view)
         public = (await self._endpoints.key()).public
-        return json_response({"items": [self._describe(row, endpoints[row.id], public) for row in rows]})
+        return json_response({"items": [self._describe(row, endpoints[row.id], keys, public) for row in rows]})
 
     async def _show(self, request: web.Request) -> web.Response:
         return await self._shown(request.match_info["id"])
 
     async def _shown(self, agency_id: str, **more: object) -> web.Response:
-        async def view(tx: Transaction) -> tuple[AgencyRow, EndpointRow]:
-            return await agency(tx, agency_id), await endpoint_of(tx, agency_id)
+        async def view(tx: Transaction) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]]:
+            return await agency(tx, agency_id), await endpoint_of(tx, agency_id), await all_agency_keys(tx)
 
-        row, endpoint = await self._services.store.read(view)
-        return json_response({**self._describe(row, endpoint, (await self._endpoints.key()).public), **more})
+        row, endpoint, keys = await self._services.store.read(view)
+        return json_response({**self._describe(row, endpoint, keys, (await self._endpoints.key()).public), **more})
 
-    def _describe(self, row: AgencyRow, endpoint: EndpointRow, public: str) -> dict[str, Any]:
-        return describe_agency(row, endpoint, self._dispatcher, self._endpoints, public)
+    def _describe(
+        self, row: AgencyRow, endpoint: EndpointRow, keys: Iterable[AgencyKeyRow], public: str
+    ) -> dict[str, Any]:
+        return describe_agency(row, endpoint, keys, self._dispatcher, self._endpoints, public)
 
     async def _pause(self, request: web.Request) -> web.Response:
         wanted = await body_of(request, PauseAgency) if await request.read() else PauseAgency()

@@ -2,7 +2,7 @@
 
 * The status counts. Of the body a little is read, for a short time: an agency may send 100 MB, or a byte a minute.
 * Nothing of a body is kept but its kind, length, keyed digest, and the `code` of a problem document: it may repeat the
-  section that it answers.
+  section that it answers. The answer to a challenge alone is given to who asked.
 * Connections pass the guard. With a proxy the guard sees the proxy's address alone, and the proxy looks up names.
 """
 
@@ -28,6 +28,7 @@ from exchange.crypto.webhook_key import WebhookKey
 from exchange.node.egress import Network, guarded_connector, parse_networks, refuse_literal, why_unreachable
 from exchange.node.services import Services
 from exchange.node.webhook import REPLAY_HEADER, SECRET_HEADER, answer_digest, signed_headers
+from exchange.schema.agency_keys import MOST_BYTES
 from exchange.store.agencies import AgencyRow
 from exchange.store.endpoints import EndpointRow
 
@@ -110,6 +111,33 @@ class AgencyClient:
         replay: bool = False,
     ) -> Answer:
         """POST one event."""
+        answer, _ = await self._request(agency, endpoint, secrets, key, event_id, body, _MOST_BODY_BYTES, replay=replay)
+        return answer
+
+    async def ask(
+        self,
+        agency: AgencyRow,
+        endpoint: EndpointRow,
+        secrets: Sequence[str],
+        key: WebhookKey | None,
+        event_id: str,
+        body: bytes,
+    ) -> tuple[Answer, bytes]:
+        """POST a challenge; return also what was said to it, as far as an answer can be long."""
+        return await self._request(agency, endpoint, secrets, key, event_id, body, MOST_BYTES)
+
+    async def _request(
+        self,
+        agency: AgencyRow,
+        endpoint: EndpointRow,
+        secrets: Sequence[str],
+        key: WebhookKey | None,
+        event_id: str,
+        body: bytes,
+        most_bytes: int,
+        *,
+        replay: bool = False,
+    ) -> tuple[Answer, bytes]:
         services = self._services
         at_ms, began_s = services.now_ms(), time.monotonic()
         headers = signed_headers(secrets, key, event_id, at_ms // 1000, body)
@@ -126,13 +154,16 @@ class AgencyClient:
                 timeout=aiohttp.ClientTimeout(total=timeout_s),
                 proxy=self._proxy(endpoint),
             ) as answer:
-                data = await _a_little(answer)
+                data = await _a_little(answer, most_bytes)
                 spent_ms = round((time.monotonic() - began_s) * 1000)
-                return _read(agency.kind, answer, data, at_ms, spent_ms, answer_digest(secrets[0], data))
+                digest = answer_digest(secrets[0], data[:_MOST_BODY_BYTES])
+                return _read(agency.kind, answer, data, at_ms, spent_ms, digest), data
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
             # A header or a URL that aiohttp cannot read is a ValueError; nothing of it is repeated.
             spent_ms = round((time.monotonic() - began_s) * 1000)
-            return Answer(at_ms, spent_ms, error=f"agency {agency.kind} cannot be reached: {why_unreachable(error)}")
+            return Answer(
+                at_ms, spent_ms, error=f"agency {agency.kind} cannot be reached: {why_unreachable(error)}"
+            ), b""
 
     async def handshake(self, agency: AgencyRow, endpoint: EndpointRow) -> Handshake:
         """Ask an endpoint whether it wants webhooks of this node (CloudEvents, HTTP webhooks 1.0, section 4)."""
@@ -198,13 +229,13 @@ class AgencyClient:
         return guarded_connector(networks, elsewhere=elsewhere, ssl=context, limit=8)
 
 
-async def _a_little(answer: aiohttp.ClientResponse) -> bytes:
+async def _a_little(answer: aiohttp.ClientResponse, most_bytes: int) -> bytes:
     """The beginning of a body; what does not come soon, or is cut, changes nothing of the status."""
     data = bytearray()
     with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(_MOST_BODY_S):
-            while len(data) < _MOST_BODY_BYTES:
-                part = await answer.content.read(_MOST_BODY_BYTES - len(data))
+            while len(data) < most_bytes:
+                part = await answer.content.read(most_bytes - len(data))
                 if not part:
                     break
                 data += part

@@ -4,8 +4,9 @@
 * A section that cannot be opened is held by itself; the others go on.
 * What was not accepted is tried again by the table of `retries`, each delivery by itself; the lane's breaker keeps
   those behind it from failing too, and lets them go when one gets through.
-* What no later attempt can change is held, not tried again: a section too large for the agency (413), and all that
-  waits where the agency wants no more (410, as Standard Webhooks has it).
+* What no later attempt can change is held, not tried again: a section too large for the agency (413) or that it cannot
+  open (422), and all that waits where the agency wants no more (410, as Standard Webhooks has it).
+* What is sealed to a key of the agency's own goes on as it came, with what proves its sender; the node opens none.
 * A replay delivers again, under the same ids, what was accepted before; it tells nobody that it did.
 """
 
@@ -13,7 +14,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -29,15 +30,21 @@ from exchange.handover.endpoint import Event, State
 from exchange.handover.retries import honoured_s, next_try_s
 from exchange.handover.rungs import has_reached
 from exchange.node.agency_client import AgencyClient, Answer, Handshake
+from exchange.node.agency_keys import is_for_others, own_parcel
+from exchange.node.cards import as_items
 from exchange.node.compose import recall_secrets
 from exchange.node.delivery import Outcome
 from exchange.node.endpoints import Endpoints, held_reason
 from exchange.node.inbound import Inbound
 from exchange.node.lanes import LaneState
 from exchange.node.services import Services, moment
-from exchange.node.webhook import SECTION_DELIVERED, TEST, event_body, secret_id, section_event_id
+from exchange.node.webhook import event_body, secret_id
+from exchange.schema.agency_keys import ChallengeFile
+from exchange.schema.card_file import MOST_ROTATIONS, CardFile
+from exchange.schema.events import CHALLENGE, SECTION_DELIVERED, TEST, section_event_id
 from exchange.schema.wire import Manifest, Rung, SectionEntry, decode_wire, manifest_decoder
 from exchange.store.agencies import AgencyRow, agency_of_kind
+from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force, kinds_by_key, waiting_kinds
 from exchange.store.attempts import AttemptRow, accepted_in, add_attempts
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
@@ -52,7 +59,9 @@ from exchange.store.messages import (
     sections_of,
 )
 from exchange.store.outbox import REPLAY, URGENT_RANK, Delivery, done_if_claimed, is_still_claimed, lane_state
+from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
+from exchange.store.trust import proven_rotations
 
 _AT_ONCE: Final = 4
 #: From so many failures of a delivery on, the record of its attempts is kept short.
@@ -67,6 +76,8 @@ class _Parcel:
     manifest: Manifest
     secrets: dict[str, Secret]
     sections: list[tuple[SectionEntry, SectionRow]]
+    #: What goes with each section where the agency opens it itself.
+    sealed: dict[str, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +109,19 @@ class AgencyDeliveries:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
 
-        async def find(tx: Transaction) -> tuple[AgencyRow, EndpointRow] | None:
+        async def find(tx: Transaction) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]] | None:
             row = await agency_of_kind(tx, kind)
-            return None if row is None else (row, await endpoint_of(tx, row.id))
+            return None if row is None else (row, await endpoint_of(tx, row.id), await all_agency_keys(tx))
 
         found = await services.store.read(find)
         if found is None:
             return Outcome(held=[(delivery, f"no agency of kind {kind} is registered") for delivery in rows])
-        agency, endpoint = found
+        agency, endpoint, keys = found
         if endpoint.state != State.ACTIVE:
             return Outcome(held=[(delivery, held_reason(kind, endpoint)) for delivery in rows])
+        if kind in waiting_kinds(keys):
+            return Outcome(held=[(delivery, f"agency {kind} has not proven its key yet") for delivery in rows])
+        own_key = kind in keys_in_force(keys)
         target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
         outcome = Outcome()
         for number, delivery in enumerate(rows):
@@ -115,6 +129,9 @@ class AgencyDeliveries:
                 parcel = await self._collect(delivery, kind)
             except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
+                continue
+            if parcel.sealed is not None and not own_key:
+                outcome.held.append((delivery, f"it is sealed to a key that agency {kind} had before"))
                 continue
             wait_s = self._wait_for_rate_s(target, len(parcel.sections))
             if wait_s > 0:
@@ -147,7 +164,7 @@ class AgencyDeliveries:
 
         async def collect(
             tx: Transaction,
-        ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]]]:
+        ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None]:
             message = await message_by_number(tx, number)
             manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
             accepted = {
@@ -164,11 +181,37 @@ class AgencyDeliveries:
                 for entry in manifest.sections
                 if kind in entry.readers and entry.name in wanted
             ]
-            return message, manifest, await keys_of(tx, number), waiting
+            return (
+                message,
+                manifest,
+                await keys_of(tx, number),
+                waiting,
+                await self._sealed(tx, message, manifest, kind),
+            )
 
-        message, manifest, keys, waiting = await services.store.read(collect)
+        message, manifest, keys, waiting, sealed = await services.store.read(collect)
         secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-        return _Parcel(message, manifest, secrets, waiting)
+        return _Parcel(message, manifest, secrets, waiting, sealed)
+
+    async def _sealed(
+        self, tx: Transaction, message: MessageRow, manifest: Manifest, kind: str
+    ) -> dict[str, bytes] | None:
+        """What an agency needs to open by itself what is sealed to a key of its own; None where the node opens it."""
+        if not is_for_others(self._services, manifest):
+            return None
+        parcel = own_parcel(manifest, kinds_by_key(await all_agency_keys(tx)), kind)
+        if parcel is None:
+            return None
+        sender = await peer(tx, message.peer)
+        rotations = (await proven_rotations(tx, message.peer))[-MOST_ROTATIONS:]
+        card = CardFile(sender.card, sender.proof, as_items(rotations))
+        return {
+            "manifest": message.statement,
+            "proof": (message.proof or "").encode(),
+            "card": msgspec.json.encode(card),
+            "parcel": parcel.parcel,
+            "key_id": parcel.key_id,
+        }
 
     async def _deliver(self, target: _Target, delivery: Delivery, parcel: _Parcel, outcome: Outcome) -> str | None:
         """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails.
@@ -200,6 +243,8 @@ class AgencyDeliveries:
                     gone = True
                 elif answer.status == 413:
                     lasting = lasting or f"agency {kind} finds it too large"
+                elif answer.status == 422:
+                    lasting = lasting or f"agency {kind} cannot open it"
                 elif not answer.accepted:
                     failed, outcome.error = True, answer.error
                     outcome.asked_s = max(
@@ -316,20 +361,18 @@ class AgencyDeliveries:
         return [pair for pair in pairs if pair not in delivered]
 
     def _event(self, parcel: _Parcel, kind: str, entry: SectionEntry, row: SectionRow) -> bytes:
-        """The body of a section's webhook; plaintext exists from here until it is sent.
+        """The body of a section's webhook; where the node opens it, plaintext exists from here until it is sent.
 
         Raises:
             CryptoError: the section cannot be opened.
         """
         services, manifest = self._services, parcel.manifest
         name = SectionName(entry.name)
-        secret = parcel.secrets.get(name)
-        if secret is None:
-            raise SectionError("the node has no secret of this section")
-        bound_to = SectionContext(
-            MessageId(manifest.message_id), Origin(manifest.sender), Origin(manifest.recipient), name
-        )
-        plaintext = open_section(row.ciphertext, secret, bound_to, entry.commitment)
+        content: dict[str, Any]
+        if parcel.sealed is not None:
+            content = {"sealed": {**parcel.sealed, "ciphertext": row.ciphertext}}
+        else:
+            content = {"content": _open(parcel, entry, row)}
         return event_body(
             section_event_id(parcel.message.leaf_hash, name, kind),
             SECTION_DELIVERED,
@@ -342,20 +385,31 @@ class AgencyDeliveries:
                 "from": manifest.from_area,
                 "to": manifest.to_area,
                 "urgent": manifest.urgent,
-                "content": msgspec.msgpack.decode(plaintext.reveal()),
+                **content,
             },
         )
+
+    async def challenge(self, agency: AgencyRow, event_id: str, challenge: ChallengeFile) -> tuple[Answer, bytes]:
+        """Have an agency prove its key at its endpoint; return also what it said."""
+        services = self._services
+        target = await self._target(agency)
+        data = {"challenge": challenge}
+        body = event_body(event_id, CHALLENGE, services.configuration.origin, agency.id, services.now(), data)
+        answer, said = await self._client.ask(
+            agency, target.endpoint, target.secrets, await self._endpoints.key(), event_id, body
+        )
+        await self._hear_names(target, [answer])
+        return answer, said
 
     async def test(self, agency: AgencyRow, event_id: str) -> Answer:
         """Send a synthetic section, which looks like a section and says that it is none."""
         services = self._services
-        endpoint = await services.store.read(lambda tx: endpoint_of(tx, agency.id))
-        target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
+        target = await self._target(agency)
         tables = services.configuration.tables
         data = {
             "test": True,
             "agency": agency.kind,
-            "message_id": new_message_id(),
+            "message_id": new_message_id(services.now_ms()),
             "section": "test",
             "from": tables.node.area,
             "to": tables.node.area,
@@ -366,6 +420,10 @@ class AgencyDeliveries:
         answer = await self._post(target, await self._endpoints.key(), event_id, body)
         await self._hear_names(target, [answer])
         return answer
+
+    async def _target(self, agency: AgencyRow) -> _Target:
+        endpoint = await self._services.store.read(lambda tx: endpoint_of(tx, agency.id))
+        return _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
 
     async def handshake(self, agency: AgencyRow, endpoint: EndpointRow) -> Handshake:
         """Ask an endpoint whether it wants webhooks of this node."""
@@ -401,3 +459,17 @@ def _attempt(delivery: Delivery, message: int, kind: str, section: str, answer: 
         answer.digest,
         answer.code,
     )
+
+
+def _open(parcel: _Parcel, entry: SectionEntry, row: SectionRow) -> Any:
+    """The content of a section that the node opens.
+
+    Raises:
+        CryptoError: it cannot be opened.
+    """
+    manifest, name = parcel.manifest, SectionName(entry.name)
+    secret = parcel.secrets.get(name)
+    if secret is None:
+        raise SectionError("the node has no secret of this section")
+    bound_to = SectionContext(MessageId(manifest.message_id), Origin(manifest.sender), Origin(manifest.recipient), name)
+    return msgspec.msgpack.decode(open_section(row.ciphertext, secret, bound_to, entry.commitment).reveal())

@@ -9,16 +9,18 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from exchange.node.cards import CardFile
 from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
+from exchange.schema.agency_keys import ChallengeFile
+from exchange.schema.card_file import CardFile
 from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
 
 TrustText = Literal["unverified", "confirming", "verified", "suspended", "blocked", "quarantined", "revoked"]
 RungText = Literal["received", "routed", "delivered", "owned"]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+KeyIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +169,7 @@ class DescribedCard(Shape, frozen=True):
     signing_keys: list[str]
     sealing_keys: list[SealingTime]
     agencies: list[KindText]
+    agency_keys: dict[KindText, KeyIdText]
     tls_spki_sha256: list[Hash]
     issued_at: datetime
     expires_at: datetime
@@ -460,6 +463,8 @@ class Agency(Shape, frozen=True):
     networks: list[str]
     failures: int
     last_error: str | None
+    key_id: KeyIdText | None
+    pending_key_id: KeyIdText | None
     state: Literal["active", "paused", "disabled"]
     reason: str | None
     since: datetime
@@ -492,11 +497,15 @@ class HandshakeTold(Shape, frozen=True):
 
 
 class AgencyAdded(Agency, frozen=True):
-    """A new agency. Its secret is shown this once; so many held deliveries now go on."""
+    """A new agency. Its secret is shown this once; so many held deliveries now go on.
+
+    `challenge` is for an agency that is to have a key of its own: nothing goes to it before that is proven.
+    """
 
     secret: str
     released: int
     handshake: HandshakeTold
+    challenge: ChallengeFile | None
 
 
 class AgencyHeld(Agency, frozen=True):
@@ -565,6 +574,25 @@ class AgencyTested(Shape, frozen=True):
     status: int | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
     secret_id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class AgencyKeyClaimed(Shape, frozen=True):
+    """A key that an agency is to prove, and the challenge that it is to answer."""
+
+    id: str
+    key_id: KeyIdText | None
+    pending_key_id: KeyIdText
+    challenge: ChallengeFile
+
+
+class AgencyKeyProven(Shape, frozen=True):
+    """Whether an agency has proven its key, or what was wrong; so many held deliveries now go on."""
+
+    id: str
+    key_id: KeyIdText
+    ok: bool
+    error: str | None
+    released: int
 
 
 class AgencyRemoved(Shape, frozen=True):

@@ -22,6 +22,7 @@ from exchange.node import openapi
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_keys_api import AgencyKeysApi
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
@@ -315,6 +316,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         directory = Directory(services, client, changed)
         more = [
+            *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),

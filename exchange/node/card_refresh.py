@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.node.cards import CardFile, VerifiedCard, has_expired, peer_card
+from exchange.node.cards import has_expired, peer_card
 from exchange.node.compose import current_key
 from exchange.node.continuity import Continuity
 from exchange.node.errors import (
@@ -34,6 +34,7 @@ from exchange.node.peering import show_card, succession
 from exchange.node.revocation import take_revocation
 from exchange.node.rounds import go_round
 from exchange.node.services import Services, moment
+from exchange.schema.card_file import CardFile, VerifiedCard
 from exchange.schema.wire import Consistency
 from exchange.store.errors import NotFound, StoreError
 from exchange.store.peers import PeerRow, all_peers, peer, peer_standing

@@ -2,24 +2,17 @@
 
 import functools
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
-from msgspec import Meta
-
-from exchange.crypto.checkpoint import Checkpoint, CheckpointCache
-from exchange.crypto.errors import CryptoError, SignatureError
-from exchange.crypto.names import Origin, parse_origin
-from exchange.crypto.note import VerifierKey
-from exchange.crypto.proof import verify_statement
-from exchange.crypto.signing import fingerprint
+from exchange.crypto.checkpoint import CheckpointCache
+from exchange.crypto.sealing import SealingPublicKey
 from exchange.crypto.statement import parse_statement
 from exchange.node.compose import current_key
 from exchange.node.errors import NoCurrentKey, RequestInvalid
-from exchange.node.services import Services, card_keys, milliseconds
-from exchange.schema.errors import SchemaError
+from exchange.node.services import Services, milliseconds
+from exchange.schema.card_file import MOST_ROTATIONS, CardFile, VerifiedCard, check_card, read_card_file
+from exchange.schema.errors import CardInvalid
 from exchange.schema.wire import (
     CARD,
     VERSION,
@@ -31,6 +24,7 @@ from exchange.schema.wire import (
     encode_wire,
 )
 from exchange.store.agencies import all_agencies
+from exchange.store.agency_keys import all_agency_keys, keys_in_force, waiting_kinds
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card, last_card, proven_card
 from exchange.store.log import ProvenEntry
@@ -40,39 +34,8 @@ from exchange.store.transaction import LogEntry, Transaction
 from exchange.store.trust import proven_rotations
 
 _CARD_LIFETIME: Final = timedelta(days=90)
-#: Who has followed none of so many is to be verified anew.
-MOST_ROTATIONS: Final = 16
 #: Why a delivery is held until a card with a key to seal to arrives.
 NO_CURRENT_KEY: Final = "no current key: the peer's card is out of date"
-
-
-class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A card as a file, or as `GET /v1/card` serves it: the statement in base64 and its tlog-proof.
-
-    `rotations` are those that led to the keys in the card, oldest first.
-    """
-
-    statement: bytes
-    proof: str
-    rotations: Annotated[tuple[ProvenStatement, ...], Meta(max_length=MOST_ROTATIONS)] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class VerifiedCard:
-    """A card whose proof verifies under the keys that it names itself; whether to trust them is another matter."""
-
-    card: Card
-    keys: tuple[VerifierKey, VerifierKey]
-    fingerprint: str
-    checkpoint: Checkpoint
-    statement: bytes
-    proof: str
-    rotations: tuple[ProvenStatement, ...] = ()
-
-
-def card_file(file: CardFile) -> bytes:
-    """The bytes of a card file."""
-    return msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n"
 
 
 def parse_card_file(data: bytes) -> VerifiedCard:
@@ -82,10 +45,9 @@ def parse_card_file(data: bytes) -> VerifiedCard:
         RequestInvalid: it is not a card, or its proof does not hold.
     """
     try:
-        file = msgspec.json.decode(data, type=CardFile)
-    except (msgspec.DecodeError, ValueError):
-        raise RequestInvalid("that is not a card file") from None
-    return replace(verify_card(file.statement, file.proof), rotations=file.rotations)
+        return read_card_file(data)
+    except CardInvalid as error:
+        raise RequestInvalid(str(error)) from None
 
 
 def verify_card(statement: bytes, proof: str, cache: CheckpointCache | None = None) -> VerifiedCard:
@@ -95,18 +57,9 @@ def verify_card(statement: bytes, proof: str, cache: CheckpointCache | None = No
         RequestInvalid: it is not a card, or its proof does not hold.
     """
     try:
-        # The keys are inside: the body is read to find them, and believed only once the proof has verified.
-        card = decode_wire(card_decoder, parse_statement(statement).body)
-        origin = parse_origin(card.origin)
-        keys = card_keys(card)
-        if any(key.name != origin for key in keys):
-            raise SignatureError("the card's keys bear another name")
-        verified = verify_statement(statement, proof, origin, keys, cache)
-    except (CryptoError, SchemaError) as error:
-        raise RequestInvalid(f"that card cannot be accepted: {error}") from None
-    if verified.statement.type != CARD:
-        raise RequestInvalid("that statement is not a card")
-    return VerifiedCard(card, keys, fingerprint(Origin(origin), keys), verified.checkpoint, statement, proof)
+        return check_card(statement, proof, cache)
+    except CardInvalid as error:
+        raise RequestInvalid(str(error)) from None
 
 
 def peer_card(row: PeerRow) -> Card:
@@ -138,7 +91,7 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
     """Sign a card of the node as it now is, with the next serial."""
     node = services.configuration.tables.node
     now = services.now()
-    agencies = await all_agencies(tx)
+    agencies = await announced_agencies(tx)
     try:
         serial = (await last_card(tx))[0] + 1
     except NotFound:
@@ -154,13 +107,24 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
         expires_at=now + _CARD_LIFETIME,
         signing_keys=tuple(key.text() for key in services.keyring.verifiers),
         sealing_keys=services.keyring.card_sealing_keys(milliseconds(now)),
-        agencies=tuple(CardAgency(kind=row.kind) for row in agencies),
+        agencies=agencies,
         tls_spki_sha256=services.certificates.pins,
         tls_client_certificates=(services.certificates.client.certificate,),
     )
     entry = await tx.sign(CARD, encode_wire(card))
     await keep_card(tx, serial, entry)
     return entry
+
+
+async def announced_agencies(tx: Transaction) -> tuple[CardAgency, ...]:
+    """The agencies for the card, each with the key of its own that it has proven; who is yet to prove one waits."""
+    keys = await all_agency_keys(tx)
+    waiting, own = waiting_kinds(keys), keys_in_force(keys)
+    return tuple(
+        CardAgency(kind=row.kind, key=own[row.kind].key if row.kind in own else None)
+        for row in await all_agencies(tx)
+        if row.kind not in waiting
+    )
 
 
 async def own_card(services: Services) -> ProvenEntry:
@@ -200,6 +164,9 @@ def describe_card(verified: VerifiedCard) -> dict[str, object]:
             for key in card.sealing_keys
         ],
         "agencies": [agency.kind for agency in card.agencies],
+        "agency_keys": {
+            agency.kind: SealingPublicKey(agency.key).key_id.hex() for agency in card.agencies if agency.key is not None
+        },
         "tls_spki_sha256": [pin.hex() for pin in card.tls_spki_sha256],
         "issued_at": card.issued_at,
         "expires_at": card.expires_at,

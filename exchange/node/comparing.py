@@ -24,7 +24,8 @@ from exchange.node.forks import explained_ms
 from exchange.node.inbound import Inbound, while_heard
 from exchange.node.peer_client import PeerClient
 from exchange.node.rounds import go_round
-from exchange.node.services import Services, card_keys, moment
+from exchange.node.services import Services, moment
+from exchange.schema.card_file import card_keys
 from exchange.schema.wire import Consistency
 from exchange.store.errors import NotFound, StoreError
 from exchange.store.log import consistency_between, latest_head, log_size

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from exchange.crypto.signing import fingerprint
-from exchange.node.cards import VerifiedCard, has_expired
+from exchange.node.cards import has_expired
 from exchange.node.config import is_node_url
 from exchange.node.directory_apply import (
     Applying,
@@ -30,6 +30,7 @@ from exchange.node.peer_client import PeerClient, Place
 from exchange.node.services import Services, milliseconds, moment
 from exchange.node.trust import Trust
 from exchange.schema.areas import area_name
+from exchange.schema.card_file import VerifiedCard
 from exchange.schema.errors import SchemaError
 from exchange.store.directory import (
     DirectoryRow,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from exchange.node.cards import VerifiedCard, has_expired, parse_card_file, peer_card
+from exchange.node.cards import has_expired, parse_card_file, peer_card
 from exchange.node.directory_rules import (
     Action,
     Case,
@@ -26,6 +26,7 @@ from exchange.node.peering import BY_DIRECTORY, Confirmation, confirm, move, sho
 from exchange.node.services import Services
 from exchange.node.trust import Standing, Trust
 from exchange.schema.areas import area_name
+from exchange.schema.card_file import VerifiedCard
 from exchange.store.directory import DirectoryRow, EntryRow, keep_stop, stop_of, stopped_areas
 from exchange.store.errors import NotFound
 from exchange.store.messages import add_alarm, has_alarm

@@ -15,10 +15,11 @@ from typing import Final
 
 from exchange import crash_points
 from exchange.crypto.errors import KeystoreError
-from exchange.node.cards import card_file, own_card, own_card_file, sign_card, verify_card
+from exchange.node.cards import announced_agencies, own_card, own_card_file, sign_card, verify_card
 from exchange.node.delivery import Dispatcher
 from exchange.node.durable import replace_file
 from exchange.node.services import Services, milliseconds
+from exchange.schema.card_file import card_file
 from exchange.store.errors import NotFound, StoreUnavailable
 from exchange.store.keys import SealingKeyRow, add_sealing_key, all_sealing_keys, destroy_sealing_key
 from exchange.store.outbox import enqueue_card
@@ -154,6 +155,7 @@ async def card_is_current(services: Services) -> bool:
         and card.sealing_keys == services.keyring.card_sealing_keys(now_ms)
         and card.tls_spki_sha256 == certificates.pins
         and card.tls_client_certificates == (certificates.client.certificate,)
+        and card.agencies == await services.store.read(announced_agencies)
     )
 
 

@@ -6,14 +6,13 @@
 """
 
 import asyncio
-import gc
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -23,11 +22,12 @@ from exchange.crypto.names import LeafHash, MessageId, Origin, SealingKeyId, Sec
 from exchange.crypto.parcel import open_parcel
 from exchange.crypto.proof import VerifiedStatement, verify_statement
 from exchange.crypto.sealing import SealingPrivateKey
-from exchange.crypto.secret import Plaintext, Secret
+from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
 from exchange.node.admission import Brought
+from exchange.node.agency_keys import is_for_others
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.compose import keep_secrets
 from exchange.node.continuity import Continuity, Shown
@@ -36,10 +36,11 @@ from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unaccepta
 from exchange.node.forks import FORK, explained_ms, keep_fork
 from exchange.node.mirroring import Mirroring, keep_given
 from exchange.node.peering import move
-from exchange.node.services import Services, card_keys, milliseconds
+from exchange.node.services import Services, milliseconds
 from exchange.node.trust import Standing
-from exchange.schema.errors import SchemaError
-from exchange.schema.form import MAX_FORM_BYTES
+from exchange.schema.card_file import card_keys
+from exchange.schema.errors import ContentInvalid, SchemaError
+from exchange.schema.section_content import read_content
 from exchange.schema.wire import (
     CARD,
     MANIFEST,
@@ -65,6 +66,7 @@ from exchange.schema.wire import (
     sightings_decoder,
 )
 from exchange.store.agencies import all_agencies
+from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.errors import Conflict, NotFound
 from exchange.store.log import ProvenEntry, consistency_between, latest_head, proven_at
 from exchange.store.messages import (
@@ -96,14 +98,11 @@ T = TypeVar("T")
 _DAY_MS: Final = 86_400_000
 _AHEAD: Final = timedelta(minutes=5)
 _LONGEST: Final = timedelta(days=90)
-#: No sender makes more of a form, which is itself no larger. A byte of it can become eighty in memory.
-_MOST_CONTENT_BYTES: Final = MAX_FORM_BYTES
 #: What takes so long to check that others must have their turn before the next.
 _LONG_BYTES: Final = 64 * 1024
 _LOOK_FOR_KEYS_EVERY_S: Final = 1.0
 #: A node signs for the message, for each section and agency on each rung at most, and some of it again after a crash.
 _MOST_RECEIPTS: Final = 16
-_content_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,9 +543,13 @@ class Inbound:
                 raise ItemRefused("section-missing", f"the ciphertext of section {entry.name} is missing")
 
     async def _open(self, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> dict[SectionName, Secret]:
-        """The secrets of the sections that this node opens for its agencies, each checked to open."""
+        """The secrets of the sections that this node opens for its agencies, each checked to open.
+
+        Where each reader of a section has a parcel to a key of its own, the node has no secret of it.
+        """
         services = self._services
         message_id, sender = MessageId(manifest.message_id), Origin(manifest.sender)
+        sealed = await self._sealed_kinds(manifest)
         recipient = services.configuration.origin
         secrets: dict[SectionName, Secret] = {}
         try:
@@ -556,15 +559,25 @@ class Inbound:
                     secrets |= open_parcel(parcel.parcel, key, sender, recipient, message_id)
             for entry in manifest.sections:
                 name = SectionName(entry.name)
+                if name not in secrets and sealed.issuperset(entry.readers):
+                    continue  # it is for agencies alone, and for them to open
                 if name not in secrets:
                     raise ItemRefused("parcel-missing", f"no parcel of this node opens section {name}")
                 bound_to = SectionContext(message_id, sender, recipient, name)
                 plaintext = open_section(ciphertexts[entry.sha256], secrets[name], bound_to, entry.commitment)
-                if _check_content(plaintext) > _LONG_BYTES:
+                read_content(plaintext)
+                if len(plaintext.reveal()) > _LONG_BYTES:
                     await asyncio.sleep(0)
-        except CryptoError as error:
+        except (CryptoError, ContentInvalid) as error:
             raise ItemRefused(error.code, str(error)) from None
         return secrets
+
+    async def _sealed_kinds(self, manifest: Manifest) -> frozenset[str]:
+        """The kinds of agency that have a parcel of their own in a message."""
+        if not is_for_others(self._services, manifest):
+            return frozenset()
+        kinds = kinds_by_key(await self._services.store.read(all_agency_keys))
+        return frozenset(kinds[parcel.key_id] for parcel in manifest.parcels if parcel.key_id in kinds)
 
     async def _store(
         self,
@@ -729,35 +742,6 @@ def while_heard(row: PeerRow, operation: Operation[T]) -> Operation[T]:
         return await operation(tx)
 
     return checked
-
-
-def _check_content(plaintext: Plaintext) -> int:
-    """Check that a section is a map that JSON holds as it is: one that no webhook could carry would block its lane.
-
-    One encoding alone: of a key that stands twice, two readers could take two texts out of one commitment.
-    Returns its length.
-
-    Raises:
-        ItemRefused: it is not, or it is larger than a form can be.
-    """
-    data = plaintext.reveal()
-    if len(data) > _MOST_CONTENT_BYTES:
-        raise ItemRefused("section-wrong", "a section's content is larger than a form")
-    # There are no cycles in it, and of a million empty lists the collector would look at each again and again.
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        content = _content_decoder.decode(data)
-        sound = bool(msgspec.json.decode(msgspec.json.encode(content)) == content)
-        sound = sound and msgspec.msgpack.encode(content) == data
-    except (msgspec.DecodeError, TypeError, ValueError, RecursionError):
-        sound = False
-    finally:
-        if collects:
-            gc.enable()
-    if not sound:
-        raise ItemRefused("section-wrong", "a section's content is not well formed")
-    return len(data)
 
 
 def _result(statement: VerifiedStatement, outcome: LogEntry | ProvenStatement | ProblemDetails | bool) -> Result:

@@ -23,7 +23,7 @@ from exchange.crypto.names import Origin, context
 from exchange.crypto.rest import open_at_rest, seal_at_rest
 from exchange.crypto.secret import Secret
 from exchange.crypto.signing import fingerprint
-from exchange.node.cards import VerifiedCard, own_card, verify_card
+from exchange.node.cards import own_card, verify_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.config import is_node_url
 from exchange.node.errors import FingerprintMismatch, NodeError, NotNow, PeerUntrusted, RequestInvalid, Unacceptable
@@ -32,6 +32,7 @@ from exchange.node.peering import Confirmation, check_shown
 from exchange.node.registering import Allowance, fetch_shown, known_peer, refuse_revoked, register
 from exchange.node.services import Services, milliseconds, moment
 from exchange.node.trust import Trust
+from exchange.schema.card_file import VerifiedCard
 from exchange.schema.errors import SchemaError
 from exchange.schema.registration import (
     FORMAT,

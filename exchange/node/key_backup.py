@@ -27,7 +27,7 @@ from exchange.node.cards import parse_card_file, stored_card
 from exchange.node.config import Configuration, load_configuration
 from exchange.node.errors import BackupOutdated, NodeError, RequestInvalid
 from exchange.node.keyring import entries_to_back_up, fingerprint_of, restored_keystore
-from exchange.node.services import card_keys
+from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
 from exchange.store.errors import NotFound
 from exchange.store.keys import proven_card

@@ -26,6 +26,7 @@ from exchange.handover.rungs import LADDER, all_reached
 from exchange.node.agencies_api import TimeoutText, check_endpoint, describe_agency
 from exchange.node.agency_client import Handshake
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_keys import challenge_of, check_unused, claimed_key
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import describe_card, own_card_file, verify_card
 from exchange.node.config import RetryTable
@@ -44,6 +45,7 @@ from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
 from exchange.node.wall import Wall
 from exchange.node.webhook import new_secret
+from exchange.schema.agency_keys import AgencyKeyFile
 from exchange.schema.form import MAX_FORM_BYTES
 from exchange.schema.wire import KindText
 from exchange.store.agencies import (
@@ -54,6 +56,7 @@ from exchange.store.agencies import (
     remove_agency,
     token_name,
 )
+from exchange.store.agency_keys import add_pending_key, end_keys
 from exchange.store.endpoints import EndpointRow, add_endpoint
 from exchange.store.messages import INBOUND, OUTBOUND, list_alarms
 from exchange.store.outbox import backlog, bring_forward, held, release, release_lane
@@ -82,6 +85,7 @@ class AddAgency(Request, frozen=True):
     proxy: str | None = None
     #: Whether the endpoint is asked first if it wants webhooks of this node.
     handshake: bool = True
+    key: AgencyKeyFile | None = None
 
 
 class NewToken(Request, frozen=True):
@@ -242,20 +246,30 @@ class LocalApi:
         if handshake.state == "refused":
             raise HandshakeRefused(f"the endpoint does not want webhooks of this node: {handshake.why}")
         lane = f"agency:{row.kind}"
+        claimed = claimed_key(services, row.id, row.kind, wanted.key, holds=True) if wanted.key is not None else None
 
         async def operation(tx: Transaction) -> int:
             await add_agency(tx, row)
             await add_endpoint(tx, endpoint)
+            if claimed is not None:
+                await check_unused(tx, claimed)
+                await add_pending_key(tx, claimed)
+                return 0  # what is held waits on, until the key is proven
             return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
 
         released = await services.store.write(operation)
         await renew_card(services, self._dispatcher)
         services.log.info("agency added", agency=row.kind, agency_id=row.id)
         self._dispatcher.wake(lane)
-        public_key = (await self._endpoints.key()).public
-        described = describe_agency(row, endpoint, self._dispatcher, self._endpoints, public_key)
-        told = {"state": handshake.state, "why": handshake.why}
-        return json_response({**described, "secret": secret, "released": released, "handshake": told}, 201)
+        public_key, keys = (await self._endpoints.key()).public, [] if claimed is None else [claimed]
+        described = describe_agency(row, endpoint, keys, self._dispatcher, self._endpoints, public_key)
+        more = {
+            "secret": secret,
+            "released": released,
+            "handshake": {"state": handshake.state, "why": handshake.why},
+            "challenge": challenge_of(services, claimed) if claimed is not None else None,
+        }
+        return json_response({**described, **more}, 201)
 
     async def _test_agency(self, request: web.Request) -> web.Response:
         row = await self._services.store.read(lambda tx: agency(tx, request.match_info["id"]))
@@ -274,7 +288,13 @@ class LocalApi:
 
     async def _remove_agency(self, request: web.Request) -> web.Response:
         agency_id = request.match_info["id"]
-        await self._services.store.write(lambda tx: remove_agency(tx, agency_id))
+        now_ms = self._services.now_ms()
+
+        async def operation(tx: Transaction) -> None:
+            await remove_agency(tx, agency_id)
+            await end_keys(tx, agency_id, now_ms)
+
+        await self._services.store.write(operation)
         await renew_card(self._services, self._dispatcher)
         return json_response({"id": agency_id, "removed": True})
 

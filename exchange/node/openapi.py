@@ -16,7 +16,7 @@ from aiohttp import web
 
 from exchange.node import api_shapes as shapes
 from exchange.node.agencies_api import ChangeAgency, ConfirmSecret, PauseAgency, ReplayAgency, RotateSecret
-from exchange.node.cards import CardFile
+from exchange.node.agency_keys_api import Prove, Rekey
 from exchange.node.directory_api import Join
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
@@ -27,6 +27,8 @@ from exchange.node.problems import json_response
 from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
 from exchange.node.rejoin_api import Decide
 from exchange.node.revocation import RevocationFile
+from exchange.schema.agency_keys import ChallengeFile
+from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE
 from exchange.schema.rejoining import REJOIN_TYPE
@@ -304,6 +306,31 @@ LOCAL: Final = (
         "Send an agency an event without personal data",
         {200: shapes.AgencyTested},
         {404: ("not-found",)},
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/key",
+        "Give an agency a key of its own, or another one",
+        {201: shapes.AgencyKeyClaimed},
+        {400: ("request-invalid",), 404: ("not-found",)},
+        Rekey,
+        text="The agency must prove it; until then all goes on as before.",
+    ),
+    Operation(
+        "get",
+        "/v1/agencies/{id}/challenge",
+        "The challenge that an agency is to answer",
+        {200: ChallengeFile},
+        {404: ("not-found",)},
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/prove",
+        "Prove an agency's key",
+        {200: shapes.AgencyKeyProven},
+        {400: ("request-invalid",), 404: ("not-found",)},
+        Prove,
+        text="Without an answer, the node challenges the agency at its endpoint.",
     ),
     Operation("delete", "/v1/agencies/{id}", "Remove an agency", {200: shapes.AgencyRemoved}, {404: ("not-found",)}),
     # Forms and messages

@@ -21,7 +21,8 @@ from exchange.node.inbound import Inbound
 from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
 from exchange.node.sending import sign_waiting
-from exchange.node.services import Services, card_keys
+from exchange.node.services import Services
+from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
     RECEIPT,

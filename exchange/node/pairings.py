@@ -17,7 +17,6 @@ from typing import Final
 from mnemonic import Mnemonic
 
 from exchange.crypto.signing import fingerprint
-from exchange.node.cards import VerifiedCard
 from exchange.node.config import is_node_url
 from exchange.node.errors import FingerprintMismatch, NotNow, RequestInvalid, Unacceptable
 from exchange.node.pairing import Identity, Pairing, Stage
@@ -25,6 +24,7 @@ from exchange.node.peer_client import PeerClient
 from exchange.node.peering import Confirmation, check_shown
 from exchange.node.registering import Allowance, fetch_shown, refuse_revoked, register
 from exchange.node.services import Changes, Services, moment
+from exchange.schema.card_file import VerifiedCard
 from exchange.schema.errors import SchemaError
 from exchange.schema.registration import (
     PAIRING_TYPE,

@@ -22,13 +22,14 @@ import msgspec
 from msgspec import Meta
 
 from exchange.crypto.envelope import MAX_ENVELOPE_BYTES
-from exchange.node.cards import VerifiedCard, parse_card_file, peer_card
+from exchange.node.cards import parse_card_file, peer_card
 from exchange.node.config import is_loopback, is_node_url
 from exchange.node.egress import LOOPBACK, Network, guarded_connector, parse_networks, why_unreachable
 from exchange.node.errors import IdentityRevoked, NotNow
 from exchange.node.revocation import is_revocation
 from exchange.node.services import Services
 from exchange.node.tls import calling_context
+from exchange.schema.card_file import VerifiedCard
 from exchange.schema.wire import Card, HashBytes
 from exchange.store.peers import PeerRow
 

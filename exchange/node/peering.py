@@ -10,11 +10,12 @@ from typing import Final
 
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.names import Origin
-from exchange.node.cards import VerifiedCard, has_expired, release_if_current, stored_card
+from exchange.node.cards import has_expired, release_if_current, stored_card
 from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInvalid
-from exchange.node.services import Services, card_keys
-from exchange.node.succession import Step, steps_from, steps_to
+from exchange.node.services import Services
 from exchange.node.trust import NotInTable, Standing, Trust
+from exchange.schema.card_file import VerifiedCard, card_keys
+from exchange.schema.succession import Step, steps_from, steps_to
 from exchange.store.directory import drop_stop, keep_stop
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card

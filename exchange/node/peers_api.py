@@ -16,7 +16,7 @@ from msgspec import Meta
 from exchange.crypto.number import compare_number, parse_number
 from exchange.crypto.signing import fingerprint as fingerprint_of
 from exchange.crypto.signing import parse_fingerprint
-from exchange.node.cards import CardFile, describe_card, parse_card_file, verify_card
+from exchange.node.cards import describe_card, parse_card_file, verify_card
 from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
 from exchange.node.delivery import Dispatcher
@@ -28,6 +28,7 @@ from exchange.node.problems import json_response
 from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
 from exchange.node.services import Services, moment
 from exchange.node.trust import Standing, Trust
+from exchange.schema.card_file import CardFile
 from exchange.store.directory import Listed, keep_stop, listed, stopped_areas
 from exchange.store.outbox import backlog
 from exchange.store.peers import PeerRow, all_peers, keep_peer, peer, remove_peer

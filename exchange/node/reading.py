@@ -7,9 +7,10 @@ import msgspec
 from exchange.crypto.names import Origin
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
-from exchange.node.cards import CardFile, as_items
+from exchange.node.cards import as_items
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, moment
+from exchange.schema.card_file import CardFile
 from exchange.schema.wire import decode_wire, manifest_decoder
 from exchange.store.errors import NotFound
 from exchange.store.keys import proven_card

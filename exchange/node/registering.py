@@ -7,12 +7,12 @@ be able to block that peer.
 import json
 from dataclasses import dataclass, replace
 
-from exchange.node.cards import VerifiedCard
 from exchange.node.errors import NotNow, RequestInvalid
 from exchange.node.peer_client import PeerClient, Place
 from exchange.node.peering import Confirmation, confirm, show_card
 from exchange.node.services import Services
 from exchange.node.trust import Trust
+from exchange.schema.card_file import VerifiedCard
 from exchange.store.errors import NotFound
 from exchange.store.peers import PeerRow, keep_peer, peer
 from exchange.store.transaction import Transaction

@@ -35,8 +35,8 @@ from exchange.node.key_records import LostMessage, RejoinPeer, RejoinRecord, kee
 from exchange.node.mirroring import split_leaves
 from exchange.node.peer_client import PeerClient, place_of
 from exchange.node.replay import Replay, Returned
-from exchange.node.services import Services, card_keys, moment
-from exchange.node.succession import KeyPair, all_keys
+from exchange.node.services import Services, moment
+from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
 from exchange.schema.identity import ROTATION
 from exchange.schema.rejoining import (
@@ -47,6 +47,7 @@ from exchange.schema.rejoining import (
     RejoinRequest,
     rejoin_answer_decoder,
 )
+from exchange.schema.succession import KeyPair, all_keys
 from exchange.schema.wire import VERSION, ProvenStatement, decode_wire, encode_wire
 from exchange.store.errors import NotFound
 from exchange.store.log import frontier_at, last_signed_at_ms, log_size

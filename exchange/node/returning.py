@@ -21,7 +21,8 @@ from exchange.crypto.proof import parse_proof
 from exchange.crypto.secret import Secret
 from exchange.node.cards import peer_card
 from exchange.node.errors import NotNow, Unacceptable
-from exchange.node.services import Services, card_keys, milliseconds
+from exchange.node.services import Services, milliseconds
+from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
 from exchange.schema.rejoining import (
     REJOIN,

@@ -23,10 +23,10 @@ from exchange.node.errors import RequestInvalid, Unacceptable
 from exchange.node.key_records import RevocationRecord, keep_record
 from exchange.node.peering import move
 from exchange.node.services import Services
-from exchange.node.succession import KeyPair
 from exchange.node.trust import Standing
 from exchange.schema.errors import SchemaError
 from exchange.schema.identity import REVOCATION, Revocation, revocation_decoder
+from exchange.schema.succession import KeyPair
 from exchange.schema.wire import VERSION, decode_wire, encode_wire
 from exchange.store.errors import NotFound
 from exchange.store.log import blank_statement

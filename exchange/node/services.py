@@ -1,7 +1,6 @@
 """What the parts of a node share; built once, in `app.py`."""
 
 import asyncio
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,7 +9,6 @@ from pathlib import Path
 import structlog
 
 from exchange.crypto.checkpoint import CheckpointCache
-from exchange.crypto.note import VerifierKey, parse_vkey
 from exchange.node.admission import Admission
 from exchange.node.config import Configuration
 from exchange.node.durable import replace_file
@@ -18,7 +16,6 @@ from exchange.node.hardening import Protection
 from exchange.node.keyring import Keyring
 from exchange.node.tls import Certificates
 from exchange.schema.catalogue import Catalogue
-from exchange.schema.wire import Card
 from exchange.store.transaction import Store
 
 
@@ -97,17 +94,3 @@ def moment(at_ms: int) -> datetime:
 def milliseconds(at: datetime) -> int:
     """An aware datetime as milliseconds since 1970."""
     return round(at.timestamp() * 1000)
-
-
-def card_keys(card: Card) -> tuple[VerifierKey, VerifierKey]:
-    """The signing keys that a card names.
-
-    Raises:
-        NoteError: they are not vkeys.
-    """
-    return _parse_keys(*card.signing_keys)
-
-
-@functools.lru_cache(maxsize=256)
-def _parse_keys(first: str, second: str) -> tuple[VerifierKey, VerifierKey]:
-    return parse_vkey(first), parse_vkey(second)

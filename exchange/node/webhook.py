@@ -19,8 +19,6 @@ import msgspec
 from exchange.crypto.names import context
 from exchange.crypto.webhook_key import WebhookKey
 
-SECTION_DELIVERED: Final = "exchange.section.delivered.v1"
-TEST: Final = "exchange.agency.test.v1"
 _PREFIX: Final = "whsec_"
 #: Where an agency names the secret by which it verified.
 SECRET_HEADER: Final = "webhook-secret-id"  # noqa: S105 - a name
@@ -42,11 +40,6 @@ def secret_id(secret: str) -> str:
 def answer_digest(secret: str, body: bytes) -> str:
     """What tells one answer from another, and says nothing of either to those who do not have the secret."""
     return hmac.new(_key(secret), context("webhook-answer", body), hashlib.sha256).hexdigest()[:16]
-
-
-def section_event_id(leaf_hash: bytes, section: str, kind: str) -> str:
-    """The id of a section's delivery to an agency: the same at every attempt, another for every message."""
-    return "evt_" + hashlib.sha256(context("event", leaf_hash, section.encode(), kind.encode())).hexdigest()[:32]
 
 
 def event_body(event_id: str, event_type: str, source: str, subject: str, at: datetime, data: dict[str, Any]) -> bytes:

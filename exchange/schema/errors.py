@@ -27,6 +27,26 @@ class WireInvalid(SchemaError):
     code = "wire-invalid"
 
 
+class CardInvalid(SchemaError):
+    """A file or a statement is not a card, or its proof does not hold."""
+
+    code = "card-invalid"
+    hint = "Ask the borough for its card again."
+
+
+class AgencyKeyInvalid(SchemaError):
+    """A file is not an agency's key, a challenge or an answer, or says something else than it must."""
+
+    code = "agency-key-invalid"
+    hint = "Take the file as the other side wrote it; `exchange agency-key` makes them."
+
+
+class ContentInvalid(SchemaError):
+    """A section's content is not a map that JSON holds, in its one encoding."""
+
+    code = "section-wrong"
+
+
 class InvitationInvalid(SchemaError):
     """A text is not an invitation."""
 

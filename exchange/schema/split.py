@@ -86,6 +86,11 @@ def _readers(entry: CataloguePart, content: dict[str, Any]) -> tuple[AgencyKind,
     return tuple(kind for kind in entry.readers if kind in chosen or kind in entry.always)
 
 
+def opened_by_node(parts: tuple[FormPart, ...], with_own_key: frozenset[AgencyKind]) -> tuple[SectionName, ...]:
+    """The parts that the receiving node will open: those with a reader that has no key of its own."""
+    return tuple(part.name for part in parts if not with_own_key.issuperset(part.readers))
+
+
 def preview(parts: tuple[FormPart, ...]) -> dict[AgencyKind, tuple[SectionName, ...]]:
     """What each agency kind would be able to read."""
     found: dict[AgencyKind, list[SectionName]] = {}

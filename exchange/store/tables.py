@@ -223,6 +223,24 @@ webhook_keys = Table(
     Column("at_ms", BigInteger, nullable=False),
 )
 
+#: Keys of agencies' own: one that is yet to be proven, the one in force, and those that came before, for what was
+#: sealed to them. `holds` is 1 where nothing goes to the agency before it has proven this key.
+agency_keys = Table(
+    "agency_keys",
+    metadata,
+    Column("agency", Text, primary_key=True),
+    Column("key_id", LargeBinary, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("signing_keys", Text, nullable=False),
+    Column("holds", Integer, nullable=False),
+    Column("challenge", LargeBinary),
+    Column("wrapped_nonce", LargeBinary),
+    Column("added_at_ms", BigInteger, nullable=False),
+    Column("proven_at_ms", BigInteger),
+    Column("ended_at_ms", BigInteger),
+)
+
 messages = Table(
     "messages",
     metadata,

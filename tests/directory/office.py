@@ -20,7 +20,7 @@ from exchange.directory.changes import add, change_root, look_at, make, remove, 
 from exchange.directory.keyfile import KeyFile, new_key, parse_key_file
 from exchange.directory.metadata import Settings
 from exchange.directory.publishing import prepare, publish
-from exchange.node.cards import CardFile, card_file
+from exchange.schema.card_file import CardFile, card_file
 from exchange.schema.wire import ProvenStatement
 
 CHEAP = Argon2Parameters(1, 8192)

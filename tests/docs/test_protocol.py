@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from exchange.crypto.statement import encode_statement, leaf_hash
+from exchange.schema.agency_keys import Possession
 from exchange.schema.identity import Rotation
 from exchange.schema.registration import Registration
 from exchange.schema.rejoining import Ask
@@ -26,7 +27,7 @@ def test_a_struct_stands_on_the_page_with_its_fields_types_and_order(struct: typ
 
 
 def test_no_struct_that_a_node_sends_is_missing() -> None:
-    modules = {Wire.__module__, Rotation.__module__, Registration.__module__, Ask.__module__}
+    modules = {Wire.__module__, Rotation.__module__, Registration.__module__, Ask.__module__, Possession.__module__}
     assert set(SCRIPT["STRUCTS"]) == {kind for kind in Wire.__subclasses__() if kind.__module__ in modules}
 
 

@@ -14,13 +14,15 @@ from exchange.crypto.keystore import Argon2Parameters, lock_with
 from exchange.crypto.names import Origin, SectionName
 from exchange.crypto.padding import pad
 from exchange.crypto.parcel import seal_parcel
+from exchange.crypto.possession import Claim, seal_challenge
 from exchange.crypto.rest import StoreKey, seal_at_rest
 from exchange.crypto.sealing import SealingPublicKey
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, _commit, _derive
 from exchange.crypto.signing import fingerprint
 from exchange.crypto.statement import leaf_hash, parse_statement
-from exchange.node.cards import CardFile
+from exchange.schema.agency_keys import ChallengeFile, file_bytes, sealing_key
+from exchange.schema.card_file import CardFile
 from exchange.schema.identity import Revocation, Rotation
 from exchange.schema.registration import (
     Invitation,
@@ -34,7 +36,7 @@ from exchange.schema.registration import (
 from exchange.schema.rejoining import Ask, RejoinAnswer, RejoinRequest, Run
 from exchange.schema.wire import VERSION, Consistency, ReplyPayload, Result, Sightings, encode_wire
 from tests.crypto.keys import SEALING, SIGNING
-from tests.fuzz.targets import CORPUS, FILE_KEY, HERE, MESSAGE, REPLY_SECRET, ROOT, THERE
+from tests.fuzz.targets import AGENCY_KEYS, CORPUS, FILE_KEY, HERE, MESSAGE, REPLY_SECRET, ROOT, THERE
 from tests.node.handmade import Borough, read_card
 from tests.node.test_revocation import revocation
 
@@ -93,6 +95,20 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "section", "real", _commit(salt, padded) + AESGCM(key).encrypt(nonce, padded, bound_to.associated_data())
     yield "section-content", "real", msgspec.msgpack.encode({"name": "fictitious", "list": [1, None, {"a": True}]})
     yield "section-content", "deep", b"\x81\xa1a" * 20_000 + b"\xc0"
+    public = AGENCY_KEYS.public()
+    yield "agency-file", "key", file_bytes(public)
+    key_id = sealing_key(public).key_id
+    asked = seal_challenge(sealing_key(public), Claim(HERE, "housing", public.signing_keys), REPLY_SECRET)
+    challenge = ChallengeFile(
+        format="exchange-agency-challenge/1", origin=HERE, kind="housing", key_id=key_id, challenge=asked
+    )
+    yield "agency-file", "challenge", file_bytes(challenge)
+    yield "agency-file", "answer", file_bytes(AGENCY_KEYS.answer(challenge, 0))
+    vectors = json.loads((ROOT / "tests" / "vectors" / "sealed-webhooks.json").read_text())
+    yield "agency-event", "real", vectors[0]["body"].encode()
+    yield "agency-event", "deep", b'{"data": ' + deep("[", "]") + b"}"
+    yield "webhook-key", "secret", vectors[0]["secret"].encode()
+    yield "webhook-key", "public", b"whpk_" + base64.b64encode(bytes(32))
     yield "card", "real", body(card)
     yield "manifest", "real", body(manifest)
     yield "receipt", "real", body(receipt)

@@ -14,6 +14,10 @@ from typing import Any
 
 import msgspec
 
+from exchange.agency.event import SectionEvent, parse_event
+from exchange.agency.keys import AgencyKeys
+from exchange.agency.opening import open_section_event
+from exchange.agency.webhook import parse_webhook_key
 from exchange.cli.verify import NothingToCheck, check_document, read_document
 from exchange.crypto.backup import parse_backup
 from exchange.crypto.checkpoint import parse_checkpoint
@@ -33,12 +37,13 @@ from exchange.crypto.shares import parse_share
 from exchange.crypto.signing import parse_fingerprint
 from exchange.crypto.statement import encode_statement, parse_statement
 from exchange.errors import ExchangeError
-from exchange.node import inbound, peer_client
+from exchange.node import peer_client
 from exchange.node.callers import parse_address
 from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
 from exchange.node.errors import ItemRefused
 from exchange.node.revocation import is_revocation, parse_revocation
+from exchange.schema.agency_keys import read_answer, read_challenge, read_key_file
 from exchange.schema.catalogue import default_catalogue, load_catalogue
 from exchange.schema.errors import FormInvalid
 from exchange.schema.form import Form, decode_form
@@ -53,6 +58,7 @@ from exchange.schema.registration import (
     registration_reply_decoder,
 )
 from exchange.schema.rejoining import ask_decoder, rejoin_answer_decoder, rejoin_request_decoder
+from exchange.schema.section_content import read_content
 from exchange.schema.split import split
 from exchange.schema.wire import (
     card_decoder,
@@ -73,6 +79,7 @@ HERE = Origin("exchange.enfield.example")
 THERE = Origin("exchange.hackney.example")
 MESSAGE = MessageId("0b7f4a52-9c1e-4d0e-8f64-2f7f3c1d9a10")
 REPLY_SECRET = Secret(b"\x07" * 32)
+AGENCY_KEYS = AgencyKeys(Origin("housing.enfield.example"), SIGNING, (SEALING,))
 FILE_KEY = KeystoreKey(bytes(16), Argon2Parameters(1, 8192), FileKey(b"\x05" * 32))
 DAY = date(2026, 11, 24)
 
@@ -172,8 +179,7 @@ def section(data: bytes) -> None:
 
 
 def section_content(data: bytes) -> bytes:
-    inbound._check_content(Plaintext(data))
-    return msgspec.msgpack.encode(msgspec.msgpack.decode(data))
+    return msgspec.msgpack.encode(read_content(Plaintext(data)))
 
 
 def at_rest(data: bytes) -> None:
@@ -271,6 +277,31 @@ def answers(data: bytes) -> None:
     peer_client.read_consistency("a peer", data)
 
 
+def agency_files(data: bytes) -> None:
+    """What an agency and its borough give to each other."""
+    refused = None
+    for read in (read_key_file, read_challenge, read_answer):
+        try:
+            read(data)
+        except ExchangeError as error:
+            refused = error
+        else:
+            return
+    assert refused is not None
+    raise refused
+
+
+def agency_event(data: bytes) -> None:
+    """What a node posts to an agency, up to what opens it."""
+    event = parse_event(data)
+    if isinstance(event, SectionEvent):
+        open_section_event(event, AGENCY_KEYS)
+
+
+def webhook_key(data: bytes) -> None:
+    parse_webhook_key(text_of(data))
+
+
 TARGETS = (
     Target("note", note, strangers=True),
     Target("vkey", vkey, strangers=True),
@@ -287,6 +318,9 @@ TARGETS = (
     Target("parcel-inside", parcel_inside, strangers=True),
     Target("section", section, strangers=True),
     Target("section-content", section_content, strangers=True),
+    Target("agency-file", agency_files, strangers=True),
+    Target("agency-event", agency_event, strangers=True),
+    Target("webhook-key", webhook_key),
     Target("card", wire(card_decoder), strangers=True),
     Target("manifest", wire(manifest_decoder), strangers=True),
     Target("receipt", wire(receipt_decoder), strangers=True),

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exchange.crypto.statement import leaf_hash
-from exchange.node.cards import CardFile, describe_card, parse_card_file, verify_card
+from exchange.node.cards import describe_card, parse_card_file, verify_card
 from exchange.node.errors import RequestInvalid
+from exchange.schema.card_file import CardFile
 from exchange.schema.wire import CARD, MANIFEST, ProvenStatement, encode_wire
 from tests.node.handmade import Borough, read_card
 from tests.node.pair import NOW_MS

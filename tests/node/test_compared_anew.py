@@ -13,10 +13,11 @@ import pytest
 from aiohttp import web
 
 from exchange.node.app import prepare
-from exchange.node.cards import CardFile, verify_card
+from exchange.node.cards import verify_card
 from exchange.node.peering import Confirmation, confirm, move, show_card
 from exchange.node.services import Services
 from exchange.node.trust import Standing
+from exchange.schema.card_file import CardFile
 from exchange.schema.wire import Consistency, ProvenStatement
 from exchange.store.peers import PeerRow, peer, peer_head
 from tests.node.handmade import Borough, Desk

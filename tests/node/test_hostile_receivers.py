@@ -292,7 +292,7 @@ async def test_one_delivery_that_is_always_refused_is_held_and_holds_up_no_other
 
     async def picky(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         well = raw.heard[-1] not in poison
-        writer.write(GOOD if well else b"HTTP/1.1 422 Unprocessable\r\ncontent-length: 0\r\n\r\n")
+        writer.write(GOOD if well else b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
         await writer.drain()
         return well
 

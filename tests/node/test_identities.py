@@ -33,9 +33,9 @@ from hypothesis.stateful import (
 from exchange.crypto.envelope import envelope_key_id
 from exchange.crypto.number import compare_number
 from exchange.crypto.signing import SigningKeys
-from exchange.node.cards import CardFile
 from exchange.node.config import load_configuration
 from exchange.node.keyring import Keyring
+from exchange.schema.card_file import CardFile
 from exchange.schema.wire import ProvenStatement
 from tests.node.handmade import Borough, Desk, read_reply
 from tests.node.pair import ENFIELD, Clock, Node, configure, form, log_lines, reserved_port, serving, until

@@ -15,11 +15,14 @@ import aiohttp
 import msgspec
 import pytest
 
+from exchange.agency.keys import AgencyKeys
 from exchange.crypto.keystore import Argon2Parameters, lock_keystore
+from exchange.crypto.names import Origin
 from exchange.crypto.secret import Secret
 from exchange.node.openapi import LOCAL, LOCAL_COMMON, PEER_COMMON, PEERS, PROBLEM, Codes, Operation
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.revocation import prepare_revocation, publish_revocation
+from exchange.schema.agency_keys import file_bytes, read_challenge
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE, invitation_link
 from exchange.schema.rejoining import REJOIN_TYPE
 from exchange.store.endpoints import endpoint_of, keep_endpoint
@@ -297,6 +300,24 @@ async def about_a_directory(seen: Seen, path: Path, clock: Clock) -> None:
     await seen.ask(200, "DELETE", "/v1/directory")
 
 
+async def about_agencies_keys(seen: Seen, agency: Agency, place: str) -> None:
+    keys = AgencyKeys.generate(Origin("housing.hackney.example"))
+    key = json.loads(file_bytes(keys.public()))
+    await seen.ask(400, "POST", f"{place}/key", {"key": key | {"key": "AAAA"}}, code="request-invalid")
+    await seen.ask(404, "POST", "/v1/agencies/agency-none/key", {"key": key}, code="not-found")
+    await seen.ask(404, "GET", f"{place}/challenge", code="not-found")
+    claimed = await seen.ask(201, "POST", f"{place}/key", {"key": key})
+    challenge = await seen.ask(200, "GET", f"{place}/challenge")
+    assert claimed["challenge"] == challenge
+    answer = json.loads(file_bytes(keys.answer(read_challenge(json.dumps(challenge).encode()), 0)))
+    wrong = answer | {"answer": key["key"][:43] + "="}
+    await seen.ask(400, "POST", f"{place}/prove", {"answer": wrong}, code="request-invalid")
+    asked = await seen.ask(200, "POST", f"{place}/prove", {})
+    assert (asked["ok"], asked["error"]) == (False, "agency housing answered 204 and no proof")
+    await seen.ask(200, "POST", f"{place}/prove", {"answer": answer})
+    await seen.ask(404, "POST", f"{place}/prove", {"answer": answer}, code="not-found")
+
+
 async def about_agencies(seen: Seen, agency: Agency) -> None:
     wanted = {"kind": "housing", "url": agency.url, "networks": ["127.0.0.0/8"]}
     added = await seen.ask(201, "POST", "/v1/agencies", wanted)
@@ -307,6 +328,7 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(200, "GET", "/v1/agencies")
     await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/test")
     await seen.ask(404, "POST", "/v1/agencies/agency-none/test", code="not-found")
+    await about_agencies_keys(seen, agency, f"/v1/agencies/{added['id']}")
     here = f"/v1/agencies/{added['id']}"
     await seen.ask(200, "GET", here)
     await seen.ask(200, "POST", f"{here}/pause", {"reason": "moving"})

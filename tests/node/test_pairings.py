@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 
 from exchange.crypto.pairing import commitment
-from exchange.node.cards import card_file, own_card_file
+from exchange.node.cards import own_card_file
 from exchange.node.pairing import WINDOW_MS
 from exchange.node.revocation import prepare_revocation, publish_revocation
+from exchange.schema.card_file import card_file
 from exchange.schema.registration import PAIRING_TYPE, PairingOffer
 from exchange.schema.wire import VERSION, encode_wire
 from tests.node.handmade import Borough

@@ -13,15 +13,8 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from exchange.crypto.errors import SignatureError
 from exchange.crypto.secret import Secret
 from exchange.crypto.webhook_key import WebhookKey, verify_webhook
-from exchange.node.webhook import (
-    SECTION_DELIVERED,
-    answer_digest,
-    event_body,
-    new_secret,
-    secret_id,
-    section_event_id,
-    signed_headers,
-)
+from exchange.node.webhook import answer_digest, event_body, new_secret, secret_id, signed_headers
+from exchange.schema.events import SECTION_DELIVERED, section_event_id
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 KEY = WebhookKey(Secret(b"\x05" * 32))

@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from exchange.cli.client import CommandFailed
-from exchange.node.cards import NO_CURRENT_KEY, CardFile
+from exchange.node.cards import NO_CURRENT_KEY
+from exchange.schema.card_file import CardFile
 from tests.node.handmade import Borough as HandMade
 from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, Borough, example, exchange, introduce, until

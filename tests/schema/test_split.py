@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from hypothesis import HealthCheck, given, settings
 
-from exchange.crypto.names import parse_section_name
+from exchange.crypto.names import SectionName, parse_section_name
 from exchange.schema.catalogue import default_catalogue
 from exchange.schema.form import Form
-from exchange.schema.split import preview, split
+from exchange.schema.split import FormPart, opened_by_node, preview, split
 from tests.schema.forms import IDENTIFIERS, decode, example, splittable
 
 CATALOGUE = default_catalogue()
@@ -171,3 +171,13 @@ def test_a_section_that_is_absent_makes_no_part() -> None:
     document = example("case-study-j.json")
     del document["injunction"]
     assert not [part for part in split(decode(document), CATALOGUE) if part.name.startswith("injunction")]
+
+
+def test_a_node_opens_what_has_a_reader_without_a_key_of_its_own() -> None:
+    parts = tuple(
+        FormPart(SectionName(name), readers, {"text": "fictitious"})
+        for name, readers in (("housing", ("housing",)), ("police", ("police",)), ("subject", ("housing", "police")))
+    )
+    assert opened_by_node(parts, frozenset()) == ("housing", "police", "subject")
+    assert opened_by_node(parts, frozenset({"housing"})) == ("police", "subject")
+    assert opened_by_node(parts, frozenset({"housing", "police"})) == ()

@@ -10,15 +10,22 @@
 """
 
 import argparse
+import base64
 import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from mnemonic import Mnemonic
 
+from exchange.agency.event import SectionEvent, parse_event
+from exchange.agency.keys import AgencyKeys
+from exchange.agency.opening import open_section_event
+from exchange.agency.webhook import parse_webhook_key, verify_webhook
 from exchange.crypto import (
     alone,
     archive,
@@ -36,7 +43,7 @@ from exchange.crypto import (
     signing,
     statement,
 )
-from exchange.crypto.errors import CommitmentError, CryptoError
+from exchange.crypto.errors import CommitmentError
 from exchange.crypto.merkle import Frontier
 from exchange.crypto.names import (
     LeafHash,
@@ -52,6 +59,11 @@ from exchange.crypto.note import format_note, parse_note, parse_vkey
 from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Secret
 from exchange.crypto.shares import parse_share
+from exchange.errors import ExchangeError
+from exchange.node.webhook import event_body, signed_headers
+from exchange.schema import wire
+from exchange.schema.card_file import CardFile
+from exchange.schema.events import SECTION_DELIVERED, section_event_id
 
 HERE: Final = Path(__file__).parent
 Case = dict[str, Any]
@@ -666,6 +678,126 @@ def _verify_pairing(case: Case) -> None:
     assert [_ENGLISH[number] for number in numbers] == case["words"]
 
 
+# sealed-webhooks.json: what an agency with a key of its own gets, and opens without its node
+
+
+def _sealed_card() -> wire.Card:
+    at = datetime.fromtimestamp(NOW_S, UTC)
+    pair = signing.SigningKeys(*map(Secret, SIGNING_SEEDS))
+    node_key = wire.CardSealingKey(
+        key=SealingPrivateKey(Secret(OTHER_SEALING_SEED)).public.raw, not_before=at, not_after=at, opens_until=at
+    )
+    return wire.Card(
+        version=1,
+        origin=SENDER,
+        area="E09000012",
+        name="A borough made by hand",
+        url="http://127.0.0.1:9",
+        serial=1,
+        issued_at=at,
+        expires_at=at + timedelta(days=90),
+        signing_keys=tuple(key.text() for key in pair.verifiers(SENDER)),
+        sealing_keys=(node_key,),
+        agencies=(),
+    )
+
+
+def _prove_both(statements: list[bytes]) -> list[str]:
+    """The proofs of the only two statements of a log."""
+    pair = signing.SigningKeys(*map(Secret, SIGNING_SEEDS))
+    leaves = [statement.leaf_hash(one) for one in statements]
+    root = Frontier(0, ()).append(leaves)[0].root()
+    note = pair.sign_checkpoint(SENDER, 2, root, NOW_S)
+    return [proof.format_proof(at, (leaves[1 - at],), note) for at in (0, 1)]
+
+
+def _make_sealed_webhooks() -> Iterator[Case]:
+    at = datetime.fromtimestamp(NOW_S, UTC)
+    key, name = SealingPrivateKey(Secret(SEALING_SEED)).public, SectionName("housing")
+    content = {"tenure": "secure", "household": ["a person who does not exist"], "bedrooms": 3}
+    bound_to = section.SectionContext(MESSAGE, SENDER, RECIPIENT, name)
+    secret = "whsec_" + base64.b64encode(b"\x08" * 32).decode()
+
+    def webhook(
+        committed: Any = content,
+        message_id: MessageId = MESSAGE,
+        readers: tuple[str, ...] = ("housing",),
+        signed_with: str = secret,
+        **bent: bytes,
+    ) -> Case:
+        made = section.seal_section(msgspec.msgpack.encode(content), bound_to)
+        other = section.seal_section(msgspec.msgpack.encode(committed), bound_to)
+        entry = wire.SectionEntry(
+            name=name,
+            readers=readers,
+            sha256=made.sha256,
+            commitment=(made if committed is content else other).commitment,
+        )
+        sealed = parcel.seal_parcel({name: made.secret}, key, SENDER, RECIPIENT, message_id)
+        manifest = wire.Manifest(
+            version=1,
+            message_id=MESSAGE,
+            sender=SENDER,
+            recipient=RECIPIENT,
+            from_area="E09000012",
+            to_area="E09000010",
+            created_at=at,
+            expires_at=at + timedelta(days=13),
+            urgent=False,
+            card_serial=7,
+            sections=(entry,),
+            parcels=(wire.ParcelEntry(key_id=key.key_id, parcel=sealed),),
+        )
+        bodies = ((wire.CARD, _sealed_card()), (wire.MANIFEST, manifest))
+        statements = [statement.encode_statement(kind, wire.encode_wire(body)) for kind, body in bodies]
+        proofs = _prove_both(statements)
+        parts = {
+            "manifest": statements[1],
+            "proof": proofs[1].encode(),
+            "card": msgspec.json.encode(CardFile(statements[0], proofs[0])),
+            "parcel": sealed,
+            "key_id": key.key_id,
+            "ciphertext": made.ciphertext,
+            **bent,
+        }
+        event_id = section_event_id(statement.leaf_hash(statements[1]), name, "housing")
+        data = {"message_id": MESSAGE, "section": name, "from": "E09000012", "to": "E09000010", "urgent": False}
+        body = event_body(event_id, SECTION_DELIVERED, RECIPIENT, f"{MESSAGE}/{name}", at, {**data, "sealed": parts})
+        return {"headers": signed_headers([signed_with], None, event_id, NOW_S, body), "body": body.decode()}
+
+    valid: Case = {
+        "name": "a section for one agency",
+        "seed": SEALING_SEED.hex(),
+        "secret": secret,
+        "borough": RECIPIENT,
+        "kind": "housing",
+        **webhook(),
+        "content": content,
+    }
+    yield valid
+    yield {**valid, "name": "a section for several", **webhook(readers=("housing", "police"))}
+    other = "whsec_" + base64.b64encode(b"\x09" * 32).decode()
+    yield _refused("signed with another secret", valid, **webhook(signed_with=other))
+    yield _refused("another key", valid, seed=OTHER_SEALING_SEED.hex())
+    yield _refused("for another agency", valid, kind="police")
+    yield _refused("another ciphertext", valid, **webhook(ciphertext=bytes(300)))
+    yield _refused("another parcel", valid, **webhook(parcel=bytes(1300)))
+    yield _refused("a parcel of another message", valid, **webhook(message_id=OTHER_MESSAGE))
+    yield _refused("a commitment to another text", valid, **webhook(committed={"tenure": "none"}))
+    yield _refused("a manifest that is cut", valid, **webhook(manifest=b"exchange/1 8 manifest 4 body"))
+
+
+def _verify_sealed_webhook(case: Case) -> None:
+    body = case["body"].encode()
+    event_id = verify_webhook(case["headers"], body, [parse_webhook_key(case["secret"])], NOW_S)
+    event = parse_event(body, event_id)
+    assert isinstance(event, SectionEvent)
+    assert event.node == case["borough"]
+    signers = signing.SigningKeys(*map(Secret, SIGNING_SEEDS))
+    keys = AgencyKeys(Origin("housing.enfield.example"), signers, (SealingPrivateKey(Secret(unhex(case["seed"]))),))
+    assert open_section_event(event, keys, kind=case["kind"]).content == case["content"]
+
+
 KINDS: Final[dict[str, Kind]] = {
     "names": Kind(_make_names, _verify_name),
     "statements": Kind(_make_statements, _verify_statement),
@@ -681,6 +813,7 @@ KINDS: Final[dict[str, Kind]] = {
     "backups": Kind(_make_backups, _verify_backup, random=True),
     "archives": Kind(_make_archives, _verify_archive, random=True),
     "questions": Kind(_make_questions, _verify_question, random=True),
+    "sealed-webhooks": Kind(_make_sealed_webhooks, _verify_sealed_webhook, random=True),
 }
 
 
@@ -699,9 +832,9 @@ def problem_with(name: str) -> str | None:
         refused, error = case.get("refused", False), ""
         try:
             kind.verify(case)
-        except (CryptoError, AssertionError, LookupError) as found:
+        except (ExchangeError, AssertionError, LookupError) as found:
             # A case that must be refused must be refused by the code, not by a mistake in the case.
-            if not (refused and isinstance(found, CryptoError)):
+            if not (refused and isinstance(found, ExchangeError)):
                 error = f"does not hold: {found!r}"
         else:
             error = "was accepted" if refused else ""

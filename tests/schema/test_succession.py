@@ -11,8 +11,8 @@ from exchange.crypto.note import VerifierKey
 from exchange.crypto.proof import format_proof
 from exchange.crypto.signing import SigningKeys, fingerprint, sign_checkpoint
 from exchange.crypto.statement import encode_statement, leaf_hash
-from exchange.node.succession import all_keys, step_from, steps_from, verify_by_any
 from exchange.schema.identity import ROTATION, Rotation
+from exchange.schema.succession import all_keys, step_from, steps_from, verify_by_any
 from exchange.schema.wire import CARD, VERSION, ProvenStatement, encode_wire
 
 HACKNEY, CAMDEN = Origin("exchange.hackney.example"), Origin("exchange.camden.example")

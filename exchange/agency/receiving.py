@@ -1,0 +1,174 @@
+"""Take what a node posts: prove it, open it, keep it, and only then say so.
+
+* A section is acknowledged (204) once it is on the disk. What does not open is refused (422): the node then holds it,
+  and its admin hears.
+* What is kept is sealed to the agency's own key as it came. No content is on the disk in clear.
+* A section that comes again, under the same id, is kept once.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from exchange.agency.errors import EventInvalid, NotOpened, OtherBorough, SenderUnknown, WebhookRefused
+from exchange.agency.event import ChallengeEvent, SectionEvent, parse_event
+from exchange.agency.keys import AgencyKeys
+from exchange.agency.opening import OpenedSection, open_section_event
+from exchange.agency.senders import KnownSenders
+from exchange.agency.webhook import WebhookKey, verify_webhook
+from exchange.crypto.errors import SealError
+from exchange.crypto.names import context
+from exchange.crypto.sealing import open_sealed, seal
+from exchange.errors import ExchangeError
+
+_SUFFIX: Final = ".sealed"
+
+
+@dataclass(frozen=True, slots=True)
+class Agency:
+    """Which agency this is, and what it takes."""
+
+    kind: str
+    borough: str
+    keys: AgencyKeys
+    webhook_keys: Sequence[WebhookKey]
+    senders: KnownSenders
+    #: Refuse what the borough's node has opened, or what is of a sender that the agency does not know.
+    sealed_only: bool = False
+    known_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a node is answered."""
+
+    status: int
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Kept:
+    """A section as a person sees it; `opened` where it came sealed, else the node has opened it."""
+
+    event: SectionEvent
+    content: dict[str, Any]
+    opened: OpenedSection | None
+
+
+class Inbox:
+    """Sections in a directory: one file for each, named by the event's id and sealed to the agency's key."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def keep(self, agency: Agency, event_id: str, body: bytes) -> bool:
+        """Keep an event; on return it is on the disk. False where it was here already.
+
+        Raises:
+            OSError: it could not be kept.
+        """
+        path = self._directory / f"{event_id}{_SUFFIX}"
+        if path.exists():
+            return False
+        key = agency.keys.sealing[0].public
+        data = key.key_id + seal(key, _place(event_id, key.key_id), body)
+        # Two requests may bring it at the same time.
+        temporary = path.with_suffix(f".{secrets.token_hex(8)}.new")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return True
+
+    def ids(self) -> list[str]:
+        """The ids of what is here, the latest first."""
+        found = [(path.stat().st_mtime_ns, path.stem) for path in self._directory.glob(f"evt_*{_SUFFIX}")]
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def read(self, agency: Agency, event_id: str) -> Kept:
+        """A section that is here.
+
+        Raises:
+            OSError: it is not.
+            ExchangeError: it does not open any more.
+        """
+        data = (self._directory / f"{event_id}{_SUFFIX}").read_bytes()
+        key = agency.keys.private(data[:16])
+        try:
+            body = open_sealed(key, _place(event_id, key.public.key_id), data[16:])
+        except SealError:
+            raise NotOpened("the file was altered") from None
+        event = parse_event(body, event_id)
+        if not isinstance(event, SectionEvent):
+            raise EventInvalid("that is not a section")
+        return open_event(agency, event)
+
+    def sections(self, agency: Agency, most: int) -> Iterator[Kept]:
+        """The latest sections that are here and open."""
+        for event_id in self.ids()[:most]:
+            with contextlib.suppress(OSError, ExchangeError):
+                yield self.read(agency, event_id)
+
+
+def _place(event_id: str, key_id: bytes) -> bytes:
+    return context("agency-inbox", event_id.encode(), key_id)
+
+
+def open_event(agency: Agency, event: SectionEvent) -> Kept:
+    """What a person of this agency may see of an event.
+
+    Raises:
+        ExchangeError: it is not for this agency, does not open, or is not what the agency takes.
+    """
+    if event.node != agency.borough:
+        raise OtherBorough("the event is of another borough's node")
+    if event.data.content is not None:
+        if agency.sealed_only:
+            raise NotOpened("the borough's node has opened this section, and this agency takes sealed ones alone")
+        return Kept(event, event.data.content, None)
+    opened = open_section_event(event, agency.keys, agency.senders, agency.kind)
+    if agency.known_only and not opened.known:
+        raise SenderUnknown(f"this agency has no card of {opened.sender}")
+    return Kept(event, opened.content, opened)
+
+
+def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: bytes, now_s: float) -> Response:
+    """Take one request; `headers` has its names in lower case.
+
+    Raises:
+        OSError: it could not be kept; nothing must be answered but an error.
+    """
+    try:
+        event_id = verify_webhook(headers, body, agency.webhook_keys, now_s)
+    except WebhookRefused as error:
+        return _refusal(401, error)
+    try:
+        event = parse_event(body, event_id)
+        if isinstance(event, SectionEvent):
+            open_event(agency, event)
+            inbox.keep(agency, event.id, body)
+            return Response(204)
+        if isinstance(event, ChallengeEvent):
+            wanted = (agency.borough, agency.borough, agency.kind)
+            if (event.node, event.challenge.origin, event.challenge.kind) != wanted:
+                raise OtherBorough("the challenge is for another borough or another kind of agency")
+            return Response(200, msgspec.json.encode(agency.keys.answer(event.challenge, int(now_s))))
+    except ExchangeError as error:
+        return _refusal(422, error)
+    return Response(204)
+
+
+def _refusal(status: int, error: ExchangeError) -> Response:
+    return Response(status, msgspec.json.encode({"code": error.code, "message": str(error), "hint": error.hint}))

@@ -1,0 +1,189 @@
+"""A receiver that runs: takes webhooks, and shows what came on a plain page.
+
+* The page is for whoever has the address that is printed at the start: it holds a random word, which becomes a cookie.
+* Pages run no script and load nothing; a browser keeps no copy of them.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import html
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from aiohttp import web
+
+from exchange.agency.event import MOST_BYTES
+from exchange.agency.receiving import Agency, Inbox, Kept, receive
+from exchange.errors import ExchangeError
+
+_COOKIE: Final = "exchange-inbox"
+_MOST_SHOWN: Final = 500
+_BODY_WITHIN_S: Final = 60.0
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; style-src 'sha256-{}'; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_STYLE: Final = (
+    "body{font:1rem/1.5 sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#0b0c0c}"
+    "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.5rem;border-bottom:1px solid #b1b4b6}"
+    "a{color:#1d70b8}a:focus{outline:3px solid #ffdd00}pre{white-space:pre-wrap;background:#f3f2f1;padding:1rem}"
+)
+
+
+class Receiver:
+    """The handlers of a receiver."""
+
+    def __init__(self, agency: Agency, inbox: Inbox, now_s: Callable[[], float] = time.time) -> None:
+        self._agency = agency
+        self._inbox = inbox
+        self._now_s = now_s
+        self.word = secrets.token_urlsafe(32)
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        application = web.Application(client_max_size=MOST_BYTES)
+        application.add_routes(
+            [
+                web.post("/webhook", self._webhook),
+                web.get("/enter", self._enter),
+                web.get("/", self._list),
+                web.get("/sections/{id:evt_[0-9a-f]{32}}", self._section),
+            ]
+        )
+        return application
+
+    async def _webhook(self, request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(_BODY_WITHIN_S):
+                body = await request.read()
+        except TimeoutError:
+            return web.Response(status=408)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            answer = await asyncio.to_thread(receive, self._agency, self._inbox, headers, body, self._now_s())
+        except OSError:
+            return web.Response(status=503, headers={"retry-after": "60"})
+        if not answer.body:
+            return web.Response(status=answer.status)
+        # The node records the code of a problem document, and nothing else of a refusal.
+        content_type = "application/json" if answer.status < 400 else "application/problem+json"
+        return web.Response(status=answer.status, body=answer.body, content_type=content_type)
+
+    async def _enter(self, request: web.Request) -> web.Response:
+        if not self._is_word(request.query.get("word", "")):
+            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+        answer = web.Response(status=303, headers={"location": "/", "cache-control": "no-store"})
+        answer.set_cookie(_COOKIE, self.word, httponly=True, samesite="Strict", secure=request.secure, path="/")
+        return answer
+
+    def _is_word(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(errors="surrogateescape"), self.word.encode())
+
+    def _may_look(self, request: web.Request) -> bool:
+        return self._is_word(request.cookies.get(_COOKIE, ""))
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if not self._may_look(request):
+            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+        kept = await asyncio.to_thread(lambda: list(self._inbox.sections(self._agency, _MOST_SHOWN)))
+        rows = "".join(_row(one) for one in kept)
+        head = "".join(
+            f'<th scope="col">{name}</th>' for name in ("Came", "Section", "From", "Urgent", "Who could read it")
+        )
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if kept else "<p>Nothing yet.</p>"
+        return _page(f"Sections for {self._agency.kind}", table)
+
+    async def _section(self, request: web.Request) -> web.Response:
+        if not self._may_look(request):
+            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+        try:
+            kept = await asyncio.to_thread(self._inbox.read, self._agency, request.match_info["id"])
+        except OSError:
+            return _page("Not found", "<p>There is no such section.</p>", 404)
+        except ExchangeError as error:
+            return _page("It does not open", f"<p>{html.escape(str(error))}</p><p>{html.escape(error.hint)}</p>", 422)
+        facts = "".join(
+            f"<tr><th scope='row'>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in _facts(kept)
+        )
+        content = html.escape(json.dumps(kept.content, indent=2, ensure_ascii=False))
+        title = f"Section {kept.event.data.section}"
+        return _page(title, f"<p><a href='/'>All sections</a></p><table>{facts}</table><pre>{content}</pre>")
+
+
+def who_could_read(kept: Kept) -> str:
+    """Who could read a section, in plain English."""
+    if kept.opened is None:
+        return "You, and the borough's node, which opened it"
+    if kept.opened.alone:
+        return "You alone: sealed to your key"
+    return f"You, and {', '.join(kept.opened.others)}; the borough's node for each of them without a key of its own"
+
+
+def _row(kept: Kept) -> str:
+    data = kept.event.data
+    cells = (kept.event.at, _sender(kept), "yes" if data.urgent else "no", who_could_read(kept))
+    came, sender, urgent, who = map(html.escape, cells)
+    link = f"<a href='/sections/{kept.event.id}'>{html.escape(data.section)}</a>"
+    return f"<tr><td>{came}</td><td>{link}</td><td>{sender}</td><td>{urgent}</td><td>{who}</td></tr>"
+
+
+def _sender(kept: Kept) -> str:
+    if kept.opened is None:
+        return f"area {kept.event.data.sender_area}, as the borough's node says"
+    return f"{kept.opened.sender}, {'known here' if kept.opened.known else 'not known here by a card'}"
+
+
+def _facts(kept: Kept) -> list[tuple[str, str]]:
+    facts = [
+        ("Message", kept.event.data.message_id),
+        ("Came", kept.event.at),
+        ("From", _sender(kept)),
+        ("Who could read it", who_could_read(kept)),
+    ]
+    if kept.opened is not None:
+        facts += [("Signed", kept.opened.created_at), ("Sender's fingerprint", kept.opened.fingerprint)]
+    return facts
+
+
+def _page(title: str, body: str, status: int = 200) -> web.Response:
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    headers = {name: value.replace("{}", digest) for name, value in _HEADERS.items()}
+    text = (
+        f"<!doctype html><html lang='en-GB'><head><meta charset='utf-8'>"
+        f"<meta name='viewport' content='width=device-width, initial-scale=1'><title>{html.escape(title)}</title>"
+        f"<style>{_STYLE}</style></head><body><main><h1>{html.escape(title)}</h1>{body}</main></body></html>"
+    )
+    return web.Response(text=text, status=status, content_type="text/html", headers=headers)
+
+
+async def serve(
+    receiver: Receiver,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    started: Callable[[int], Any],
+    stop: asyncio.Event,
+) -> None:
+    """Serve until `stop`; `started` is told the port.
+
+    Raises:
+        OSError: the address is in use or not allowed.
+    """
+    runner = web.AppRunner(receiver.application(), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
+        started(int(runner.addresses[0][1]))
+        await stop.wait()
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,18 @@
+"""Names of the events that a node posts to an agency, and the id of a section's: the same at every attempt. Pure.
+
+Source: docs/protocol.md, "Webhooks".
+"""
+
+import hashlib
+from typing import Final
+
+from exchange.crypto.names import context
+
+SECTION_DELIVERED: Final = "exchange.section.delivered.v1"
+TEST: Final = "exchange.agency.test.v1"
+CHALLENGE: Final = "exchange.agency.challenge.v1"
+
+
+def section_event_id(leaf_hash: bytes, section: str, kind: str) -> str:
+    """The id of a section's delivery to an agency: the same at every attempt, another for every message."""
+    return "evt_" + hashlib.sha256(context("event", leaf_hash, section.encode(), kind.encode())).hexdigest()[:32]
