@@ -237,7 +237,7 @@ class LocalApi:
             await add_agency(tx, row)
             return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
 
-        released = await services.store.write(operation)
+        released = await services.store.write(operation, long=True)
         await renew_card(services, self._dispatcher)
         services.log.info("agency added", agency=row.kind, agency_id=row.id)
         self._dispatcher.wake(lane)
