@@ -1,10 +1,10 @@
 """The store on SQLite: batches that begin on the event loop and are committed by a writer thread; a reader thread.
 
 * The rules of the batches are those of `batch.py`; a commit is durable (`synchronous=FULL`).
-* The loop runs the operations of a batch: each statement gives up the GIL and must get it back, for which a thread would
-  compete with the loop. It waits for nothing there: not for a disk to sync, nor for another process to let go of a lock.
-* The writer thread signs, commits and empties the WAL. It also runs, as a whole, what may take long, what the loop could
-  not begin, and each operation of a batch that broke.
+* The loop runs the operations of a batch: each statement gives up the GIL and must get it back, for which a thread
+  would compete with the loop. It waits for nothing there: for no disk to sync, and for no lock of another process.
+* The writer thread signs, commits and empties the WAL. It also runs, as a whole, what may take long, what the loop
+  could not begin, and each operation of a batch that broke.
 * The connection is the loop's or the thread's, never both's: from `_begin` to `_done` one batch is under way.
 * One process at a time: an exclusive lock on a file beside the database.
 
