@@ -126,7 +126,7 @@ class AgencyKeysApi:
             await prove_key(tx, pending.agency, pending.key_id, services.now_ms())
             return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
 
-        released = await services.store.write(operation)
+        released = await services.store.write(operation, long=True)
         await renew_card(services, self._dispatcher)
         services.log.info("agency key proven", agency=pending.kind, key_id=pending.key_id.hex())
         services.counters.add("agency_keys_proven")

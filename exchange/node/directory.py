@@ -263,7 +263,7 @@ class Directory:
                 changes.append(Change(services.configuration.origin, own, "directory-own-entry"))
             return changes
 
-        changes = await services.store.write(operation)
+        changes = await services.store.write(operation, long=True)
         if changes is None:
             return
         if held.row.problem:

@@ -121,7 +121,7 @@ class Endpoints:
             changed, count = await self.apply(tx, row, endpoint, event, reason)
             return row, changed, count
 
-        row, endpoint, count = await self._services.store.write(operation)
+        row, endpoint, count = await self._services.store.write(operation, long=True)
         self._services.log.info("agency changed", agency=row.kind, agency_id=row.id, state=endpoint.state)
         self._services.changes.notify()
         if endpoint.state == State.ACTIVE:
@@ -275,7 +275,7 @@ class Endpoints:
         for agency_id in passed:
             await services.store.write(lambda tx, agency_id=agency_id: self._end_overlap(tx, agency_id))  # type: ignore[misc]
         if old:
-            await services.store.write(lambda tx: drop_attempts_before(tx, now_ms - _KEPT_MS))
+            await services.store.write(lambda tx: drop_attempts_before(tx, now_ms - _KEPT_MS), long=True)
 
     async def _tell_of(self, tx: Transaction, lanes: list[str]) -> None:
         now_ms, origin = self._services.now_ms(), self._services.configuration.origin

@@ -204,7 +204,7 @@ class Invitations:
             await _check_open(tx, given.origin, given.fingerprint)
             return await register(tx, services, shown, allowance, Confirmation(given.fingerprint, _HOW, by))
 
-        row = await services.store.write(operation)
+        row = await services.store.write(operation, long=True)
         services.log.info("invitation accepted", peer=row.origin, state=row.state)
         return row, reply.verified
 
@@ -226,7 +226,7 @@ class Invitations:
             await services.store.read(lambda tx: self._kept(tx, registration))
             item = registration.card
             shown = verify_card(item.statement, item.proof, services.checkpoints)
-            honoured = await services.store.write(lambda tx: self._spend(tx, registration, shown))
+            honoured = await services.store.write(lambda tx: self._spend(tx, registration, shown), long=True)
         except (CryptoError, SchemaError, NodeError) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
         row, is_new = honoured

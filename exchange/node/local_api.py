@@ -257,7 +257,7 @@ class LocalApi:
                 return 0  # what is held waits on, until the key is proven
             return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
 
-        released = await services.store.write(operation)
+        released = await services.store.write(operation, long=True)
         await renew_card(services, self._dispatcher)
         services.log.info("agency added", agency=row.kind, agency_id=row.id)
         self._dispatcher.wake(lane)

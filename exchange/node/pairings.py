@@ -204,7 +204,7 @@ class Pairings:
                 confirmation = Confirmation(session.shown.fingerprint, "words", by)
                 return await register(tx, services, session.shown, session.allowance, confirmation)
 
-            row = await services.store.write(operation)
+            row = await services.store.write(operation, long=True)
             pairing.end(same=True)
         services.log.info("peer verified" if row.state == "verified" else "peer confirmed by one", peer=origin)
         return row

@@ -175,7 +175,7 @@ class PeersApi:
                 return row
             return await confirm(tx, services, origin, Confirmation(given, "fingerprint", by))
 
-        row = await services.store.write(operation)
+        row = await services.store.write(operation, long=True)
         services.log.info("peer added", peer=origin, state=row.state)
         return json_response(self.changed(row), 201)
 
@@ -216,7 +216,7 @@ class PeersApi:
             confirmation = Confirmation(parse_fingerprint(wanted.fingerprint), "fingerprint", who_asks(request))
         else:
             raise RequestInvalid("a number or a fingerprint is needed")
-        row = await services.store.write(lambda tx: confirm(tx, services, origin, confirmation))
+        row = await services.store.write(lambda tx: confirm(tx, services, origin, confirmation), long=True)
         services.log.info("peer verified" if row.state == Trust.VERIFIED else "peer confirmed by one", peer=origin)
         described = self.changed(row)
         if row.state == Trust.VERIFIED and before.state in (Trust.QUARANTINED, Trust.CONFIRMING):
@@ -241,7 +241,7 @@ class PeersApi:
             # A directory must not bring it back by itself, nor another in its place.
             await keep_stop(tx, origin, "removed", area)
 
-        await self._services.store.write(operation)
+        await self._services.store.write(operation, long=True)
         self._continuity.forget(origin)
         self._services.log.info("peer removed", peer=origin)
         return json_response({"origin": origin, "removed": True})

@@ -337,7 +337,7 @@ class Rejoining:
                 for head in answer.heads:
                     await head(tx)
 
-        await services.store.write(operation)
+        await services.store.write(operation, long=True)
         record = RejoinRecord(
             at=services.now(),
             fingerprint=fingerprint(services.configuration.origin, services.keyring.verifiers),

@@ -64,4 +64,4 @@ async def resend(
         return Resent(len(fresh), sum(item.sections for item in fresh), erased, len(found) - len(fresh) - erased)
 
     store = services.store
-    return await store.read(operation) if dry_run else await store.write(operation)
+    return await store.read(operation) if dry_run else await store.write(operation, long=True)

@@ -31,6 +31,8 @@ class Work:
     future: "asyncio.Future[Any]"
     result: Any = None
     error: BaseException | None = None
+    #: It may take long; see `Store.write`.
+    long: bool = False
 
 
 def complete(works: Sequence[Work]) -> None:

@@ -102,22 +102,28 @@ class ProvenEntry:
     proof: str
 
 
-async def append_batch(
-    tx: Transaction, entries: Sequence[tuple[str, LogEntry]], sign: CheckpointSigner, now_ms: int
-) -> Callable[[int], str]:
-    """Append `entries` (type and entry) and store one signed checkpoint; return what makes a position's tlog-proof.
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Leaves that a transaction has appended and that no checkpoint covers yet."""
 
-    The entries' positions follow on from the log's size. Without entries, nothing is signed.
+    grown: Frontier
+    nodes: Mapping[NodeId, bytes]
+    is_first: bool
+
+
+async def append_leaves(tx: Transaction, entries: Sequence[tuple[str, LogEntry]]) -> Appended | None:
+    """Append `entries` (type and entry) without a checkpoint: `sign_appended` must follow; None without entries.
+
+    The entries' positions follow on from the log's size.
     """
     if not entries:
-        return _nothing_to_prove
+        return None
     row = await tx.fetch_one(_head, {})
     frontier = Frontier.from_bytes(row[0], row[1]) if row else Frontier.from_bytes(0, b"")
     old = dict(zip(frontier_ids(frontier.size), frontier.hashes, strict=True))
     if entries[0][1].position != frontier.size:
         raise StoreError(f"the log moved from {entries[0][1].position} to {frontier.size} within one batch")
     grown, new_nodes = frontier.append([entry.leaf_hash for _, entry in entries])
-    checkpoint = sign(grown.size, grown.root(), now_ms // 1000)
     await tx.execute_many(
         _add_node, [{"level": node.level, "position": node.position, "hash": value} for node, value in new_nodes]
     )
@@ -133,11 +139,31 @@ async def append_batch(
             for statement_type, entry in entries
         ],
     )
+    return Appended(grown, old | dict(new_nodes), row is None)
+
+
+async def sign_appended(
+    tx: Transaction, appended: Appended | None, sign: CheckpointSigner, now_ms: int
+) -> Callable[[int], str]:
+    """Store one signed checkpoint over what was appended; return what makes a position's tlog-proof.
+
+    Where nothing was, nothing is signed.
+    """
+    if appended is None:
+        return _nothing_to_prove
+    grown, nodes = appended.grown, appended.nodes
+    checkpoint = sign(grown.size, grown.root(), now_ms // 1000)
     await tx.execute(_add_checkpoint, {"size": grown.size, "text": checkpoint, "at_ms": now_ms})
     head = {"new_size": grown.size, "new_frontier": grown.to_bytes()}
-    await tx.execute(_set_head if row else _first_head, head)
-    nodes = old | dict(new_nodes)
+    await tx.execute(_first_head if appended.is_first else _set_head, head)
     return lambda position: format_proof(position, inclusion_path(position, grown.size, nodes), checkpoint)
+
+
+async def append_batch(
+    tx: Transaction, entries: Sequence[tuple[str, LogEntry]], sign: CheckpointSigner, now_ms: int
+) -> Callable[[int], str]:
+    """Append `entries` and store one signed checkpoint; return what makes a position's tlog-proof."""
+    return await sign_appended(tx, await append_leaves(tx, entries), sign, now_ms)
 
 
 async def adopt(

@@ -162,10 +162,10 @@ class PostgresStore:
         self._writer = asyncio.create_task(self._write_loop(), name="store-writer")
         self._listener = asyncio.create_task(self._listen(), name="store-listener")
 
-    async def write(self, operation: Operation[T]) -> T:
+    async def write(self, operation: Operation[T], *, long: bool = False) -> T:
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        work = Work(operation, asyncio.get_running_loop().create_future())
+        work = Work(operation, asyncio.get_running_loop().create_future(), long=long)
         self._wanted.append(work)
         self._wake.set()
         return cast("T", await work.future)

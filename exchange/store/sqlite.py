@@ -1,19 +1,25 @@
-"""The store on SQLite: one writer thread that commits in groups, one reader thread beside it.
+"""The store on SQLite: batches that begin on the event loop and are committed by a writer thread; a reader thread.
 
-The rules of its batches are those of `batch.py`; a commit is durable (`synchronous=FULL`).
-One process at a time: an exclusive lock on a file beside the database.
+* The rules of the batches are those of `batch.py`; a commit is durable (`synchronous=FULL`).
+* The loop runs the operations of a batch: each statement gives up the GIL and must get it back, for which a thread
+  would compete with the loop. It waits for nothing there: for no disk to sync, and for no lock of another process.
+* The writer thread signs, commits and empties the WAL. It also runs, as a whole, what may take long, what the loop
+  could not begin, and each operation of a batch that broke.
+* The connection is the loop's or the thread's, never both's: from `_begin` to `_done` one batch is under way.
+* One process at a time: an exclusive lock on a file beside the database.
 
 `pysqlite3` bundles its SQLite; the standard library's may have the WAL-reset bug (sqlite.org/wal.html).
 """
 
 import asyncio
 import contextlib
+import functools
 import os
 import queue
 import threading
-import time
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -24,11 +30,14 @@ from exchange import crash_points
 from exchange.store.batch import MAX_BATCH, Signing, Work, complete, linger_after
 from exchange.store.errors import StoreDamaged, StoreUnavailable
 from exchange.store.locking import lock_store
-from exchange.store.log import CheckpointSigner, append_batch
+from exchange.store.log import Appended, CheckpointSigner, append_leaves, sign_appended
 from exchange.store.migrate import migrate_sqlite
 from exchange.store.transaction import Operation, Parameters, Row, Sql
 
 T = TypeVar("T")
+
+#: How long the writer thread waits for another process that writes to the database.
+_PATIENCE_MS: Final = 10_000
 
 _dialect = pysqlite.dialect(paramstyle="qmark")
 
@@ -45,7 +54,7 @@ def _run(operation: Operation[T], tx: "SqliteTransaction") -> T:
 
 
 class SqliteTransaction(Signing):
-    """A transaction on one SQLite connection, used by one thread."""
+    """A transaction on one SQLite connection, used by one thread at a time."""
 
     def __init__(self, connection: Any) -> None:
         super().__init__()
@@ -79,7 +88,7 @@ class SqliteTransaction(Signing):
 
 
 class _Queue:
-    """Work for a thread. What is asked for in one turn of the loop arrives at once, so that it shares a batch."""
+    """Reads for a thread. What is asked for in one turn of the loop arrives at once, so that it shares answers."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -101,12 +110,10 @@ class _Queue:
         self._hand_over()
         self._ready.put(None)
 
-    def gather(self, linger_s: float = 0.0) -> tuple[list[Work], bool]:
-        """In the thread: wait for work, linger, then take what else is there; the flag says that this is all."""
+    def gather(self) -> tuple[list[Work], bool]:
+        """In the thread: wait for work, then take what else is there; the flag says that this is all."""
         works: list[Work] = []
         found = self._ready.get()
-        if linger_s:
-            time.sleep(linger_s)
         while found is not None:
             works += found
             if len(works) >= MAX_BATCH:
@@ -163,10 +170,14 @@ class SqliteStore:
         self._now_ms = now_ms
         self._loop = asyncio.get_running_loop()
         self._closed = False
-        self._writes, self._reads = _Queue(self._loop), _Queue(self._loop)
-        writing, reading = connections
+        self._wanted: deque[Work] = deque()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._jobs: queue.SimpleQueue[Callable[[], list[Work]] | None] = queue.SimpleQueue()
+        self._reads = _Queue(self._loop)
+        self._connection, reading = connections
         self._writer = threading.Thread(
-            target=_or_end, args=(self._write_loop, writing), name="store-writer", daemon=True
+            target=_or_end, args=(self._write_loop, self._connection), name="store-writer", daemon=True
         )
         self._reader = threading.Thread(
             target=_or_end, args=(self._read_loop, reading), name="store-reader", daemon=True
@@ -174,80 +185,150 @@ class SqliteStore:
         self._writer.start()
         self._reader.start()
 
-    async def write(self, operation: Operation[T]) -> T:
-        return await self._submit(self._writes, operation)
-
-    async def read(self, operation: Operation[T]) -> T:
-        return await self._submit(self._reads, operation)
-
-    async def scrub(self) -> None:
-        """`secure_delete` has zeroed what was deleted; here the WAL, which holds older pages, is emptied."""
-        await self._submit(self._writes, _scrub)
-
-    async def close(self) -> None:
-        self._closed = True
-        for pending, thread in ((self._writes, self._writer), (self._reads, self._reader)):
-            pending.close()
-            await asyncio.to_thread(thread.join)
-        self._lock.close()
-
-    async def _submit(self, pending: _Queue, operation: Operation[T]) -> T:
+    async def write(self, operation: Operation[T], *, long: bool = False) -> T:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        pending.put(Work(operation, future))
+        self._wanted.append(Work(operation, future, long=long))
+        if self._idle.is_set():
+            self._idle.clear()
+            # What else is asked for in this turn of the loop shares the batch.
+            self._loop.call_soon(_or_end, self._begin)
         return await future
 
-    def _finish(self, works: list[Work]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits for these any more
-            self._loop.call_soon_threadsafe(complete, works)
+    async def read(self, operation: Operation[T]) -> T:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._reads.put(Work(operation, future))
+        return await future
+
+    async def scrub(self) -> None:
+        """`secure_delete` has zeroed what was deleted; here the WAL, which holds older pages, is emptied."""
+        await self.write(_scrub, long=True)
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._idle.wait()
+        self._jobs.put(None)
+        self._reads.close()
+        for thread in (self._writer, self._reader):
+            await asyncio.to_thread(thread.join)
+        self._lock.close()
+
+    # Writing: in the loop's thread
+
+    def _begin(self) -> None:
+        """Run the operations of the next batch, and leave its commit to the writer thread."""
+        works = self._next_works()
+        if works[0].long:
+            self._jobs.put(functools.partial(self._run_alone, works[0]))
+            return
+        tx = SqliteTransaction(self._connection)
+        try:
+            tx.cursor.execute("BEGIN IMMEDIATE")
+        except sqlite.Error:
+            # Perhaps another process writes: the thread can wait for it, and says what is wrong otherwise.
+            self._jobs.put(functools.partial(self._run_together, works))
+            return
+        try:
+            appended = _run_operations(tx, works)
+        except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
+            _roll_back(tx)
+            if len(works) > 1:
+                self._jobs.put(functools.partial(self._run_one_by_one, works))
+            else:
+                works[0].error = _unkept(error)
+                self._done(works)
+            return
+        self._jobs.put(functools.partial(self._commit_batch, tx, works, appended))
+
+    def _next_works(self) -> list[Work]:
+        """What was asked for first, up to what is long; that is alone."""
+        works = [self._wanted.popleft()]
+        while not works[0].long and self._wanted and not self._wanted[0].long and len(works) < MAX_BATCH:
+            works.append(self._wanted.popleft())
+        return works
+
+    def _done(self, works: list[Work]) -> None:
+        """Whatever became of `works` is settled: tell those who wait, and go on."""
+        complete(works)
+        if not self._wanted:
+            self._idle.set()
+        elif linger_s := linger_after(works):
+            self._loop.call_later(linger_s, _or_end, self._begin)
+        else:
+            self._loop.call_soon(_or_end, self._begin)
+
+    # Writing: in the writer thread
 
     def _write_loop(self, connection: Any) -> None:
-        last, linger_s = False, 0.0
-        while not last:
-            works, last = self._writes.gather(linger_s)
-            linger_s = linger_after(works)
-            scrubs = [work for work in works if work.operation is _scrub]
-            works = [work for work in works if work.operation is not _scrub]
-            if works:
-                if not self._run_batch(connection, works):
-                    for work in works:
-                        self._run_batch(connection, [work])
-                self._finish(works)
-            if scrubs:
-                _empty_wal(connection, scrubs)
-                self._finish(scrubs)
-        with contextlib.suppress(sqlite.Error):  # a full disk: the next start does it
+        while (job := self._jobs.get()) is not None:
+            works = job()
+            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits for these any more
+                self._loop.call_soon_threadsafe(_or_end, self._done, works)
+        with contextlib.suppress(sqlite.Error), _patient(connection):  # a full disk: the next start does it
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.close()
 
-    def _run_batch(self, connection: Any, works: list[Work]) -> bool:
-        """Run `works` in one transaction; False where a batch of several has to be tried one by one."""
-        tx = SqliteTransaction(connection)
+    def _commit_batch(self, tx: SqliteTransaction, works: list[Work], appended: Appended | None) -> list[Work]:
+        """Make durable what the loop has run; where that fails, try each of `works` in a batch of its own."""
+        error = self._commit(tx, appended)
+        if error is None:
+            return works
+        if len(works) > 1:
+            return self._run_one_by_one(works)
+        works[0].error = _unkept(error)
+        return works
+
+    def _run_alone(self, work: Work) -> list[Work]:
+        if work.operation is _scrub:
+            with _patient(self._connection):
+                work.error = _empty_wal(self._connection)
+            return [work]
+        return self._run_together([work])
+
+    def _run_together(self, works: list[Work]) -> list[Work]:
+        """Run a batch as a whole, and where it breaks each of `works` in one of its own."""
+        error = self._run_batch(works)
+        if error is not None:
+            if len(works) > 1:
+                return self._run_one_by_one(works)
+            works[0].error = _unkept(error)
+        return works
+
+    def _run_one_by_one(self, works: list[Work]) -> list[Work]:
+        for work in works:
+            self._run_together([work])
+        return works
+
+    def _run_batch(self, works: list[Work]) -> Exception | None:
+        """Run `works` in one transaction; return what broke it."""
+        tx = SqliteTransaction(self._connection)
         try:
-            tx.cursor.execute("BEGIN IMMEDIATE")
-            for work in works:
-                work.result = work.error = None
-                _run_in_savepoint(tx, work)
-            crash_points.reached("batch.begun")
-            prove = _run(lambda transaction: append_batch(transaction, tx.entries, self._sign, self._now_ms()), tx)
+            with _patient(self._connection):
+                tx.cursor.execute("BEGIN IMMEDIATE")
+            appended = _run_operations(tx, works)
+        except Exception as error:  # noqa: BLE001 - handed to those who wait
+            _roll_back(tx)
+            return error
+        return self._commit(tx, appended)
+
+    def _commit(self, tx: SqliteTransaction, appended: Appended | None) -> Exception | None:
+        """Sign what was appended, and commit; return what stood against it, after which nothing is kept."""
+        try:
+            prove = _run(lambda given: sign_appended(given, appended, self._sign, self._now_ms()), tx)
             crash_points.reached("batch.signed")
             self._files.check()
             tx.cursor.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
-            with contextlib.suppress(sqlite.Error):
-                tx.cursor.execute("ROLLBACK")
-            if len(works) > 1:
-                return False
-            works[0].error = (
-                error
-                if isinstance(error, StoreUnavailable)
-                else StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
-            )
-            return True
+        except Exception as error:  # noqa: BLE001 - handed to those who wait
+            _roll_back(tx)
+            return error
         crash_points.reached("batch.committed")
         tx.committed(prove)
-        return True
+        return None
+
+    # Reading: in the reader thread
 
     def _read_loop(self, connection: Any) -> None:
         last = False
@@ -265,14 +346,15 @@ class SqliteStore:
                 except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
                     work.error = error
             if works:
-                self._finish(works)
+                with contextlib.suppress(RuntimeError):  # the loop is gone
+                    self._loop.call_soon_threadsafe(complete, works)
         connection.close()
 
 
-def _or_end(loop: Callable[[Any], None], connection: Any) -> None:
-    """Run a thread of the store. Without it everybody would wait for ever: what ends it ends the process."""
+def _or_end(part: Callable[..., None], *arguments: Any) -> None:
+    """Run a part of the store. Without it everybody would wait for ever: what ends it ends the process."""
     try:
-        loop(connection)
+        part(*arguments)
     except BaseException:  # noqa: BLE001 - whatever it is
         traceback.print_exc()
         os._exit(70)
@@ -282,15 +364,43 @@ async def _scrub(_: Any) -> None:
     """Marks the work that is done between two transactions."""
 
 
-def _empty_wal(connection: Any, scrubs: list[Work]) -> None:
-    error: StoreUnavailable | None = None
+def _empty_wal(connection: Any) -> StoreUnavailable | None:
     try:
         if connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            error = StoreUnavailable("the WAL could not be emptied: something else is reading the store")
-    except sqlite.Error as failed:
-        error = StoreUnavailable(f"the WAL could not be emptied: {type(failed).__name__}: {failed}")
-    for scrub in scrubs:
-        scrub.error = error
+            return StoreUnavailable("the WAL could not be emptied: something else is reading the store")
+    except sqlite.Error as error:
+        return StoreUnavailable(f"the WAL could not be emptied: {type(error).__name__}: {error}")
+    return None
+
+
+@contextlib.contextmanager
+def _patient(connection: Any) -> Iterator[None]:
+    """Wait for other processes that hold a lock; on the loop nothing must."""
+    connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_MS}")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA busy_timeout = 0")
+
+
+def _unkept(error: Exception) -> StoreUnavailable:
+    if isinstance(error, StoreUnavailable):
+        return error
+    return StoreUnavailable(f"the store could not keep this: {type(error).__name__}: {error}")
+
+
+def _roll_back(tx: SqliteTransaction) -> None:
+    with contextlib.suppress(sqlite.Error):  # SQLite has done so itself after most errors
+        tx.cursor.execute("ROLLBACK")
+
+
+def _run_operations(tx: SqliteTransaction, works: list[Work]) -> Appended | None:
+    """In a transaction that has begun: run `works`, and append what they signed."""
+    for work in works:
+        work.result = work.error = None
+        _run_in_savepoint(tx, work)
+    crash_points.reached("batch.begun")
+    return _run(lambda given: append_leaves(given, tx.entries), tx)
 
 
 def _run_in_savepoint(tx: SqliteTransaction, work: Work) -> None:
@@ -314,7 +424,7 @@ def _connect(path: Path) -> Any:
         "synchronous = FULL",
         "foreign_keys = ON",
         "secure_delete = ON",
-        "busy_timeout = 10000",
+        f"busy_timeout = {_PATIENCE_MS}",
         "wal_autocheckpoint = 4000",
         "cache_size = -65536",
         "temp_store = MEMORY",
@@ -327,6 +437,7 @@ def _prepare(path: Path) -> tuple[Any, Any]:
     """Migrate, then connect the writer and the reader; one after the other, since two cannot switch to WAL at once."""
     migrate_sqlite(path)
     writing = _connect(path)
+    writing.execute("PRAGMA busy_timeout = 0")
     reading = _connect(path)
     reading.execute("PRAGMA query_only = ON")
     found = reading.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -1,7 +1,8 @@
 """What an operation sees of the database, whichever it is.
 
 An operation is an `async` function of one transaction. It awaits nothing but that transaction: on SQLite its
-awaits never suspend and the writer thread runs it in one go; on PostgreSQL they wait for the server.
+awaits never suspend and it runs in one go, a long one in the writer thread and any other between two turns of the
+event loop; on PostgreSQL they wait for the server.
 Statements are SQLAlchemy Core, compiled once for each dialect and run on the driver itself.
 """
 
@@ -116,8 +117,10 @@ class Store(Protocol):
     def replica(self) -> str:
         """A name for this process among those that write to it."""
 
-    async def write(self, operation: Operation[T]) -> T:
+    async def write(self, operation: Operation[T], *, long: bool = False) -> T:
         """Run `operation` in a savepoint of the next batch; return once that batch is durable.
+
+        One that may touch more than a few hundred rows is `long`: nothing else must wait for it but other writes.
 
         Raises:
             StoreUnavailable: the batch could not be committed; nothing of the operation was kept.

@@ -1,18 +1,29 @@
 """SQLite's own: one process at a time, files for their owner alone, operations that wait for nothing."""
 
 import asyncio
+import contextlib
+import resource
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite
+from sqlalchemy import text
 
+from exchange.crypto.note import VerifierKey
+from exchange.crypto.proof import verify_statement
+from exchange.store.batch import MAX_BATCH
 from exchange.store.errors import StoreDamaged, StoreInUse, StoreUnavailable
+from exchange.store.log import log_size
+from exchange.store.messages import INBOUND, list_messages
 from exchange.store.sqlite import SqliteStore, open_sqlite
-from exchange.store.transaction import Transaction
-from tests.store.conftest import Clock, Signer, add_one
-from tests.store.test_batches import stored_names, work
+from exchange.store.transaction import Sql, Transaction
+from tests.store.conftest import ORIGIN, Clock, Signer, add_one, call
+from tests.store.test_batches import in_one_batch, stored_names, work
 
 
 @pytest.fixture
@@ -137,3 +148,180 @@ async def test_a_thread_of_the_store_that_ends_takes_the_process_with_it(path: P
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=60, check=False)
 
     assert done.returncode == 70
+
+
+class Gate(Signer):
+    """A signer that waits, as a slow disk would, until the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.open = threading.Event(), threading.Event()
+
+    def __call__(self, size: int, root: bytes, timestamp_s: int) -> str:
+        self.reached.set()
+        assert self.open.wait(30), "the test did not open the gate"
+        return super().__call__(size, root, timestamp_s)
+
+
+@pytest.fixture
+async def gated(path: Path, clock: Clock) -> AsyncIterator[tuple[SqliteStore, Gate]]:
+    gate = Gate()
+    store = await open_sqlite(path, gate, clock)
+    yield store, gate
+    gate.open.set()
+    await store.close()
+
+
+async def test_the_loop_goes_on_and_nobody_is_told_while_a_commit_is_slow(gated: tuple[SqliteStore, Gate]) -> None:
+    store, gate = gated
+    first = asyncio.create_task(store.write(work("first")))
+    assert await asyncio.to_thread(gate.reached.wait, 30)
+    second = asyncio.create_task(store.write(work("second")))
+
+    # The loop and the reader go on, and see nothing of what is not durable.
+    assert await stored_names(store) == []
+    assert not first.done()
+    assert not second.done()
+
+    gate.open.set()
+    await first
+    assert (await stored_names(store))[:1] == ["first"]
+    await second
+    assert await stored_names(store) == ["first", "second"]
+
+
+async def test_all_that_is_queued_behind_a_slow_commit_is_kept_in_its_order_when_the_store_closes(
+    gated: tuple[SqliteStore, Gate], path: Path, signer: Signer, clock: Clock
+) -> None:
+    store, gate = gated
+    names = [f"{number:03}" for number in range(MAX_BATCH + 44)]
+    writes = [asyncio.create_task(store.write(work(names[0])))]
+    assert await asyncio.to_thread(gate.reached.wait, 30)
+    writes += [asyncio.create_task(store.write(work(name), long=name.endswith("77"))) for name in names[1:]]
+    await asyncio.sleep(0)
+    writes[5].cancel()
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.write(work("late"))
+    gate.open.set()
+    await closing
+
+    assert all(write.done() for write in writes)
+    again = await open_sqlite(path, signer, clock)
+    try:
+        rows = await again.read(call(list_messages, INBOUND, 1000))
+        assert [row.message_id for row in reversed(rows)] == names
+        assert await again.read(log_size) == len(names)
+    finally:
+        await again.close()
+
+
+async def test_only_a_long_operation_runs_beside_the_loop_and_all_keep_their_order(store: SqliteStore) -> None:
+    ran: list[tuple[str, bool]] = []
+
+    def noted(name: str) -> Callable[[Transaction], Any]:
+        async def operation(tx: Transaction) -> None:
+            ran.append((name, threading.current_thread() is threading.main_thread()))
+            await add_one(tx, name)
+
+        return operation
+
+    await asyncio.gather(store.write(noted("a")), store.write(noted("b"), long=True), store.write(noted("c")))
+
+    assert ran == [("a", True), ("b", False), ("c", True)]
+    assert await stored_names(store) == ["a", "b", "c"]
+
+
+async def test_a_lock_of_another_process_is_waited_for_beside_the_loop(store: SqliteStore, path: Path) -> None:
+    other = sqlite.connect(str(path), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    writes = [asyncio.create_task(store.write(work(name))) for name in "ab"]
+
+    # Were the lock waited for on the loop, nothing here would ever give it back.
+    assert await stored_names(store) == []
+    assert not any(write.done() for write in writes)
+    other.execute("ROLLBACK")
+    other.close()
+    await asyncio.gather(*writes)
+
+    assert await stored_names(store) == ["a", "b"]
+
+
+@contextlib.contextmanager
+def files_no_larger_than(size_bytes: int) -> Iterator[None]:
+    """Let writes beyond that fail, as they do on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_where_the_commit_fails_nothing_is_kept_and_afterwards_each_is_kept_once(
+    store: SqliteStore, path: Path, verifiers: tuple[VerifierKey, VerifierKey]
+) -> None:
+    await store.write(work("before"))
+    with files_no_larger_than(path.with_name("node.db-wal").stat().st_size):
+        refused = await in_one_batch(store, *(work(name) for name in "abc"))
+        alone = await in_one_batch(store, work("alone"))
+    assert [type(error) for error in refused + alone] == [StoreUnavailable] * 4
+    assert await stored_names(store) == ["before"]
+    assert await store.read(log_size) == 1
+
+    kept = await in_one_batch(store, *(work(name) for name in "abc"))
+
+    assert await stored_names(store) == ["before", "a", "b", "c"]
+    assert await store.read(log_size) == 4
+    for (entry,) in kept:
+        verify_statement(entry.statement, entry.proof, ORIGIN, verifiers)
+
+
+async def test_of_a_batch_that_does_not_fit_on_the_disk_what_fits_is_kept_before_what_is_newer(
+    store: SqliteStore, path: Path, verifiers: tuple[VerifierKey, VerifierKey]
+) -> None:
+    async def large(tx: Transaction) -> None:
+        await tx.sign("note", b"large" * 200_000)
+
+    await store.write(work("before"))
+    with files_no_larger_than(path.with_name("node.db-wal").stat().st_size + 500_000):
+        batch = asyncio.create_task(in_one_batch(store, work("first"), large, work("last")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        newer = asyncio.create_task(store.write(work("newer")))
+        first, error, last = await batch
+        third = await newer
+
+    assert isinstance(error, StoreUnavailable)
+    assert await stored_names(store) == ["before", "first", "last", "newer"]
+    entries = [*first, *last, *third]
+    assert [entry.position for entry in entries] == [1, 2, 3]
+    for entry in entries:
+        verify_statement(entry.statement, entry.proof, ORIGIN, verifiers)
+
+
+async def test_an_operation_that_fills_the_database_fails_alone(store: SqliteStore, path: Path) -> None:
+    async def fill(tx: Transaction) -> None:
+        # The error of SQLite that a full disk gives while an operation runs.
+        await tx.execute(Sql(text("PRAGMA max_page_count = 1")), {})
+        try:
+            await tx.sign("note", b"large" * 200_000)
+            await add_one(tx, "too much", statement=b"large" * 200_000)
+        finally:
+            await tx.execute(Sql(text("PRAGMA max_page_count = 4294967294")), {})
+
+    first, error, last = await in_one_batch(store, work("first"), fill, work("last"))
+
+    assert isinstance(error, StoreUnavailable)
+    assert [entry.position for entry in (*first, *last)] == [0, 1]
+    assert await stored_names(store) == ["first", "last"]
+
+
+async def test_what_is_deleted_before_a_scrub_is_in_no_file_after_it(store: SqliteStore, path: Path) -> None:
+    writes = [asyncio.create_task(store.write(work(name))) for name in "ab"]
+    await asyncio.sleep(0)
+    await store.scrub()
+
+    assert all(write.done() for write in writes)
+    assert path.with_name("node.db-wal").stat().st_size == 0
