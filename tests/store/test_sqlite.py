@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -238,8 +239,9 @@ async def test_a_lock_of_another_process_is_waited_for_beside_the_loop(store: Sq
     other.execute("BEGIN IMMEDIATE")
     writes = [asyncio.create_task(store.write(work(name))) for name in "ab"]
 
-    # Were the lock waited for on the loop, nothing here would ever give it back.
+    begun_s = time.monotonic()
     assert await stored_names(store) == []
+    assert time.monotonic() - begun_s < 5, "the loop waited for the lock"
     assert not any(write.done() for write in writes)
     other.execute("ROLLBACK")
     other.close()
