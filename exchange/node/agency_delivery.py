@@ -175,7 +175,7 @@ class AgencyDeliveries:
             rows = {row.section: row for row in await sections_of(tx, number)}
             wanted = {entry.name for entry in manifest.sections} - accepted
             if delivery.kind == REPLAY:
-                wanted = accepted - await accepted_in(tx, number, kind, delivery.number)
+                wanted = accepted - await accepted_in(tx, number, kind, delivery.number, delivery.created_at_ms)
             waiting = [
                 (entry, rows[entry.name])
                 for entry in manifest.sections
