@@ -109,18 +109,13 @@ class AgencyDeliveries:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
 
-        async def find(tx: Transaction) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]] | None:
-            row = await agency_of_kind(tx, kind)
-            return None if row is None else (row, await endpoint_of(tx, row.id), await all_agency_keys(tx))
+        async def is_over(tx: Transaction) -> bool:
+            return not isinstance(await _find(tx, kind), str)
 
-        found = await services.store.read(find)
-        if found is None:
-            return Outcome(held=[(delivery, f"no agency of kind {kind} is registered") for delivery in rows])
+        found = await services.store.read(lambda tx: _find(tx, kind))
+        if isinstance(found, str):
+            return Outcome(held=[(delivery, found) for delivery in rows], is_over=is_over)
         agency, endpoint, keys = found
-        if endpoint.state != State.ACTIVE:
-            return Outcome(held=[(delivery, held_reason(kind, endpoint)) for delivery in rows])
-        if kind in waiting_kinds(keys):
-            return Outcome(held=[(delivery, f"agency {kind} has not proven its key yet") for delivery in rows])
         own_key = kind in keys_in_force(keys)
         target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
         outcome = Outcome()
@@ -175,7 +170,7 @@ class AgencyDeliveries:
             rows = {row.section: row for row in await sections_of(tx, number)}
             wanted = {entry.name for entry in manifest.sections} - accepted
             if delivery.kind == REPLAY:
-                wanted = accepted - await accepted_in(tx, number, kind, delivery.number)
+                wanted = accepted - await accepted_in(tx, number, kind, delivery.number, delivery.created_at_ms)
             waiting = [
                 (entry, rows[entry.name])
                 for entry in manifest.sections
@@ -459,6 +454,19 @@ def _attempt(delivery: Delivery, message: int, kind: str, section: str, answer: 
         answer.digest,
         answer.code,
     )
+
+
+async def _find(tx: Transaction, kind: str) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]] | str:
+    """An agency, its endpoint and everybody's keys; or why all that is for it is held."""
+    agency = await agency_of_kind(tx, kind)
+    if agency is None:
+        return f"no agency of kind {kind} is registered"
+    endpoint, keys = await endpoint_of(tx, agency.id), await all_agency_keys(tx)
+    if endpoint.state != State.ACTIVE:
+        return held_reason(kind, endpoint)
+    if kind in waiting_kinds(keys):
+        return f"agency {kind} has not proven its key yet"
+    return agency, endpoint, keys
 
 
 def _open(parcel: _Parcel, entry: SectionEntry, row: SectionRow) -> Any:

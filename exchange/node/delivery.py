@@ -56,6 +56,8 @@ class Outcome:
 
     again: list[Delivery] = field(default_factory=list)
     held: list[tuple[Delivery, str]] = field(default_factory=list)
+    #: Asked where rows are held: whether what they wait for has come meanwhile, and nobody would release them any more.
+    is_over: Callable[[Transaction], Awaitable[bool]] | None = None
     #: Deliveries that failed by themselves, and when each is due again.
     put_off: list[tuple[Delivery, int]] = field(default_factory=list)
     error: str | None = None
@@ -363,7 +365,12 @@ class Dispatcher:
                 mine += await put_off(tx, row, until_ms)
             if is_back:
                 await bring_forward(tx, lane)
-            held = [(row, reason) for row, reason in outcome.held if await hold(tx, row, reason)]
+            held: list[tuple[Delivery, str]] = []
+            if outcome.held and outcome.is_over is not None and await outcome.is_over(tx):
+                mine += await give_back(tx, [row for row, _ in outcome.held])
+                outcome.wake.add(lane)
+            else:
+                held = [(row, reason) for row, reason in outcome.held if await hold(tx, row, reason)]
             for row, reason in held:
                 if row.message is not None:
                     await add_event(tx, row.message, "held", now_ms, agency=row.agency, detail=reason)

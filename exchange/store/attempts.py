@@ -52,6 +52,8 @@ _accepted_of = Sql(
         attempts.c.message == bindparam("message"),
         attempts.c.agency == bindparam("agency"),
         attempts.c.delivery == bindparam("delivery"),
+        attempts.c.at_ms >= bindparam("since_ms"),
+        attempts.c.replay == 1,
         attempts.c.accepted == 1,
     )
     .distinct()
@@ -92,9 +94,13 @@ async def attempts_of(tx: Transaction, message: int) -> list[AttemptRow]:
     return [AttemptRow(*row) for row in await tx.fetch_all(_of_message, {"message": message})]
 
 
-async def accepted_in(tx: Transaction, message: int, agency: str, delivery: int) -> set[str]:
-    """The sections that an agency accepted in one delivery."""
-    rows = await tx.fetch_all(_accepted_of, {"message": message, "agency": agency, "delivery": delivery})
+async def accepted_in(tx: Transaction, message: int, agency: str, delivery: int, since_ms: int) -> set[str]:
+    """The sections that an agency accepted in one delivery again, which was made at `since_ms`.
+
+    The time counts too: SQLite gives the number of a delivery that is done to the next one.
+    """
+    where = {"message": message, "agency": agency, "delivery": delivery, "since_ms": since_ms}
+    rows = await tx.fetch_all(_accepted_of, where)
     return {str(row[0]) for row in rows}
 
 

@@ -5,7 +5,7 @@ That library's own `verify` looks at the wall clock, so its `sign` is compared i
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +29,8 @@ class Agency:
         #: What to answer, and with which headers.
         self.status = 204
         self.headers: dict[str, str] = {}
+        #: What to say to an event, in place of a word that means nothing.
+        self.says: Callable[[Any], bytes] = lambda _: b"said"
         #: The events that were verified, whatever was answered.
         self.events: list[dict[str, Any]] = []
         #: The events that were verified and accepted.
@@ -51,7 +53,8 @@ class Agency:
         self.seen.append({name.lower(): value for name, value in request.headers.items()})
         if 200 <= self.status < 300:
             self.accepted.append(json.loads(body))
-        return web.Response(status=self.status, headers=self.headers, text=None if self.status == 204 else "said")
+        said = None if self.status == 204 else self.says(json.loads(body))
+        return web.Response(status=self.status, headers=self.headers, body=said)
 
     @asynccontextmanager
     async def listening(self, port: int = 0) -> AsyncIterator["Agency"]:

@@ -18,7 +18,7 @@ from exchange.crypto.names import Origin
 from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.signing import SigningKeys
 from exchange.node.compose import recall_secrets
-from exchange.schema.agency_keys import file_bytes, read_challenge
+from exchange.schema.agency_keys import MOST_BYTES, file_bytes, read_challenge
 from exchange.schema.card_file import check_card
 from exchange.store.messages import keys_of, message_by_id
 from tests.node.agency import LOOPBACK, Agency
@@ -108,6 +108,50 @@ async def test_a_key_counts_and_is_announced_once_it_is_proven(enfield: Node, ho
     ((agency),) = (await enfield.card()).agencies
     assert (agency.kind, agency.key) == ("housing", HOUSING_KEYS.sealing[0].public.raw)
     assert (await enfield.local("GET", f"/v1/agencies/{housing.id}/challenge"))[0] == 404
+
+
+async def test_a_challenge_goes_to_the_endpoint_as_every_webhook_does_and_its_answer_is_read_to_a_bound(
+    enfield: Node, housing: Agency
+) -> None:
+    await housing.register(enfield)
+    place = f"/v1/agencies/{housing.id}"
+    _, rotated = await enfield.local("POST", f"{place}/secret", {})
+    assert (await enfield.local("POST", f"{place}/key", {"key": key_of(HOUSING_KEYS)}))[0] == 201
+
+    def proof(event: Any) -> bytes:
+        challenge = read_challenge(json.dumps(event["data"]["challenge"]).encode())
+        return file_bytes(HOUSING_KEYS.answer(challenge, enfield.clock() // 1000))
+
+    housing.status, housing.headers = 200, {"webhook-secret-id": rotated["secret_id"]}
+    housing.says = lambda event: proof(event) + b" " * MOST_BYTES + b"{}"
+    _, document = await enfield.local("POST", f"{place}/prove", {})
+    assert document["ok"] is True, "what is beyond the bound is not read"
+    schemes = [one.partition(",")[0] for one in housing.seen[-1]["webhook-signature"].split()]
+    assert schemes == ["v1", "v1", "v1a"]
+    assert (await enfield.local("GET", place))[1]["rotation"] == "proven"
+
+
+async def test_an_endpoint_that_says_too_much_or_nothing_to_a_challenge_proves_nothing(
+    enfield: Node, housing: Agency
+) -> None:
+    await register(enfield, housing, HOUSING_KEYS)
+
+    def late(event: Any) -> bytes:
+        challenge = read_challenge(json.dumps(event["data"]["challenge"]).encode())
+        return b" " * MOST_BYTES + file_bytes(HOUSING_KEYS.answer(challenge, enfield.clock() // 1000))
+
+    for status, says, wrong in (
+        (200, late, "does not answer challenges"),
+        (204, late, "answered 204 and no proof"),
+        (503, late, "answered 503"),
+    ):
+        housing.status, housing.says = status, says
+        code, document = await enfield.local("POST", f"/v1/agencies/{housing.id}/prove", {})
+        assert (code, document["ok"], document["released"]) == (200, False, 0)
+        assert wrong in document["error"]
+    assert (await enfield.card()).agencies == ()
+    row = (await enfield.local("GET", f"/v1/agencies/{housing.id}"))[1]
+    assert (row["key_id"], row["pending_key_id"]) == (None, HOUSING_KEYS.sealing[0].public.key_id.hex())
 
 
 @pytest.mark.parametrize("wrong", ["another kind", "another borough", "other signing keys", "no signature"])
@@ -217,7 +261,8 @@ async def test_an_agency_keeps_its_old_keys_and_opens_what_was_sealed_to_them(pa
 async def test_what_an_agency_cannot_open_is_held_and_does_not_stand_in_the_way(pair: Pair, housing: Agency) -> None:
     await sealed_agency(pair.enfield, housing)
     await announced(pair, HOUSING_KEYS)
-    housing.status = 422
+    housing.status, housing.headers = 422, {"content-type": "application/problem+json"}
+    housing.says = lambda _: b'{"code": "not-opened"}'
     message = await pair.hackney.send(ENFIELD)
 
     async def held() -> bool:
@@ -225,7 +270,9 @@ async def test_what_an_agency_cannot_open_is_held_and_does_not_stand_in_the_way(
         return ("housing", "agency housing cannot open it") in {(item["agency"], item["reason"]) for item in items}
 
     await until("it is held", held)
-    housing.status = 204
+    attempts = (await pair.enfield.local("GET", f"/v1/messages/{message}/attempts"))[1]["items"]
+    assert {(one["status"], one["code"]) for one in attempts} == {(422, "not-opened")}
+    housing.status, housing.headers = 204, {}
     await housing_has(pair.enfield, await pair.hackney.send(ENFIELD))
     assert {row["rung"] for row in (await pair.enfield.status(message))["sections"] if row["agency"] == "housing"} == {
         "routed"
@@ -290,6 +337,24 @@ async def sealed_event(enfield: Node, desk: Desk, housing: Agency) -> dict[str, 
     await enfield.post(desk.borough.envelope(card, [desk.borough.sign_manifest(made)], made.ciphertexts))
     await housing_has(enfield, made.manifest.message_id)
     return housing.accepted[0]
+
+
+async def test_what_was_sealed_is_sealed_when_it_is_sent_again(enfield: Node, desk: Desk, housing: Agency) -> None:
+    event = await sealed_event(enfield, desk, housing)
+    message = event["data"]["message_id"]
+    # More than once: in a queue that is empty, SQLite gives the next delivery the number of the one before.
+    for times in (2, 3):
+        assert len(housing.accepted) == times - 1
+        status, resent = await enfield.local("POST", f"/v1/agencies/{housing.id}/replay", {"message_id": message})
+        assert (status, resent["sections"]) == (200, 1)
+
+        async def recorded(times: int = times) -> bool:
+            found = (await enfield.local("GET", f"/v1/messages/{message}/attempts"))[1]["items"]
+            return len(found) == times
+
+        await until("it came again", recorded)
+        assert housing.accepted[-1] == event
+        assert housing.seen[-1]["webhook-replay"] == "true"
 
 
 async def test_an_agency_refuses_what_the_node_has_altered(enfield: Node, desk: Desk, housing: Agency) -> None:
