@@ -303,6 +303,7 @@ async def test_data_that_do_not_end_are_not_read_to_the_end(
     assert sent < 64 * 1024 * 1024
 
 
+@pytest.mark.slow
 async def test_a_server_that_does_not_answer_in_time_counts_as_out_of_reach(
     node: Node, office: Office, web: Web
 ) -> None:

@@ -246,6 +246,7 @@ async def test_no_more_than_so_much_waits_for_a_peer_that_is_down(
         assert (await hackney.local("GET", "/v1/health"))[1]["limits"]["queues"] == [camden.origin]
 
 
+@pytest.mark.slow
 async def test_a_peer_can_not_have_more_receipts_of_a_message_kept_than_it_has_steps(
     hackney: Node, desk: Desk, camden: Borough
 ) -> None:

@@ -118,6 +118,7 @@ async def test_who_does_not_come_to_the_end_of_a_head_is_closed(listener: Listen
     assert await caller.is_closed()
 
 
+@pytest.mark.slow
 async def test_when_too_many_bodies_are_on_their_way_the_one_that_is_so_for_longest_is_given_up() -> None:
     bodies, seen = Bodies(most=2, patience_s=DEADLINE_S), []
 

@@ -92,6 +92,7 @@ async def test_no_more_requests_are_under_way_than_may_be_and_the_next_is_taken_
         assert await ask() == 200
 
 
+@pytest.mark.slow
 async def test_a_body_that_does_not_come_is_given_up() -> None:
     release = asyncio.Event()
     async with bounded_site(1, 0.1, release) as url:

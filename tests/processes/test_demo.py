@@ -15,6 +15,7 @@ from tests.processes.conftest import Town
 from tests.processes.harness import HACKNEY, exchange
 
 
+@pytest.mark.slow
 def test_the_demo_says_who_received_what_and_fits_a_terminal_of_80_columns(tmp_path: Path) -> None:
     shown = exchange("demo", "--dir", tmp_path / "demo")
     assert shown.code == 0, shown
@@ -35,6 +36,7 @@ def test_a_demo_in_a_directory_with_something_else_in_it_says_so_and_leaves_it(t
     assert kept.read_text() == "of something else\n"
 
 
+@pytest.mark.slow
 def test_a_demo_on_nodes_that_run_already_takes_no_agency_away(town: Town) -> None:
     hackney = town.borough("hackney", HACKNEY).start()
     refused = exchange("demo", "--dir", hackney.directory.parent)

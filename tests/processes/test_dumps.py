@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.processes.conftest import Town
 from tests.processes.harness import HACKNEY, until
 
@@ -52,6 +54,7 @@ def test_the_kernel_is_told_to_dump_no_core_into_a_file_or_a_program() -> None:
     assert told.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_running_node_may_dump_no_core_and_has_descriptors_to_spare(town: Town) -> None:
     borough = town.borough("hackney", HACKNEY).start()
     assert borough.process is not None

@@ -4,11 +4,14 @@ import json
 import shutil
 import stat
 
+import pytest
+
 from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD, HACKNEY, example, exchange, introduce, until
 from tests.processes.terminal import terminal
 
 
+@pytest.mark.slow
 def test_an_admin_rotates_the_keys_and_every_receipt_still_proves_itself(town: Town) -> None:
     hackney, enfield = town.borough("hackney", HACKNEY).start(), town.borough("enfield", ENFIELD).start()
     introduce(hackney, enfield)

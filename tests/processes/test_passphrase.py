@@ -265,6 +265,7 @@ def refusals(town: Town) -> list[tuple[list[object], str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("running", [False, True], ids=["stopped", "running"])
 def test_what_is_refused_changes_nothing(hackney: Borough, town: Town, running: bool) -> None:
     if running:
@@ -294,6 +295,7 @@ def locked(words: str, entries: dict[str, bytes]) -> bytes:
     return lock_keystore(entries, Secret(words.encode()), Argon2Parameters(1, 8192))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keystore", "beside", "holds"),
     [
@@ -321,6 +323,7 @@ def test_wherever_a_change_stops_the_node_starts(
     assert opens(hackney, NEW if holds == "new" else old)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["command", "node"])
 def test_a_kill_in_the_middle_leaves_a_node_that_starts(hackney: Borough, town: Town, victim: str) -> None:
     old = (hackney.directory / "passphrase").read_text().strip()

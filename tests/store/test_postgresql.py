@@ -228,6 +228,7 @@ async def databases_restore(url: str, rows: dict[str, list[asyncpg.Record]]) -> 
     await connection.close()
 
 
+@pytest.mark.slow
 async def test_who_may_not_sign_keeps_nothing_that_is_to_be_signed(
     replicas: tuple[PostgresStore, PostgresStore],
 ) -> None:
