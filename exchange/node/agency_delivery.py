@@ -53,6 +53,7 @@ from exchange.store.messages import (
     MessageRow,
     SectionRow,
     add_alarm,
+    alarms_about,
     keys_of,
     message_by_number,
     placements_of,
@@ -64,6 +65,7 @@ from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
 
 _AT_ONCE: Final = 4
+_DAY_MS: Final = 86_400_000
 #: From so many failures of a delivery on, the record of its attempts is kept short.
 _MANY: Final = 20
 
@@ -257,7 +259,9 @@ class AgencyDeliveries:
             else:
                 lasting = f"agency {kind} did not accept it in {delivery.failures + 1} attempts"
                 disabled = await self._give_up(target, lasting)
-        elif lasting is None and unreadable:
+        elif lasting is not None:
+            await self._tell_refused(kind, f"{lasting}.")
+        elif unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
         lasting = disabled or lasting
         if lasting is not None:
@@ -290,11 +294,23 @@ class AgencyDeliveries:
         lane = await services.store.read(lambda tx: lane_state(tx, f"agency:{kind}"))
         if LaneState(lane.failures).is_open:
             return await self._disable(target, Event.EXHAUSTED, "it accepted nothing for as long as the table says")
-        detail = f"{reason}, and accepted others. It is held; `exchange held list` names it."
-        origin, now_ms = services.configuration.origin, services.now_ms()
-        await services.store.write(lambda tx: add_alarm(tx, "agency-refuses", origin, detail, now_ms))
-        services.log.error("alarm", code="agency-refuses", agency=kind)
+        await self._tell_refused(kind, f"{reason}, and accepted others.")
         return None
+
+    async def _tell_refused(self, kind: str, reason: str) -> None:
+        """Tell the admins that something for an agency is held, once a day for one reason."""
+        services, detail = self._services, f"{reason} It is held; `exchange held list` names it."
+        origin, now_ms = services.configuration.origin, services.now_ms()
+
+        async def operation(tx: Transaction) -> bool:
+            told = await alarms_about(tx, "agency-refuses", origin)
+            if any(earlier == detail and now_ms - at_ms < _DAY_MS for at_ms, earlier, _ in told):
+                return False
+            await add_alarm(tx, "agency-refuses", origin, detail, now_ms)
+            return True
+
+        if await services.store.write(operation):
+            services.log.error("alarm", code="agency-refuses", agency=kind)
 
     async def _disable(self, target: _Target, event: Event, reason: str) -> str:
         endpoint, _ = await self._endpoints.change(target.agency.id, event, reason)

@@ -272,6 +272,8 @@ async def test_what_an_agency_cannot_open_is_held_and_does_not_stand_in_the_way(
     await until("it is held", held)
     attempts = (await pair.enfield.local("GET", f"/v1/messages/{message}/attempts"))[1]["items"]
     assert {(one["status"], one["code"]) for one in attempts} == {(422, "not-opened")}
+    (alarm,) = (await pair.enfield.local("GET", "/v1/alarms"))[1]["items"]
+    assert (alarm["kind"], "cannot open it" in alarm["detail"]) == ("agency-refuses", True)
     housing.status, housing.headers = 204, {}
     await housing_has(pair.enfield, await pair.hackney.send(ENFIELD))
     assert {row["rung"] for row in (await pair.enfield.status(message))["sections"] if row["agency"] == "housing"} == {
