@@ -34,6 +34,12 @@ class _Receiver(BaseHTTPRequestHandler):
         self.send_header("content-length", "0")
         self.end_headers()
 
+    def do_OPTIONS(self) -> None:
+        self.send_response(200)
+        self.send_header("webhook-allowed-origin", self.headers.get("webhook-request-origin", "*"))
+        self.send_header("content-length", "0")
+        self.end_headers()
+
     def _signature_is_good(self, body: bytes) -> bool:
         event_id, stamp = self.headers.get("webhook-id", ""), self.headers.get("webhook-timestamp", "0")
         if not stamp.isdigit() or abs(time.time() - int(stamp)) > _TOLERANCE_S:

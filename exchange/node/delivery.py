@@ -26,6 +26,7 @@ from exchange.store.outbox import (
     Delivery,
     LaneRow,
     Order,
+    bring_all_forward,
     bring_forward,
     claim,
     claimable_lanes,
@@ -46,6 +47,8 @@ from exchange.store.transaction import Transaction
 
 _LEASE_MS: Final = 30_000
 _RENEW_EVERY_S: Final = 10.0
+#: Clocks that are kept right are moved by less.
+_SET_BACK_MS: Final = 2000
 #: A full disk or a restart of the database is soon over, or takes long.
 _STORE_AGAIN_S: Final = 1.0
 
@@ -90,10 +93,14 @@ class Dispatcher:
         perform: Mapping[str, Perform],
         poll_s: float = 20.0,
         asked_caps_s: Mapping[str, float] | None = None,
+        clock_every_s: float = 5.0,
     ) -> None:
         table = services.configuration.tables.delivery
         self._services = services
         self._poll_s = poll_s
+        self._clock_every_s = clock_every_s
+        #: The latest time at which anything was put off, or the clock looked at.
+        self._latest_ms = services.now_ms()
         self._perform = perform
         #: Kinds of lanes may differ in how much of Retry-After is waited.
         self._backoffs = {
@@ -116,6 +123,7 @@ class Dispatcher:
         """Work until `stop` is set, then finish what is in hand."""
         async with asyncio.TaskGroup() as beside:
             renewing = beside.create_task(self._renew_leases())
+            watching = beside.create_task(self._watch_clock())
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 if not self._services.store.shared:
@@ -129,6 +137,7 @@ class Dispatcher:
                 for event in self._events.values():
                     event.set()
             renewing.cancel()
+            watching.cancel()
 
     async def _start_lanes(self) -> None:
         """Start the lanes that nobody woke: whoever stored something may have failed before it could tell."""
@@ -150,6 +159,24 @@ class Dispatcher:
                 await self._services.store.write(functools.partial(renew, rows=rows, until_ms=until_ms))
             except StoreUnavailable as error:
                 self._services.log.error("store unavailable", error=str(error))
+
+    async def _watch_clock(self) -> None:
+        """What was put off while the clock was ahead, be it for a moment, is due when the clock has been set back."""
+        while True:
+            await asyncio.sleep(self._clock_every_s)
+            now_ms = self._services.now_ms()
+            if now_ms < self._latest_ms - _SET_BACK_MS:
+                lanes, by_s = list(self._events), (self._latest_ms - now_ms) // 1000
+                self._services.log.warning("the clock was set back", reason=f"by {by_s} s")
+                try:
+                    await self._services.store.write(bring_all_forward, long=True)
+                except StoreUnavailable as error:
+                    self._services.log.error("store unavailable", error=str(error))
+                    continue
+                for lane in lanes:
+                    self.heard_from(lane)  # what it waits for may be a time that is far away by now
+                    self.wake(lane)
+            self._latest_ms = now_ms
 
     async def look(self) -> None:
         """See what other replicas have done: which lanes have something for this one, and how lanes are doing.
@@ -358,6 +385,7 @@ class Dispatcher:
         is_back = before.is_open and not after.failures
         if outcome.put_off:
             self._put_off.add(lane)
+            self._latest_ms = max(self._latest_ms, now_ms)
 
         async def operation(tx: Transaction) -> list[tuple[Delivery, str]]:
             mine = await give_back(tx, outcome.again)

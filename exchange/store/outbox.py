@@ -172,6 +172,11 @@ _bring_forward = Sql(
     )
     .values(lease_until_ms=0)
 )
+_bring_all_forward = Sql(
+    update(outbox)
+    .where(outbox.c.state == "due", outbox.c.lease_until_ms > text("0"), outbox.c.claimed_by.is_(None))
+    .values(lease_until_ms=0)
+)
 _next_due = Sql(
     select(func.min(outbox.c.lease_until_ms)).where(
         outbox.c.lane == bindparam("lane"),
@@ -418,6 +423,11 @@ async def put_off(tx: Transaction, row: Delivery, until_ms: int) -> bool:
 async def bring_forward(tx: Transaction, lane: str) -> int:
     """Make everything that was put off in a lane due at once; return how much that was."""
     return await tx.execute(_bring_forward, {"key": lane})
+
+
+async def bring_all_forward(tx: Transaction) -> int:
+    """Make everything that was put off due at once, in whatever lane; return how much that was."""
+    return await tx.execute(_bring_all_forward, {})
 
 
 async def next_due_ms(tx: Transaction, lane: str) -> int | None:

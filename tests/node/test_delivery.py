@@ -22,6 +22,7 @@ from exchange.store.outbox import (
     held,
     lane_state,
     new_delivery,
+    next_due_ms,
     release,
 )
 from exchange.store.replicas import arrive
@@ -29,6 +30,7 @@ from tests.node.handmade import CONTENT
 from tests.node.pair import Clock, until
 
 FAR_MS = 10**12
+DAY_MS = 86_400_000
 
 
 @pytest.fixture(autouse=True)
@@ -319,6 +321,35 @@ async def test_what_is_urgent_does_not_wait_for_what_is_under_way(services: Serv
         gate.set()
         await all_done(services)
     assert sorted(post.delivered) == list(range(1, usual + 2))
+
+
+async def test_what_was_put_off_while_the_clock_was_ahead_is_due_when_it_is_set_back(
+    services: Services, clock: Clock
+) -> None:
+    post, gate = Post(services), asyncio.Event()
+
+    async def put_off_for_a_minute(name: str, rows: list[Delivery]) -> Outcome | None:
+        if gate.is_set():
+            return None
+        return Outcome(put_off=[(row, services.now_ms() + 60_000) for row in rows])
+
+    post.act = put_off_for_a_minute
+    clock.now_ms += DAY_MS
+    await put(services, "box:a")
+    dispatcher = Dispatcher(services, {"box": post.perform}, clock_every_s=0.01)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(dispatcher.run(stop))
+
+        async def put_off() -> bool:
+            return await services.store.read(lambda tx: next_due_ms(tx, "box:a")) is not None
+
+        await until("it is put off", put_off)
+        gate.set()
+        clock.now_ms -= DAY_MS
+        await all_done(services)
+        stop.set()
+    assert post.delivered == [1]
 
 
 async def test_at_the_end_what_is_in_hand_is_finished_and_recorded(services: Services) -> None:
