@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import IO
 
-_MOST_LOCKED = 200
+_MOST_LOCKED = 40
 _locked: deque[IO[str]] = deque()
 
 

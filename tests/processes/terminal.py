@@ -44,7 +44,7 @@ class Terminal:
         """Wait until the screen has shown a text, after what it had shown when it was last looked for."""
         deadline = time.monotonic() + DEADLINE_S
         while (found := re.search(text, self.shown)) is None:
-            ready, _, _ = select.select([self._master], [], [], max(0, deadline - time.monotonic()))
+            ready = self._is_ready(max(0, deadline - time.monotonic()))
             assert ready, f"the screen never showed {text!r}:\n{self.shown}"
             try:
                 more = os.read(self._master, 4096)
@@ -54,6 +54,12 @@ class Terminal:
             self.shown += more.decode()
         seen, self.shown = self.shown[: found.end()], self.shown[found.end() :]
         return seen
+
+    def _is_ready(self, within_s: float) -> bool:
+        """Whether there is something to read; `select` knows no descriptor above 1023."""
+        poll = select.poll()
+        poll.register(self._master, select.POLLIN)
+        return bool(poll.poll(within_s * 1000))
 
     def types(self, line: str) -> None:
         """Type a line."""
@@ -66,7 +72,7 @@ class Terminal:
 
     def ends(self) -> int:
         """Wait for the end; the exit code. What is left on the screen is then in `shown`."""
-        while select.select([self._master], [], [], DEADLINE_S)[0]:
+        while self._is_ready(DEADLINE_S):
             try:
                 more = os.read(self._master, 4096)
             except OSError:
