@@ -90,12 +90,14 @@ class _Agency(asyncio.Protocol):
             return
         request, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        if len(body) < int(headers["content-length"]):
+        if len(body) < int(headers.get("content-length", 0)):
             return
         self._data = b""
         self._transport.write(f"HTTP/1.1 {self._take(request, headers, body)}\r\nContent-Length: 0\r\n\r\n".encode())
 
     def _take(self, request: str, headers: dict[str, str], body: bytes) -> str:
+        if request.startswith("OPTIONS "):
+            return "200 OK"
         taken = self._taken[0]
         kind = request.split(" ")[1].strip("/")
         try:
