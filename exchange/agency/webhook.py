@@ -16,15 +16,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
-
 from exchange.agency.errors import WebhookRefused
+from exchange.crypto.errors import SignatureError
 from exchange.crypto.secret import Secret
+from exchange.crypto.webhook_key import PUBLIC_PREFIX, verify_v1a
 
 TOLERANCE_S: Final = 300
 _SECRET: Final = "whsec_"  # noqa: S105 - the prefix of one
-_PUBLIC: Final = "whpk_"
 _ID: Final = re.compile(r"[!-~]{1,200}")
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 _MOST_SIGNATURES: Final = 16
@@ -44,7 +42,7 @@ def parse_webhook_key(text: str) -> WebhookKey:
     Raises:
         WebhookRefused: it is neither.
     """
-    for prefix, scheme in ((_SECRET, "v1"), (_PUBLIC, "v1a")):
+    for prefix, scheme in ((_SECRET, "v1"), (PUBLIC_PREFIX, "v1a")):
         if text.startswith(prefix):
             try:
                 key = base64.b64decode(text.removeprefix(prefix), validate=True)
@@ -82,7 +80,7 @@ def _holds(key: WebhookKey, signature: bytes, signed: bytes) -> bool:
     if key.scheme == "v1":
         return hmac.compare_digest(hmac.new(key.key.reveal(), signed, hashlib.sha256).digest(), signature)
     try:
-        VerifyKey(key.key.reveal()).verify(signed, signature)
-    except (BadSignatureError, ValueError):
+        verify_v1a(key.key.reveal(), signed, signature)
+    except SignatureError:
         return False
     return True

@@ -9,7 +9,7 @@ from exchange.cli.agency_sealing import (
     agency_prove,
     agency_rekey,
     own_key,
-    read_json,
+    read_key,
     sealed_key_option,
     tell_challenge,
 )
@@ -58,7 +58,7 @@ def agency_add(
         **settings_of(timeout_s, retry, certificate, proxy),
     }
     if key_file is not None:
-        body["key"] = read_json(key_file)
+        body["key"] = read_key(key_file)
     document = Node(config).request("POST", "/v1/agencies", body)
     if as_json:
         print_json(document)

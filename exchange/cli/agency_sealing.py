@@ -1,6 +1,7 @@
 """Agencies with a key of their own, at the node: give it, get the challenge, prove it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,31 @@ sealed_key_option = click.option(
 )
 
 
-def read_json(file: Path) -> Any:
-    """A file that the node is to look at.
+def checked(file: Path, read: Callable[[bytes], object]) -> Any:
+    """The JSON of a file that the node is to look at, which `read` can read.
 
     Raises:
-        CommandFailed: it is not JSON.
+        CommandFailed: it cannot.
     """
+    from exchange.schema.errors import AgencyKeyInvalid
+
+    data = file.read_bytes()
     try:
-        return json.loads(file.read_bytes()[: 64 * 1024])
-    except (ValueError, RecursionError):
-        raise CommandFailed(f"{file} is not JSON; nothing was changed", INVALID) from None
+        read(data)
+    except AgencyKeyInvalid as error:
+        raise CommandFailed(f"{file}: {error}; nothing was changed", INVALID, error.hint, error.code) from None
+    return json.loads(data)
+
+
+def read_key(file: Path) -> Any:
+    """The public half of an agency's key.
+
+    Raises:
+        CommandFailed: it is none.
+    """
+    from exchange.schema.agency_keys import read_key_file
+
+    return checked(file, read_key_file)
 
 
 def tell_challenge(agency_id: str) -> None:
@@ -49,7 +65,7 @@ def own_key(document: dict[str, Any]) -> str:
 @json_option
 def agency_rekey(agency_id: str, key_file: Path, config: Path, as_json: bool) -> None:
     """Give an agency a key of its own, or another one; it counts once the agency has proven it."""
-    document = Node(config).request("POST", f"/v1/agencies/{agency_id}/key", {"key": read_json(key_file)})
+    document = Node(config).request("POST", f"/v1/agencies/{agency_id}/key", {"key": read_key(key_file)})
     if as_json:
         print_json(document)
         return
@@ -79,7 +95,9 @@ def agency_challenge(agency_id: str, file: Path, config: Path, as_json: bool) ->
 @json_option
 def agency_prove(agency_id: str, answer_file: Path | None, config: Path, as_json: bool) -> None:
     """Have an agency prove its key; from then on senders seal to it."""
-    body = {"answer": read_json(answer_file)} if answer_file is not None else {}
+    from exchange.schema.agency_keys import read_answer
+
+    body = {"answer": checked(answer_file, read_answer)} if answer_file is not None else {}
     document = Node(config).request("POST", f"/v1/agencies/{agency_id}/prove", body)
     if as_json:
         print_json(document)

@@ -40,16 +40,13 @@ class WebhookKey:
         return self._key.sign(message).signature
 
 
-def verify_webhook(public: str, message: bytes, signature: bytes) -> None:
-    """Check a signature by the node that shows `public`.
+def verify_v1a(public: bytes, message: bytes, signature: bytes) -> None:
+    """Check a signature by the node whose public key, 32 bytes, is given.
 
     Raises:
-        SignatureError: it is not one, or the key cannot be read.
+        SignatureError: it is not one, or that is no key.
     """
     try:
-        if not public.startswith(PUBLIC_PREFIX):
-            raise ValueError("not a public key")
-        key = VerifyKey(base64.b64decode(public.removeprefix(PUBLIC_PREFIX), validate=True))
-        key.verify(message, signature)
+        VerifyKey(public).verify(message, signature)
     except (BadSignatureError, ValueError, TypeError):
         raise SignatureError("the signature of the webhook does not verify") from None

@@ -15,7 +15,8 @@ import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
-from exchange.crypto.webhook_key import verify_webhook
+from exchange.agency.webhook import parse_webhook_key
+from exchange.crypto.webhook_key import verify_v1a
 from tests.node.agency import LOOPBACK
 from tests.node.certificates import make_certificate
 from tests.node.handmade import Borough, Desk
@@ -168,7 +169,11 @@ async def test_the_public_verifiers_take_what_comes_through_a_proxy_and_nothing_
         assert Webhook(old).verify(data, headers)["id"] == headers["webhook-id"]
         signature = headers["webhook-signature"].split(" ")[-1]
         message = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + data
-        verify_webhook(agency["public_key"], message, base64.b64decode(signature.removeprefix("v1a,")))
+        verify_v1a(
+            parse_webhook_key(agency["public_key"]).key.reveal(),
+            message,
+            base64.b64decode(signature.removeprefix("v1a,")),
+        )
         assert headers["content-type"] == "application/cloudevents+json; charset=utf-8"
         event = json.loads(data.decode("utf-8"))
         assert {"specversion", "id", "type", "source", "time"} <= event.keys()
