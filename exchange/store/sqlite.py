@@ -60,6 +60,10 @@ class SqliteTransaction(Signing):
         super().__init__()
         self.cursor = connection.cursor()
 
+    def end(self) -> None:
+        """Let go of the connection: a cursor that is only forgotten does so later, and may have to wait for it then."""
+        self.cursor.close()
+
     async def execute(self, sql: Sql, parameters: Parameters) -> int:
         text, values = sql.compiled(_dialect)
         self.cursor.execute(text, values(parameters))
@@ -229,6 +233,7 @@ class SqliteStore:
             tx.cursor.execute("BEGIN IMMEDIATE")
         except sqlite.Error:
             # Perhaps another process writes: the thread can wait for it, and says what is wrong otherwise.
+            tx.end()
             self._jobs.put(functools.partial(self._run_together, works))
             return
         try:
@@ -325,6 +330,7 @@ class SqliteStore:
             _roll_back(tx)
             return error
         crash_points.reached("batch.committed")
+        tx.end()
         tx.committed(prove)
         return None
 
@@ -337,14 +343,16 @@ class SqliteStore:
             # All of these were asked for before the first is run, so the same question has the same answer.
             results: dict[Operation[Any], Any] = {}
             for work in works:
+                tx = SqliteTransaction(connection)
                 try:
                     if work.operation not in results:
-                        results[work.operation] = _run(work.operation, SqliteTransaction(connection))
+                        results[work.operation] = _run(work.operation, tx)
                     work.result = results[work.operation]
                 except sqlite.Error as error:
                     work.error = StoreUnavailable(f"the store could not be read: {type(error).__name__}: {error}")
                 except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
                     work.error = error
+                tx.end()
             if works:
                 with contextlib.suppress(RuntimeError):  # the loop is gone
                     self._loop.call_soon_threadsafe(complete, works)
@@ -392,6 +400,7 @@ def _unkept(error: Exception) -> StoreUnavailable:
 def _roll_back(tx: SqliteTransaction) -> None:
     with contextlib.suppress(sqlite.Error):  # SQLite has done so itself after most errors
         tx.cursor.execute("ROLLBACK")
+    tx.end()
 
 
 def _run_operations(tx: SqliteTransaction, works: list[Work]) -> Appended | None:

@@ -236,18 +236,22 @@ async def test_only_a_long_operation_runs_beside_the_loop_and_all_keep_their_ord
 
 async def test_a_lock_of_another_process_is_waited_for_beside_the_loop(store: SqliteStore, path: Path) -> None:
     other = sqlite.connect(str(path), isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    writes = [asyncio.create_task(store.write(work(name))) for name in "ab"]
+    names: list[str] = []
+    # Again and again: what the loop let go of late had to wait now and then only.
+    for number in range(20):
+        other.execute("BEGIN IMMEDIATE")
+        writes = [asyncio.create_task(store.write(work(f"{number:02}{name}"))) for name in "ab"]
 
-    begun_s = time.monotonic()
-    assert await stored_names(store) == []
-    assert time.monotonic() - begun_s < 5, "the loop waited for the lock"
-    assert not any(write.done() for write in writes)
-    other.execute("ROLLBACK")
+        begun_s = time.monotonic()
+        assert await stored_names(store) == names
+        assert time.monotonic() - begun_s < 5, "the loop waited for the lock"
+        assert not any(write.done() for write in writes)
+        other.execute("ROLLBACK")
+        await asyncio.gather(*writes)
+        names += [f"{number:02}a", f"{number:02}b"]
     other.close()
-    await asyncio.gather(*writes)
 
-    assert await stored_names(store) == ["a", "b"]
+    assert await stored_names(store) == names
 
 
 @contextlib.contextmanager
