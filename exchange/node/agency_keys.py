@@ -9,8 +9,6 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import SealingKeyId, context
 from exchange.crypto.possession import Claim, seal_challenge
@@ -141,11 +139,3 @@ def describe_keys(rows: Iterable[AgencyKeyRow], agency_id: str) -> dict[str, str
         "key_id": next((row.key_id.hex() for row in mine if row.is_in_force), None),
         "pending_key_id": next((row.key_id.hex() for row in mine if row.is_pending), None),
     }
-
-
-def read_answer_body(data: bytes) -> AnswerFile | None:
-    """The answer to a challenge in what an agency's endpoint answered, if it is one."""
-    try:
-        return msgspec.json.decode(data, type=AnswerFile)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None

@@ -13,7 +13,6 @@ from exchange.node.agency_keys import (
     claimed_key,
     describe_keys,
     pending_key,
-    read_answer_body,
 )
 from exchange.node.delivery import Dispatcher
 from exchange.node.epochs import renew_card
@@ -22,7 +21,8 @@ from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of
 from exchange.node.services import Services
-from exchange.schema.agency_keys import AgencyKeyFile, AnswerFile
+from exchange.schema.agency_keys import AgencyKeyFile, AnswerFile, read_answer
+from exchange.schema.errors import AgencyKeyInvalid
 from exchange.store.agencies import agency
 from exchange.store.agency_keys import AgencyKeyRow, add_pending_key, all_agency_keys, prove_key
 from exchange.store.outbox import release_lane
@@ -106,8 +106,9 @@ class AgencyKeysApi:
         told, said = await self._deliveries.challenge(row, f"evt_{uuid.uuid4().hex}", challenge_of(services, pending))
         if told.status != 200:
             return told.error or f"agency {row.kind} answered {told.status} and no proof"
-        answer = read_answer_body(said)
-        if answer is None:
+        try:
+            answer = read_answer(said)
+        except AgencyKeyInvalid:
             return "the agency's endpoint does not answer challenges: have it answer by file"
         try:
             check_proof(services, pending, answer)
