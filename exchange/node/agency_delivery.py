@@ -35,8 +35,8 @@ from exchange.node.cards import as_items
 from exchange.node.compose import recall_secrets
 from exchange.node.delivery import Outcome
 from exchange.node.endpoints import Endpoints, held_reason
-from exchange.node.inbound import Inbound
 from exchange.node.lanes import LaneState
+from exchange.node.receipts import climb
 from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body, secret_id
 from exchange.schema.agency_keys import ChallengeFile
@@ -94,9 +94,8 @@ class _Target:
 class AgencyDeliveries:
     """Delivers sections to agencies."""
 
-    def __init__(self, services: Services, inbound: Inbound, endpoints: Endpoints) -> None:
+    def __init__(self, services: Services, endpoints: Endpoints) -> None:
         self._services = services
-        self._inbound = inbound
         self._endpoints = endpoints
         self._client = AgencyClient(services)
         self._chance = random.SystemRandom()
@@ -342,9 +341,7 @@ class AgencyDeliveries:
             alone = mine and not services.store.shared
             fresh = pairs if alone else await self._not_delivered(tx, message.number, pairs)
             if fresh:
-                await self._inbound.climb(
-                    tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh
-                )
+                await climb(services, tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh)
 
         await services.store.write(operation)
         crash_points.reached("webhook.recorded")
