@@ -47,6 +47,13 @@ class ContentInvalid(SchemaError):
     code = "section-wrong"
 
 
+class WordsInvalid(SchemaError):
+    """What an agency says of a section is not what can be said, or does not open."""
+
+    code = "words-invalid"
+    hint = "Say who holds the section, or ask a question, or give a reason; see docs/agencies.md."
+
+
 class InvitationInvalid(SchemaError):
     """A text is not an invitation."""
 
