@@ -9,10 +9,9 @@ Source: docs/protocol.md, "Words".
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import MessageId, Origin, SealingKeyId, SectionName
@@ -21,15 +20,12 @@ from exchange.crypto.sealing import SealingPrivateKey, SealingPublicKey
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section, seal_section
 from exchange.schema.errors import WordsInvalid
-from exchange.schema.vocabulary import Line
-from exchange.schema.vocabulary import Text as LongText
+from exchange.schema.vocabulary import Line, Text
 from exchange.schema.wire import ParcelEntry, Rung, WordEntry, Words
 
-#: A part is a text of 4,000 characters at most.
-MOST_CIPHERTEXT_BYTES: Final = 20_000
+#: A part is a text of 8,000 characters at most.
+MOST_CIPHERTEXT_BYTES: Final = 40_000
 HOLDER: Final = "holder"
-
-Text = Annotated[LongText, Meta(max_length=4000)]
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -154,7 +150,7 @@ def open_words(words: Words, ciphertexts: Iterable[bytes], keys: Mapping[Sealing
         WordsInvalid: what opens is not what was committed to, or not what can be said.
     """
     secrets: dict[SectionName, Secret] = {}
-    found: dict[str, object] = {}
+    plain: dict[str, bytes] = {}
     given = {hashlib.sha256(data).digest(): data for data in ciphertexts}
     try:
         for parcel in words.parcels:
@@ -165,16 +161,13 @@ def open_words(words: Words, ciphertexts: Iterable[bytes], keys: Mapping[Sealing
             secret = secrets.get(SectionName(entry.name))
             if secret is None:
                 continue
-            data = open_section(given.get(entry.sha256, b""), secret, bond.of(entry.name), entry.commitment).reveal()
-            found[entry.name] = msgspec.msgpack.decode(data)
-        said = msgspec.convert(
-            {name: part if name == HOLDER else _text(part) for name, part in found.items()}, Said
-        )
-        if {name: data for name, data in parts_of(said).items()} != {
-            name: _encoder.encode(part) for name, part in found.items()
-        }:
+            plaintext = open_section(given.get(entry.sha256, b""), secret, bond.of(entry.name), entry.commitment)
+            plain[entry.name] = plaintext.reveal()
+        found = {name: msgspec.msgpack.decode(data) for name, data in plain.items()}
+        said = msgspec.convert({name: part if name == HOLDER else _text(part) for name, part in found.items()}, Said)
+        if parts_of(said) != plain:
             raise WordsInvalid("what was said is not in its only accepted encoding")
-    except (CryptoError, msgspec.DecodeError, msgspec.ValidationError, ValueError, TypeError, RecursionError):
+    except (CryptoError, msgspec.DecodeError, msgspec.ValidationError, ValueError, RecursionError):
         raise WordsInvalid("what was said does not open, or is not what can be said") from None
     return said
 
