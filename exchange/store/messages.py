@@ -61,7 +61,6 @@ class PlacementRow(NamedTuple):
     agency: str
     rung: str
     at_ms: int
-    holder: str | None
 
 
 class ReceiptRow(NamedTuple):
@@ -91,6 +90,9 @@ _add = Sql(insert(messages).values({name: bindparam(name) for name in _ADDED}).r
 _by_id = Sql(
     select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number).limit(1)
 )
+_all_by_id = Sql(
+    select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number)
+)
 _by_origin = Sql(
     select(*_COLUMNS).where(messages.c.origin == bindparam("origin"), messages.c.message_id == bindparam("message_id"))
 )
@@ -110,10 +112,17 @@ _key = Sql(select(message_keys.c.wrapped, message_keys.c.secrets).where(message_
 _add_content = Sql(insert(contents).values(message=bindparam("message"), sections=bindparam("sections")))
 _content = Sql(select(contents.c.sections).where(contents.c.message == bindparam("message")))
 _placements = Sql(
-    select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms, placements.c.holder)
+    select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms)
     .where(placements.c.message == bindparam("message"))
     .order_by(placements.c.section, placements.c.agency)
 )
+
+
+def _again(rung: str) -> str:
+    """What was redirected is delivered once more, to another: later than it was redirected."""
+    return " OR placements.rung = 'redirected' AND placements.at_ms <= excluded.at_ms" if rung == "delivered" else ""
+
+
 #: Text that both databases know, since SQLAlchemy's upserts are each dialect's own; every name in it is a constant.
 _RAISE: Final = {
     rung: Sql(
@@ -122,12 +131,20 @@ _RAISE: Final = {
             INSERT INTO placements (message, section, agency, rung, at_ms)
             VALUES (:message, :section, :agency, '{rung}', :at_ms)
             ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
-            WHERE placements.rung IN ({", ".join(repr(low) for low in below(rung)) or "NULL"})
+            WHERE placements.rung IN ({", ".join(repr(low) for low in below(rung)) or "NULL"}){_again(rung)}
             """  # noqa: S608
         ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms")))
     )
     for rung in LADDER
 }
+_stand = Sql(
+    text(
+        """
+        INSERT INTO placements (message, section, agency, rung, at_ms) VALUES (:message, :section, :agency, :rung, :at_ms)
+        ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
+        """
+    ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "rung", "at_ms")))
+)
 _delivered = (
     select(placements.c.message, func.count(), func.max(message_keys.c.message))
     .select_from(
@@ -138,7 +155,7 @@ _delivered = (
     .where(
         messages.c.direction == INBOUND,
         placements.c.agency == bindparam("agency"),
-        or_(*(placements.c.rung == rung for rung in LADDER[LADDER.index("delivered") :])),
+        or_(*(placements.c.rung == rung for rung in ("delivered", "queried", "owned"))),
         placements.c.at_ms >= bindparam("since_ms"),
     )
     .group_by(placements.c.message)
@@ -248,6 +265,11 @@ async def message_by_id(tx: Transaction, message_id: str) -> MessageRow:
     return MessageRow(*row)
 
 
+async def messages_by_id(tx: Transaction, message_id: str) -> list[MessageRow]:
+    """The messages with that id: it is its sender that makes it unique."""
+    return [MessageRow(*row) for row in await tx.fetch_all(_all_by_id, {"message_id": message_id})]
+
+
 async def message_by_number(tx: Transaction, number: int) -> MessageRow:
     """The message with that number.
 
@@ -311,6 +333,14 @@ async def raise_rung(tx: Transaction, number: int, rung: str, pairs: Iterable[tu
         _RAISE[rung],
         [{"message": number, "section": section, "agency": kind, "at_ms": at_ms} for section, kind in pairs],
     )
+
+
+async def stand(tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[str, str]], at_ms: int) -> None:
+    """Let sections at agencies stand at `rung` from now on, wherever they stood."""
+    rows = [
+        {"message": number, "section": section, "agency": kind, "rung": rung, "at_ms": at_ms} for section, kind in pairs
+    ]
+    await tx.execute_many(_stand, rows)
 
 
 async def received_at_ms(tx: Transaction, number: int) -> int | None:

@@ -26,6 +26,9 @@ from exchange.store.transaction import Sql, Transaction
 
 MANIFEST: Final = "manifest"
 STATEMENT: Final = "statement"
+#: A receipt with what an agency said, to the sender; and a question to the counterpart, `position` its number.
+WORD: Final = "word"
+QUESTION: Final = "question"
 WEBHOOK: Final = "webhook"
 REPLAY: Final = "replay"
 CARD: Final = "card"

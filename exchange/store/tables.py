@@ -286,7 +286,6 @@ placements = Table(
     Column("agency", Text, primary_key=True),
     Column("rung", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    Column("holder", Text),
     sqlite_with_rowid=False,
 )
 
@@ -300,6 +299,43 @@ receipts = Table(
     Column("proof", Text),
     Column("position", BigInteger),
     Column("at_ms", BigInteger, nullable=False),
+)
+
+#: What agencies have said of sections, here or at the other borough: one row for a section at an agency and a receipt.
+#: `name` is the agency here that said it, `target` the kind to which it was redirected, `word_hash` the leaf hash of
+#: what the agency signed itself. The words are in `sealed`, under the message's key.
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("section", Text, nullable=False),
+    Column("agency", Text, nullable=False),
+    Column("rung", Text, nullable=False),
+    Column("name", Text),
+    Column("by", Text, nullable=False),
+    Column("target", Text),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("word_hash", LargeBinary),
+    Column("position", BigInteger),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("sealed", LargeBinary),
+    Index("acknowledgements_by_message", "message", "number"),
+    Index(
+        "acknowledgements_queried",
+        "number",
+        sqlite_where=text("rung = 'queried'"),
+        postgresql_where=text("rung = 'queried'"),
+    ),
+)
+
+#: Who signs for an agency to whose own key a message was sealed, by the card that was used: a fingerprint.
+signers = Table(
+    "signers",
+    metadata,
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("agency", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
 )
 
 outbox = Table(
