@@ -595,6 +595,37 @@ class AgencyKeyProven(Shape, frozen=True):
     released: int
 
 
+class AgencyToken(Shape, frozen=True):
+    """A token of an agency: when it was made, until when it is good, and in which hour it was last used."""
+
+    id: str
+    agency: str
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None
+
+
+class AgencyTokenMade(AgencyToken, frozen=True):
+    """A new token, shown this once, and where the agency uses it."""
+
+    token: str
+    url: str | None
+
+
+class AgencyTokens(Shape, frozen=True):
+    """The tokens of an agency, oldest first."""
+
+    items: list[AgencyToken]
+
+
+class AgencyTokenRevoked(Shape, frozen=True):
+    """A token that is good no more."""
+
+    id: str
+    agency: str
+    revoked: Literal[True]
+
+
 class AgencyRemoved(Shape, frozen=True):
     """An agency that is not registered any more."""
 
@@ -784,3 +815,17 @@ class Consistency(Shape, frozen=True):
     first: int
     second: int
     path: list[HashBytes]
+
+
+# What agencies ask
+
+
+class AskingAgency(Shape, frozen=True):
+    """The agency that asks, the node that answers, and until when the token is good."""
+
+    id: str
+    kind: KindText
+    origin: str
+    area: AreaText
+    token_id: str
+    expires_at: datetime | None

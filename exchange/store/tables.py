@@ -212,6 +212,8 @@ endpoints = Table(
     Column("certificate", Text),
     Column("proxy", Text),
     Column("rate_per_minute", BigInteger),
+    Column("way", Text, nullable=False, server_default=text("'webhook'")),
+    Column("folder", Text),
 )
 
 #: One row: the seed of the node's key for webhooks, wrapped by the store key.
@@ -439,6 +441,52 @@ alarms = Table(
     Column("origin", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("evidence", LargeBinary),
+)
+
+#: With what an agency asks the node: the SHA-256 of a token.
+agency_tokens = Table(
+    "agency_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("agency", Text, ForeignKey("agencies.id", ondelete="CASCADE"), nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("used_at_ms", BigInteger),
+)
+
+#: What an agency that fetches is offered has a number, which is given once: `head` is the last. A cursor names the
+#: `word` too, so that none of another store says anything here.
+feeds = Table(
+    "feeds",
+    metadata,
+    Column("agency", Text, ForeignKey("agencies.id", ondelete="CASCADE"), primary_key=True),
+    Column("word", Text, nullable=False),
+    Column("head", BigInteger, nullable=False),
+    Column("asked_at_ms", BigInteger),
+)
+
+#: The sections that agencies may fetch, until they say that they have them: what of a row of the outbox is `offered`.
+offers = Table(
+    "offers",
+    metadata,
+    Column(
+        "delivery",
+        BigInteger,
+        ForeignKey("outbox.number", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("section", Text, primary_key=True),
+    Column("agency", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("offered_at_ms", BigInteger, nullable=False),
+    Column("numbered_at_ms", BigInteger, nullable=False),
+    Column("fetched_at_ms", BigInteger),
+    Index("offers_in_order", "agency", "rank", "number"),
+    Index("offers_by_event", "agency", "event_id"),
 )
 
 tokens = Table(
