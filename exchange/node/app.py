@@ -19,6 +19,7 @@ from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
 from exchange.handover.retries import ASKED_CAP_S
 from exchange.node import openapi
+from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
 from exchange.node.agency_api import AgencyApi
@@ -26,6 +27,7 @@ from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
 from exchange.node.agency_listener import AgencyListener
+from exchange.node.agency_sections_api import AgencySectionsApi
 from exchange.node.agency_tokens import AgencyTokensApi
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
@@ -64,6 +66,7 @@ from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
 from exchange.node.rotation import settle_rotation
+from exchange.node.sections_api import SectionsApi
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
@@ -319,6 +322,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(f"peer:{origin}")
 
         directory = Directory(services, client, changed)
+        acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
         more = [
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
@@ -326,12 +330,13 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
             *AgencyTokensApi(services).routes(),
+            *SectionsApi(services, acknowledging).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door)
+        beside = await _agency_sites(stack, services, agency_door, acknowledging)
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -378,13 +383,16 @@ async def _listen(
     return sites
 
 
-async def _agency_sites(stack: AsyncExitStack, services: Services, door: AgencyDoor) -> list[web.BaseSite]:
+async def _agency_sites(
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging
+) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
         return []
     listener, asked = AgencyListener(services), AgencyApi(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    runner = await _runner(stack, listener.application(asked.routes(), asked.open_routes()))
+    routes = [*asked.routes(), *AgencySectionsApi(acknowledging).routes()]
+    runner = await _runner(stack, listener.application(routes, asked.open_routes()))
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 

@@ -13,9 +13,9 @@ from exchange.crypto.rest import open_at_rest, seal_at_rest, unwrap_message_key
 from exchange.node.compose import message_name
 from exchange.node.services import Services
 from exchange.schema.words import Said
-from exchange.store.acknowledgements import AcknowledgementRow
+from exchange.store.acknowledgements import AcknowledgementRow, acknowledgement_at
 from exchange.store.errors import NotFound
-from exchange.store.messages import MessageRow, keys_of
+from exchange.store.messages import MessageRow, keys_of, message_by_number
 from exchange.store.transaction import Transaction
 
 
@@ -60,3 +60,12 @@ async def open_said(
         return _decode(open_at_rest(key, context("words", name, row.leaf_hash), row.sealed))
     except (NotFound, RestError):
         return None
+
+
+async def ciphertexts_at(services: Services, tx: Transaction, number: int, position: int) -> list[bytes]:
+    """What goes with the receipt at a position of this node's log; nothing where it was erased."""
+    row = await acknowledgement_at(tx, number, position)
+    if row is None:
+        return []
+    kept = await open_said(services, tx, await message_by_number(tx, number), row)
+    return [] if kept is None else list(kept.ciphertexts)

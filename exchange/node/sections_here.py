@@ -111,7 +111,9 @@ async def said_before(
 ) -> AcknowledgementRow | None:
     """The same word of the same agency, where it was the last of its kind and still stands; in clear."""
     latest = found.latest(rung)
-    if latest is None or latest.name != speaker.name or latest.target != to or not _stands(found, latest):
+    if latest is None or (latest.name, latest.by, latest.target) != (speaker.name, speaker.by.value, to):
+        return None
+    if not _stands(found, latest):
         return None
     kept = await open_said(services, tx, found.message, latest)
     return latest if kept is not None and latest.word_hash is None and kept.said == said else None

@@ -15,7 +15,7 @@ from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import LeafHash, Origin
 from exchange.crypto.note import VerifierKey
 from exchange.crypto.signing import SigningKeys, fingerprint
-from exchange.crypto.statement import encode_statement
+from exchange.crypto.statement import encode_statement, parse_statement
 from exchange.schema.agency_keys import read_vkeys
 from exchange.schema.errors import AcknowledgementInvalid, AgencyKeyInvalid, SchemaError
 from exchange.schema.wire import (
@@ -23,6 +23,7 @@ from exchange.schema.wire import (
     Acknowledgement,
     AgencyStatement,
     Receipt,
+    Words,
     acknowledgement_decoder,
     decode_wire,
     encode_wire,
@@ -95,3 +96,10 @@ def check_is_of(proven: ProvenAcknowledgement, receipt: Receipt) -> None:
     places = [(place.section, place.agency) for place in receipt.placements]
     if signed != claimed or places != [(said.section, said.agency)] or receipt.words is not None or receipt.by_borough:
         raise AcknowledgementInvalid("the agency has signed something else than the receipt says")
+
+
+def words_of(receipt: Receipt) -> Words | None:
+    """The words in a receipt, whoever signed them; their signature was checked before the receipt was kept."""
+    if receipt.acknowledgement is None:
+        return receipt.words
+    return decode_wire(acknowledgement_decoder, parse_statement(receipt.acknowledgement.statement).body).words

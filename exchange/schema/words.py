@@ -43,6 +43,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     note: Text | None = None
     question: Text | None = None
     reason: Text | None = None
+    #: Whose the section may be, where it is redirected to nobody here.
+    whose: Line | None = None
 
     def __repr__(self) -> str:
         return "Said(...)"
@@ -52,11 +54,11 @@ class Said(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 PARTS: Final[Mapping[Rung, tuple[str, frozenset[str]]]] = {
     Rung.OWNED: (HOLDER, frozenset({"note"})),
     Rung.QUERIED: ("question", frozenset()),
-    Rung.REDIRECTED: ("reason", frozenset()),
+    Rung.REDIRECTED: ("reason", frozenset({"whose"})),
 }
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_FIELDS: Final = ("holder", "note", "question", "reason")
+_FIELDS: Final = ("holder", "note", "question", "reason", "whose")
 
 
 class Bond(msgspec.Struct, frozen=True):

@@ -179,7 +179,19 @@ _receipt = Sql(
         receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
     )
 )
-_count_receipts = Sql(select(func.count()).select_from(receipts).where(receipts.c.message == bindparam("message")))
+_receipt_by_hash = Sql(
+    select(receipts.c.rung, receipts.c.statement, receipts.c.proof, receipts.c.position).where(
+        receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
+    )
+)
+_count_receipts = Sql(
+    select(func.count())
+    .select_from(receipts)
+    .where(
+        receipts.c.message == bindparam("message"),
+        *(receipts.c.rung != rung for rung in ("owned", "queried", "redirected")),
+    )
+)
 _received_at = Sql(
     select(receipts.c.at_ms).where(receipts.c.message == bindparam("message"), receipts.c.rung == "received").limit(1)
 )
@@ -361,7 +373,7 @@ async def add_receipt(
     position: int | None = None,
 ) -> bool:
     """Keep a receipt; False where it was here already."""
-    if await tx.fetch_one(_receipt, {"message": number, "leaf_hash": leaf_hash}) is not None:
+    if await has_receipt(tx, number, leaf_hash):
         return False
     await tx.execute(
         _add_receipt,
@@ -378,8 +390,25 @@ async def add_receipt(
     return True
 
 
+async def has_receipt(tx: Transaction, number: int, leaf_hash: bytes) -> bool:
+    """Whether a receipt of a message is kept."""
+    return await tx.fetch_one(_receipt, {"message": number, "leaf_hash": leaf_hash}) is not None
+
+
+async def receipt_by_hash(tx: Transaction, number: int, leaf_hash: bytes) -> ReceiptRow:
+    """A receipt of a message.
+
+    Raises:
+        NotFound: it is not kept.
+    """
+    row = await tx.fetch_one(_receipt_by_hash, {"message": number, "leaf_hash": leaf_hash})
+    if row is None:
+        raise NotFound("the receipt is not here")
+    return ReceiptRow(*row)
+
+
 async def count_receipts(tx: Transaction, number: int) -> int:
-    """How many receipts of a message are kept."""
+    """How many receipts of a message are kept, but for those with an agency's words."""
     row = await tx.fetch_one(_count_receipts, {"message": number})
     return int(row[0]) if row else 0
 
