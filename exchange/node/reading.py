@@ -1,6 +1,6 @@
 """What the local API tells of messages: status by section, timeline in plain English, receipts. Never the payload."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -60,7 +60,7 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
     message, placements, waiting, received_ms = found
     manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
     climbed = {(row.section, row.agency): row for row in placements}
-    held = {item.agency: item.reason for item in waiting if item.state == "held"}
+    held = {item.lane: item.reason for item in waiting if item.state == "held"}
     tries = [dispatcher.state(item.lane) for item in waiting if item.state == "due"]
     attempts = [state.next_attempt_ms for state in tries if state.failures]
     errors = [state.last_error for state in tries if state.last_error]
@@ -75,7 +75,7 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             for entry in manifest.sections
             for kind in entry.readers
         ],
-        "held": held.get(None),
+        "held": held.get(f"peer:{message.peer}"),
         "next_attempt_at": moment(min(attempts)) if attempts else None,
         "last_error": errors[0] if errors else None,
     }
@@ -100,7 +100,7 @@ def _describe_waiting(form: WaitingForm) -> dict[str, Any]:
 
 
 def _describe_section(
-    section: str, kind: str, row: PlacementRow | None, received_ms: int | None, held: dict[str | None, str | None]
+    section: str, kind: str, row: PlacementRow | None, received_ms: int | None, held: dict[str, str | None]
 ) -> dict[str, Any]:
     """One section at one agency; before it has climbed by itself it stands where the whole message does."""
     rung, at_ms = (row.rung, row.at_ms) if row else ("received" if received_ms is not None else None, received_ms)
@@ -110,7 +110,10 @@ def _describe_section(
         "rung": rung,
         "at": moment(at_ms) if at_ms is not None else None,
         "holder": row.holder if row else None,
-        "held": held.get(kind) if rung != "delivered" else None,
+        "given_to": row.given_to if row else None,
+        "held": held.get(f"agency:{row.given_to}" if row and row.given_to else f"route:{kind}")
+        if rung != "delivered"
+        else None,
     }
 
 
@@ -133,6 +136,8 @@ async def list_direction(services: Services, direction: str) -> dict[str, Any]:
     }
 
 
+#: Their detail is a list of sections.
+_OF_SECTIONS: Final = {*LADDER, "given"}
 _SENTENCES = {
     "waited": "The form was taken in, and waited for a current sealing key of {detail}.",
     "signed": "This node signed and sealed the message {detail}.",
@@ -142,6 +147,7 @@ _SENTENCES = {
     "owned": "A named holder at {agency} took on: {detail}.",
     "returned": "This node was restored from a backup. {detail} returned what was signed; the content is lost here.",
     "lost": "{detail} was restored from a backup and lost the content: what was not delivered must be sent again.",
+    "given": "Given to {agency}: {detail}.",
     "replayed": "An admin had it sent to {agency} again.",
     "held": "Held for a person to decide: {detail}.",
 }
@@ -178,7 +184,7 @@ async def timeline_document(services: Services, message_id: str) -> dict[str, An
                 "at": moment(event.at_ms),
                 "event": event.event,
                 "agency": event.agency,
-                "sections": (event.detail or "").split(", ") if event.event in LADDER and event.agency else [],
+                "sections": (event.detail or "").split(", ") if event.event in _OF_SECTIONS and event.agency else [],
                 "text": _sentence(message, event),
             }
             for event in events

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, or_, select, text
+from sqlalchemy import bindparam, func, insert, or_, select, text, update
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
@@ -55,13 +55,14 @@ class SectionRow(NamedTuple):
 
 
 class PlacementRow(NamedTuple):
-    """How far one section has come at one agency."""
+    """How far one section has come for one kind of agency; here, `given_to` is the agency that it was given to."""
 
     section: str
     agency: str
     rung: str
     at_ms: int
     holder: str | None
+    given_to: str | None = None
 
 
 class ReceiptRow(NamedTuple):
@@ -110,7 +111,7 @@ _key = Sql(select(message_keys.c.wrapped, message_keys.c.secrets).where(message_
 _add_content = Sql(insert(contents).values(message=bindparam("message"), sections=bindparam("sections")))
 _content = Sql(select(contents.c.sections).where(contents.c.message == bindparam("message")))
 _placements = Sql(
-    select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms, placements.c.holder)
+    select(*(placements.c[name] for name in PlacementRow._fields))
     .where(placements.c.message == bindparam("message"))
     .order_by(placements.c.section, placements.c.agency)
 )
@@ -128,8 +129,28 @@ _RAISE: Final = {
     )
     for rung in LADDER
 }
+#: Whoever had it before has it no more: it begins anew at the agency that it is given to.
+_GIVE: Final = Sql(
+    text(
+        """
+        INSERT INTO placements (message, section, agency, rung, at_ms, given_to)
+        VALUES (:message, :section, :agency, 'routed', :at_ms, :given_to)
+        ON CONFLICT (message, section, agency) DO UPDATE
+        SET rung = excluded.rung, at_ms = excluded.at_ms, given_to = excluded.given_to, holder = NULL
+        """
+    ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms", "given_to")))
+)
+_take_back = Sql(
+    update(placements)
+    .where(
+        placements.c.message == bindparam("key"),
+        placements.c.given_to == bindparam("name"),
+        or_(*(placements.c.rung == rung for rung in below("delivered"))),
+    )
+    .values(given_to=None)
+)
 _delivered = (
-    select(placements.c.message, func.count(), func.max(message_keys.c.message))
+    select(placements.c.message, func.count(placements.c.section.distinct()), func.max(message_keys.c.message))
     .select_from(
         placements.join(messages, messages.c.number == placements.c.message).outerjoin(
             message_keys, message_keys.c.message == placements.c.message
@@ -137,7 +158,7 @@ _delivered = (
     )
     .where(
         messages.c.direction == INBOUND,
-        placements.c.agency == bindparam("agency"),
+        placements.c.given_to == bindparam("agency"),
         or_(*(placements.c.rung == rung for rung in LADDER[LADDER.index("delivered") :])),
         placements.c.at_ms >= bindparam("since_ms"),
     )
@@ -311,6 +332,22 @@ async def raise_rung(tx: Transaction, number: int, rung: str, pairs: Iterable[tu
         _RAISE[rung],
         [{"message": number, "section": section, "agency": kind, "at_ms": at_ms} for section, kind in pairs],
     )
+
+
+async def give_sections(tx: Transaction, number: int, given: Iterable[tuple[str, str, str]], at_ms: int) -> None:
+    """Give sections of a message that arrived to local agencies: section, kind of reader, and the agency's name."""
+    await tx.execute_many(
+        _GIVE,
+        [
+            {"message": number, "section": section, "agency": kind, "at_ms": at_ms, "given_to": name}
+            for section, kind, name in given
+        ],
+    )
+
+
+async def take_back(tx: Transaction, number: int, name: str) -> None:
+    """Take the sections of a message that an agency was given, and has not accepted, from it."""
+    await tx.execute(_take_back, {"key": number, "name": name})
 
 
 async def received_at_ms(tx: Transaction, number: int) -> int | None:
