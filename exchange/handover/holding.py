@@ -34,7 +34,7 @@ class Event(enum.StrEnum):
 
 
 class Guard(enum.StrEnum):
-    """What else must be so: the word is new or was said before; it gives the section to an agency here, or to nobody here."""
+    """What else must be so: the word is new or was said before; it gives the section to an agency here, or to none."""
 
     NEW = "new"
     AGAIN = "again"

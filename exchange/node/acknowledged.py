@@ -1,13 +1,12 @@
 """What agencies of other boroughs say of the sections that this node sent: checked, kept, shown, and passed on.
 
-* Where the message was sealed to an agency's own key, by a card that names the keys by which the agency signs, only what
-  these have signed counts: its borough's node cannot say it for the agency.
+* Where the message was sealed to an agency's own key, by a card that names the keys by which the agency signs, only
+  what these have signed counts: its borough's node cannot say it for the agency.
 * Nobody owns a section without a name that can be read here.
 * A word that is older than what stands is kept, and moves nothing.
 * A question goes to the counterpart: the agency of the same kind here. Until there is one, it is held.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +14,7 @@ from typing import Final
 from exchange.crypto.names import MessageId, Origin
 from exchange.handover.holding import State
 from exchange.node.acknowledging import MOST_WORDS
+from exchange.node.counterparts import queue_question
 from exchange.node.errors import ItemRefused
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.said import Kept, seal_said
@@ -32,10 +32,15 @@ from exchange.store.acknowledgements import (
     count_acknowledgements,
     signers_of,
 )
-from exchange.store.agencies import all_agencies
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
-from exchange.store.messages import MessageRow, add_alarm, add_rung_events, find_message, has_alarm, placements_of, stand
-from exchange.store.outbox import QUESTION, enqueue, new_delivery
+from exchange.store.messages import (
+    MessageRow,
+    add_alarm,
+    add_rung_events,
+    has_alarm,
+    placements_of,
+    stand,
+)
 from exchange.store.transaction import Transaction
 
 UNSIGNED: Final = "acknowledgement-unsigned"
@@ -132,9 +137,7 @@ async def keep_heard(
     if await count_acknowledgements(tx, message.number, section) >= MOST_WORDS:
         raise ItemRefused("receipts-too-many", "as much was said of that section as may be")
     word_hash = None if heard.proven is None else heard.proven.leaf_hash
-    if word_hash is not None and word_hash in {
-        row.word_hash for row in await acknowledgements_of(tx, message.number)
-    }:
+    if word_hash is not None and word_hash in {row.word_hash for row in await acknowledgements_of(tx, message.number)}:
         raise ItemRefused("acknowledgement-again", "what the agency has signed came before, with another receipt")
     at_rest = await seal_said(services, tx, message, leaf_hash, heard.kept)
     lanes: set[str] = set()
@@ -156,7 +159,8 @@ async def keep_heard(
         )
         number = await add_acknowledgement(tx, row)
         if receipt.rung is Rung.QUERIED:
-            lanes.add(await _ask_counterpart(services, tx, message, place.agency, number))
+            deadline_ms = services.now_ms() + RELEASED_FOR_MS
+            lanes.add(await queue_question(services, tx, message, place.agency, number, deadline_ms=deadline_ms))
     await move_section(tx, message.number, receipt)
     if receipt.rung is Rung.REDIRECTED and receipt.to is None:
         await _alarm_redirected(services, tx, message, receipt)
@@ -182,29 +186,10 @@ async def move_section(tx: Transaction, number: int, receipt: Receipt) -> None:
     await add_rung_events(tx, number, receipt.rung.value, pairs, at_ms)
 
 
-async def _ask_counterpart(services: Services, tx: Transaction, message: MessageRow, kind: str, number: int) -> str:
-    """Queue a question for the agency of that kind here; where there is none it waits for one."""
-    now_ms, lane = services.now_ms(), f"agency:{kind}"
-    is_here = any(agency.kind == kind for agency in await all_agencies(tx))
-    delivery = new_delivery(
-        lane,
-        QUESTION,
-        now_ms=now_ms,
-        deadline_ms=now_ms + RELEASED_FOR_MS,
-        urgent=bool(message.urgent),
-        position=number,
-        message=message.number,
-        agency=kind,
-        held=None if is_here else f"no agency of kind {kind} is registered",
-    )
-    await enqueue(tx, [delivery])
-    return lane
-
-
 async def _alarm_redirected(services: Services, tx: Transaction, message: MessageRow, receipt: Receipt) -> None:
     places = ", ".join(f"{place.section} at {place.agency}" for place in receipt.placements)
     detail = (
-        f"{receipt.origin} says that {places} of message {message.message_id} is not theirs: your borough is responsible "
-        f"for it. The reason: exchange status {message.message_id}"
+        f"{receipt.origin} says that {places} of message {message.message_id} is not theirs: your borough is "
+        f"responsible for it. The reason: exchange status {message.message_id}"
     )
     await add_alarm(tx, "redirected", message.peer, detail, services.now_ms())

@@ -1,4 +1,4 @@
-"""What an agency here says of a section that it was given: checked by the table, signed, kept, and queued for the sender.
+"""What an agency here says of a section that it was given: checked by the table, signed, kept, queued for the sender.
 
 * Whoever says it has been authenticated before: the agency by its token, or somebody at the borough for it.
 * Only the agency that has the section may speak of it. To all others there is no such section.
@@ -19,19 +19,20 @@ from exchange.node.cards import peer_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.errors import AgencySigns, NoCurrentKey, NotSaidThere, WordsTooMany
 from exchange.node.peering import RELEASED_FOR_MS
+from exchange.node.routing import give
 from exchange.node.said import Kept, seal_said
 from exchange.node.sections_here import (
     SectionHere,
     Speaker,
     describe_section,
     find_section,
-    kind_of,
     said_before,
     signed_before,
     still_stands,
 )
 from exchange.node.services import Services, moment
 from exchange.schema.acknowledgement import ProvenAcknowledgement, prove_acknowledgement, signer_of
+from exchange.schema.agency_names import kind_of
 from exchange.schema.errors import AcknowledgementInvalid
 from exchange.schema.wire import RECEIPT, VERSION, AgencyStatement, Card, Placement, Receipt, Rung, Words, encode_wire
 from exchange.schema.words import Said, ciphertexts_of, seal_words
@@ -102,7 +103,7 @@ class Acknowledging:
             NotFound: the agency has no such section.
             NotSaidThere: it cannot be said of the section as it stands.
             AgencySigns: the sender takes the agency's signed word alone.
-            ReaderNotAllowed: the section is not for the agency to which it is redirected.
+            RequestInvalid: the section is not for the agency to which it is redirected.
             WordsTooMany: as much was said of it as may be.
             NoCurrentKey: it cannot be sealed to the sender now; nothing was taken.
             SchemaError: it is not what can be said, or the agency's signature does not hold.
@@ -261,7 +262,10 @@ class Acknowledging:
             message=number,
         )
         await enqueue(tx, [delivery])
-        return _Taken(entry.position, frozenset({f"peer:{message.peer}"}))
+        lanes = {f"peer:{message.peer}"}
+        if word.to is not None:
+            lanes |= {await give(services, tx, message, section, kind, word.to) for section, kind in found.pairs}
+        return _Taken(entry.position, frozenset(lanes))
 
 
 async def _signer(tx: Transaction, found: SectionHere, speaker: Speaker) -> bytes | None:

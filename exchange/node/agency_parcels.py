@@ -1,10 +1,12 @@
 """What one agency is still to have of one message, and the events that it gets it in.
 
+* It is what was given to the agency and its kind may read, by the manifest and by the catalogue: never anything else.
 * A section that the agency has accepted is not among it, unless it is replayed.
 * What is sealed to a key of the agency's own goes on as it came, with what proves its sender; the node opens none.
 * Where the node opens a section, plaintext exists from the making of its event until that has left.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from exchange.node.said import open_said
 from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body
 from exchange.schema.acknowledgement import words_of
+from exchange.schema.agency_names import kind_of
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile
 from exchange.schema.events import SECTION_DELIVERED, SECTION_QUERIED, question_event_id, section_event_id
 from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_decoder, receipt_decoder
@@ -74,7 +77,7 @@ class Question:
     text: str | None
 
 
-async def collect(services: Services, delivery: Delivery, kind: str) -> AgencyParcel:
+async def collect(services: Services, delivery: Delivery, name: str) -> AgencyParcel:
     """What an agency is still to have of the message of a delivery; of a replay, what it had.
 
     Raises:
@@ -83,31 +86,30 @@ async def collect(services: Services, delivery: Delivery, kind: str) -> AgencyPa
     """
     if delivery.kind == QUESTION:
         return await _collect_question(services, delivery)
-    number = delivery.message or 0
+    number, kind = delivery.message or 0, kind_of(name)
 
     async def view(
         tx: Transaction,
     ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None]:
         message = await message_by_number(tx, number)
         manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
-        accepted = {
-            row.section
-            for row in await placements_of(tx, number)
-            if row.agency == kind and has_reached(row.rung, "delivered")
-        }
-        rows = {row.section: row for row in await sections_of(tx, number)}
-        wanted = {entry.name for entry in manifest.sections} - accepted
+        given = [row for row in await placements_of(tx, number) if row.given_to == name]
+        wanted = {row.section for row in given if not has_reached(row.rung, "delivered")}
         if delivery.kind == REPLAY:
-            wanted = accepted - await accepted_in(tx, number, kind, delivery.number, delivery.created_at_ms)
+            accepted = {row.section for row in given} - wanted
+            wanted = accepted - await accepted_in(tx, number, name, delivery.number, delivery.created_at_ms)
+        rows = {row.section: row for row in await sections_of(tx, number)}
         waiting = [
-            (entry, rows[entry.name]) for entry in manifest.sections if kind in entry.readers and entry.name in wanted
+            (entry, rows[entry.name])
+            for entry in manifest.sections
+            if entry.name in wanted and kind in entry.readers and kind in services.catalogue.allowed(entry.name)
         ]
         return (
             message,
             manifest,
             await keys_of(tx, number),
             waiting,
-            await _sealed(services, tx, message, manifest, kind),
+            await _sealed(services, tx, message, manifest, name),
         )
 
     message, manifest, keys, waiting, sealed = await services.store.read(view)
@@ -116,12 +118,13 @@ async def collect(services: Services, delivery: Delivery, kind: str) -> AgencyPa
 
 
 async def _sealed(
-    services: Services, tx: Transaction, message: MessageRow, manifest: Manifest, kind: str
+    services: Services, tx: Transaction, message: MessageRow, manifest: Manifest, name: str
 ) -> dict[str, bytes] | None:
     """What an agency needs to open by itself what is sealed to a key of its own; None where the node opens it."""
     if not is_for_others(services, manifest):
         return None
-    parcel = own_parcel(manifest, kinds_by_key(await all_agency_keys(tx)), kind)
+    # Only of the agency that is named by its kind alone can there be keys, and so parcels.
+    parcel = own_parcel(manifest, kinds_by_key(await all_agency_keys(tx)), name)
     if parcel is None:
         return None
     return {
@@ -195,7 +198,7 @@ def _question_event(services: Services, parcel: AgencyParcel, question: Question
     )
 
 
-def section_event(services: Services, parcel: AgencyParcel, kind: str, entry: SectionEntry, row: SectionRow) -> bytes:
+def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: SectionEntry, row: SectionRow) -> bytes:
     """The event of a section; where the node opens it, plaintext exists from here until it is sent.
 
     Raises:
@@ -209,9 +212,9 @@ def section_event(services: Services, parcel: AgencyParcel, kind: str, entry: Se
     if parcel.sealed is not None:
         content = {"sealed": {**parcel.sealed, "ciphertext": row.ciphertext}}
     else:
-        content = {"content": _open(parcel, entry, row)}
+        content = {"content": open_content(manifest, parcel.secrets, entry, row)}
     return event_body(
-        section_event_id(parcel.message.leaf_hash, name, kind),
+        section_event_id(parcel.message.leaf_hash, name, agency),
         SECTION_DELIVERED,
         services.configuration.origin,
         f"{manifest.message_id}/{name}",
@@ -227,14 +230,14 @@ def section_event(services: Services, parcel: AgencyParcel, kind: str, entry: Se
     )
 
 
-def _open(parcel: AgencyParcel, entry: SectionEntry, row: SectionRow) -> Any:
+def open_content(manifest: Manifest, secrets: Mapping[str, Secret], entry: SectionEntry, row: SectionRow) -> Any:
     """The content of a section that the node opens.
 
     Raises:
         CryptoError: it cannot be opened.
     """
-    manifest, name = parcel.manifest, SectionName(entry.name)
-    secret = parcel.secrets.get(name)
+    name = SectionName(entry.name)
+    secret = secrets.get(name)
     if secret is None:
         raise SectionError("the node has no secret of this section")
     bound_to = SectionContext(MessageId(manifest.message_id), Origin(manifest.sender), Origin(manifest.recipient), name)

@@ -45,4 +45,4 @@ class AgencySectionsApi:
 
 
 def _speaker(request: web.Request) -> Speaker:
-    return Speaker(request[ASKING].agency.kind, By.AGENCY)
+    return Speaker(request[ASKING].agency.name, By.AGENCY)

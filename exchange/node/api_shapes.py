@@ -13,6 +13,7 @@ from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
 from exchange.schema.agency_keys import ChallengeFile
+from exchange.schema.agency_names import AgencyName
 from exchange.schema.card_file import CardFile
 from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
@@ -71,7 +72,9 @@ class Alive(Shape, frozen=True):
 
 
 class Lane(Shape, frozen=True):
-    """Deliveries to one destination, `peer:ORIGIN` or `agency:KIND`, that are `due` or `held`."""
+    """Deliveries to one destination, `peer:ORIGIN` or `agency:NAME`, or `route:KIND`, that are `due` or `held`.
+
+    In a lane `route:KIND` is what no agency was given."""
 
     lane: str
     state: Literal["due", "held"]
@@ -459,6 +462,7 @@ class Agency(Shape, frozen=True):
 
     id: str
     kind: KindText
+    name: AgencyName
     url: str
     networks: list[str]
     failures: int

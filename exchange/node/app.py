@@ -65,6 +65,7 @@ from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
+from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
 from exchange.node.sections_api import SectionsApi
 from exchange.node.services import Changes, Counters, Revoked, Services
@@ -298,7 +299,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         endpoints = Endpoints(services)
         agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
-        performing = {"peer": outbound.perform, "agency": agencies.perform}
+        performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
 

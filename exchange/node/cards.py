@@ -25,7 +25,7 @@ from exchange.schema.wire import (
     encode_wire,
 )
 from exchange.store.agencies import all_agencies
-from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force, waiting_kinds
+from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card, last_card, proven_card
 from exchange.store.log import ProvenEntry
@@ -118,14 +118,12 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
 
 
 async def announced_agencies(tx: Transaction) -> tuple[CardAgency, ...]:
-    """The agencies for the card, each with the key of its own that it has proven; who is yet to prove one waits."""
+    """The kinds of agency for the card, with the key that one of each has proven; who is yet to prove one waits."""
     keys = await all_agency_keys(tx)
-    waiting, own = waiting_kinds(keys), keys_in_force(keys)
-    return tuple(
-        _announced(row.kind, own.get(row.kind))
-        for row in await all_agencies(tx)
-        if row.kind not in waiting
-    )
+    own = keys_in_force(keys)
+    waiting = {row.agency for row in keys if row.is_pending and row.holds}
+    kinds = dict.fromkeys(row.kind for row in await all_agencies(tx) if row.id not in waiting)
+    return tuple(_announced(kind, own.get(kind)) for kind in kinds)
 
 
 def _announced(kind: str, key: AgencyKeyRow | None) -> CardAgency:

@@ -16,6 +16,7 @@ from msgspec import Meta
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import Origin, parse_origin
 from exchange.handover.retries import STANDARD_S
+from exchange.handover.routing import NO_RULES, Rules
 from exchange.node.errors import ConfigurationInvalid
 from exchange.schema.reasons import explain
 from exchange.schema.wire import AreaText, NameText
@@ -145,6 +146,7 @@ class FileTables(_Table, frozen=True):
     trust: TrustTable = TrustTable()
     delivery: DeliveryTable = DeliveryTable()
     limits: LimitsTable = LimitsTable()
+    routing: Rules = NO_RULES
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,13 +157,6 @@ class WordsTooMany(NodeError):
     hint = "Telephone the sending borough. What was said before stands."
 
 
-class ReaderNotAllowed(NodeError):
-    """A section is not for the agency to which it is redirected."""
-
-    code = "reader-not-allowed"
-    hint = "Leave `to` out and give the reason: the sender then sees whose it may be. Nothing was changed."
-
-
 class DirectoryRefused(NodeError):
     """A directory cannot be believed: it has expired, went back, is not signed; or it cannot be applied."""
 

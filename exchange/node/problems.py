@@ -28,7 +28,6 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.NotSaidThere, 409),
     (errors.WordsTooMany, 409),
     (errors.AgencySigns, 403),
-    (errors.ReaderNotAllowed, 403),
     (errors.RequestInvalid, 400),
     (ValueRefused, 400),
     (errors.NotNow, 503),

@@ -82,11 +82,25 @@ async def climb(
     pairs: Sequence[tuple[str, str]],
 ) -> None:
     """Move sections of a message that arrived up to a rung; sign a receipt for it and queue that for the sender."""
+    await raise_rung(tx, number, rung.value, pairs, services.now_ms())
+    await tell(services, tx, origin, manifest, leaf, number, rung, pairs)
+
+
+async def tell(
+    services: Services,
+    tx: Transaction,
+    origin: str,
+    manifest: Manifest,
+    leaf: LeafHash,
+    number: int,
+    rung: Rung,
+    pairs: Sequence[tuple[str, str]],
+) -> None:
+    """Sign a receipt that sections of a message that arrived stand on a rung, and queue it for the sender."""
     now_ms = services.now_ms()
     placements = tuple(Placement(section=section, agency=kind) for section, kind in pairs)
     entry = await sign_receipt(services, tx, manifest, leaf, rung, placements)
     await add_receipt(tx, number, rung.value, entry.leaf_hash, entry.statement, now_ms, position=entry.position)
-    await raise_rung(tx, number, rung.value, pairs, now_ms)
     await add_rung_events(tx, number, rung.value, pairs, now_ms)
     delivery = new_delivery(
         f"peer:{origin}",

@@ -47,9 +47,7 @@ async def seal_said(
     return seal_at_rest(key, context("words", name, leaf_hash), msgspec.msgpack.encode(kept))
 
 
-async def open_said(
-    services: Services, tx: Transaction, message: MessageRow, row: AcknowledgementRow
-) -> Kept | None:
+async def open_said(services: Services, tx: Transaction, message: MessageRow, row: AcknowledgementRow) -> Kept | None:
     """What was said, from the store; None where it was erased."""
     if row.sealed is None:
         return None

@@ -10,12 +10,12 @@ from exchange.crypto.names import parse_message_id, parse_section_name
 from exchange.node.acknowledging import Word
 from exchange.node.errors import RequestInvalid
 from exchange.node.requests import Request
+from exchange.schema.agency_names import AgencyName
 from exchange.schema.vocabulary import Line, Text
 from exchange.schema.wire import AgencyStatement, Rung
 from exchange.schema.words import MOST_CIPHERTEXT_BYTES, Holder, Said
 from exchange.store.errors import NotFound
 
-AgencyName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,39}(/[a-z0-9][a-z0-9-]{0,39})?\Z")]
 _Ciphertext = Annotated[bytes, Meta(max_length=MOST_CIPHERTEXT_BYTES)]
 
 

@@ -13,9 +13,10 @@ from exchange.node.peers_api import who_asks
 from exchange.node.problems import json_response
 from exchange.node.questions import list_questions
 from exchange.node.requests import body_of
-from exchange.node.section_words import AgencyName, OwnSection, QuerySection, RedirectSection, section_of
+from exchange.node.section_words import OwnSection, QuerySection, RedirectSection, section_of
 from exchange.node.sections_here import Speaker
 from exchange.node.services import Services
+from exchange.schema.agency_names import AgencyName
 
 
 class OwnFor(OwnSection, frozen=True, kw_only=True):

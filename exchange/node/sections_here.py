@@ -8,6 +8,7 @@ from exchange.crypto.statement import parse_statement
 from exchange.handover.holding import By, State
 from exchange.node.said import open_said
 from exchange.node.services import Services
+from exchange.schema.agency_names import kind_of
 from exchange.schema.wire import Manifest, Rung, decode_wire, manifest_decoder
 from exchange.schema.words import Bond, Said
 from exchange.store.acknowledgements import AcknowledgementRow, acknowledgements_of
@@ -61,11 +62,6 @@ class SectionHere:
         return Bond(MessageId(self.message.message_id), origin, Origin(self.message.origin))
 
 
-def kind_of(name: str) -> str:
-    """The kind of an agency by its name."""
-    return name.partition("/")[0]
-
-
 async def find_section(tx: Transaction, speaker: Speaker, message_id: str, section: str) -> SectionHere:
     """A section as an agency sees it.
 
@@ -103,7 +99,7 @@ async def _seen_by(tx: Transaction, speaker: Speaker, message: MessageRow, secti
 
 def has_it(row: PlacementRow, speaker: Speaker) -> bool:
     """Whether an agency was given a section."""
-    return row.agency == speaker.kind
+    return row.given_to == speaker.name
 
 
 async def said_before(

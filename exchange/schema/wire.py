@@ -212,9 +212,7 @@ class AgencyStatement(Wire, frozen=True):
 
     statement: Annotated[bytes, Meta(max_length=16_384)]
     proof: Annotated[str, Meta(max_length=8_192)]
-    signing_keys: Annotated[
-        tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(min_length=2, max_length=2)
-    ]
+    signing_keys: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(min_length=2, max_length=2)]
 
 
 class Receipt(Wire, frozen=True):

@@ -82,7 +82,9 @@ def check_parts(rung: Rung, names: Iterable[str]) -> None:
     must, may = PARTS[rung]
     found = list(names)
     if must not in found or len(set(found)) != len(found) or not set(found) <= {must, *may}:
-        raise WordsInvalid(f"a section that is {rung.value} comes with {must} and with nothing that does not belong to it")
+        raise WordsInvalid(
+            f"a section that is {rung.value} comes with {must} and with nothing that does not belong to it"
+        )
 
 
 def parts_of(said: Said) -> dict[str, bytes]:
@@ -91,9 +93,7 @@ def parts_of(said: Said) -> dict[str, bytes]:
     return {name: _encoder.encode({"text": part} if isinstance(part, str) else part) for name, part in found if part}
 
 
-def readers_of(
-    part: str, node: SealingPublicKey, counterpart: SealingPublicKey | None
-) -> tuple[SealingPublicKey, ...]:
+def readers_of(part: str, node: SealingPublicKey, counterpart: SealingPublicKey | None) -> tuple[SealingPublicKey, ...]:
     """To whose keys a part is sealed."""
     if counterpart is None:
         return (node,)
@@ -145,7 +145,9 @@ def ciphertexts_of(words: Words, rung: Rung, given: Mapping[bytes, bytes]) -> tu
     return found
 
 
-def open_words(words: Words, ciphertexts: Iterable[bytes], keys: Mapping[SealingKeyId, SealingPrivateKey], bond: Bond) -> Said:
+def open_words(
+    words: Words, ciphertexts: Iterable[bytes], keys: Mapping[SealingKeyId, SealingPrivateKey], bond: Bond
+) -> Said:
     """Open as much of an agency's words as these keys open.
 
     Raises:

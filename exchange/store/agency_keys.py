@@ -97,11 +97,6 @@ def pending_keys(rows: Iterable[AgencyKeyRow]) -> dict[str, AgencyKeyRow]:
     return {row.agency: row for row in rows if row.is_pending}
 
 
-def waiting_kinds(rows: Iterable[AgencyKeyRow]) -> frozenset[str]:
-    """The kinds of agency to which nothing goes before they have proven their key."""
-    return frozenset(row.kind for row in rows if row.is_pending and row.holds)
-
-
 def kinds_by_key(rows: Iterable[AgencyKeyRow]) -> dict[bytes, str]:
     """Whose each key is or was, of those that were ever proven."""
     return {row.key_id: row.kind for row in rows if not row.is_pending}

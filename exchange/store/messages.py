@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, or_, select, text
+from sqlalchemy import bindparam, func, insert, or_, select, text, update
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
@@ -55,12 +55,13 @@ class SectionRow(NamedTuple):
 
 
 class PlacementRow(NamedTuple):
-    """How far one section has come at one agency."""
+    """How far one section has come for one kind of agency; here, `given_to` is the agency that it was given to."""
 
     section: str
     agency: str
     rung: str
     at_ms: int
+    given_to: str | None = None
 
 
 class ReceiptRow(NamedTuple):
@@ -90,9 +91,7 @@ _add = Sql(insert(messages).values({name: bindparam(name) for name in _ADDED}).r
 _by_id = Sql(
     select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number).limit(1)
 )
-_all_by_id = Sql(
-    select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number)
-)
+_all_by_id = Sql(select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number))
 _by_origin = Sql(
     select(*_COLUMNS).where(messages.c.origin == bindparam("origin"), messages.c.message_id == bindparam("message_id"))
 )
@@ -112,7 +111,7 @@ _key = Sql(select(message_keys.c.wrapped, message_keys.c.secrets).where(message_
 _add_content = Sql(insert(contents).values(message=bindparam("message"), sections=bindparam("sections")))
 _content = Sql(select(contents.c.sections).where(contents.c.message == bindparam("message")))
 _placements = Sql(
-    select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms)
+    select(*(placements.c[name] for name in PlacementRow._fields))
     .where(placements.c.message == bindparam("message"))
     .order_by(placements.c.section, placements.c.agency)
 )
@@ -145,8 +144,28 @@ _stand = Sql(
         """
     ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "rung", "at_ms")))
 )
+#: Whoever had it before has it no more: it begins anew at the agency that it is given to.
+_GIVE: Final = Sql(
+    text(
+        """
+        INSERT INTO placements (message, section, agency, rung, at_ms, given_to)
+        VALUES (:message, :section, :agency, 'routed', :at_ms, :given_to)
+        ON CONFLICT (message, section, agency) DO UPDATE
+        SET rung = excluded.rung, at_ms = excluded.at_ms, given_to = excluded.given_to
+        """
+    ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms", "given_to")))
+)
+_take_back = Sql(
+    update(placements)
+    .where(
+        placements.c.message == bindparam("key"),
+        placements.c.given_to == bindparam("name"),
+        or_(*(placements.c.rung == rung for rung in below("delivered"))),
+    )
+    .values(given_to=None)
+)
 _delivered = (
-    select(placements.c.message, func.count(), func.max(message_keys.c.message))
+    select(placements.c.message, func.count(placements.c.section.distinct()), func.max(message_keys.c.message))
     .select_from(
         placements.join(messages, messages.c.number == placements.c.message).outerjoin(
             message_keys, message_keys.c.message == placements.c.message
@@ -154,7 +173,7 @@ _delivered = (
     )
     .where(
         messages.c.direction == INBOUND,
-        placements.c.agency == bindparam("agency"),
+        placements.c.given_to == bindparam("agency"),
         or_(*(placements.c.rung == rung for rung in ("delivered", "queried", "owned"))),
         placements.c.at_ms >= bindparam("since_ms"),
     )
@@ -353,6 +372,22 @@ async def stand(tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[s
         {"message": number, "section": section, "agency": kind, "rung": rung, "at_ms": at_ms} for section, kind in pairs
     ]
     await tx.execute_many(_stand, rows)
+
+
+async def give_sections(tx: Transaction, number: int, given: Iterable[tuple[str, str, str]], at_ms: int) -> None:
+    """Give sections of a message that arrived to local agencies: section, kind of reader, and the agency's name."""
+    await tx.execute_many(
+        _GIVE,
+        [
+            {"message": number, "section": section, "agency": kind, "at_ms": at_ms, "given_to": name}
+            for section, kind, name in given
+        ],
+    )
+
+
+async def take_back(tx: Transaction, number: int, name: str) -> None:
+    """Take the sections of a message that an agency was given, and has not accepted, from it."""
+    await tx.execute(_take_back, {"key": number, "name": name})
 
 
 async def received_at_ms(tx: Transaction, number: int) -> int | None:

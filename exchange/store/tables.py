@@ -187,7 +187,7 @@ agencies = Table(
     "agencies",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
     Column("url", Text, nullable=False),
     Column("wrapped_secret", LargeBinary, nullable=False),
     Column("networks", Text, nullable=False),
@@ -280,6 +280,7 @@ contents = Table(
     Column("sections", LargeBinary, nullable=False),
 )
 
+#: How far each section has come for each kind of agency that reads it; `given_to` names the local agency that has it.
 placements = Table(
     "placements",
     metadata,
@@ -288,6 +289,7 @@ placements = Table(
     Column("agency", Text, primary_key=True),
     Column("rung", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
+    Column("given_to", Text),
     sqlite_with_rowid=False,
 )
 

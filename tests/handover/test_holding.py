@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from exchange.handover.holding import TABLE, By, Event, Guard, State, holder_after, transition
 
 GUARDS = {Event.ACCEPT: (Guard.NEW,), Event.REDIRECT: (Guard.HERE, Guard.AWAY, Guard.AGAIN)}
-EVENTS = [
-    (event, guard, by) for event in Event for guard in GUARDS.get(event, (Guard.NEW, Guard.AGAIN)) for by in By
-]
+EVENTS = [(event, guard, by) for event in Event for guard in GUARDS.get(event, (Guard.NEW, Guard.AGAIN)) for by in By]
 moves = st.lists(st.tuples(st.sampled_from(EVENTS), st.sampled_from(("Ana", "Ben", "Cal"))), max_size=30)
 
 
