@@ -338,8 +338,9 @@ class Inbound:
                 manifest = decode_wire(manifest_decoder, statement.body)
                 return await self._arrivals.take(row, manifest, verified.leaf_hash, item, ciphertexts, lanes)
             if statement.type == RECEIPT:
+                receipt = decode_wire(receipt_decoder, statement.body)
                 return await take_receipt(
-                    self._services, row, decode_wire(receipt_decoder, statement.body), verified, item
+                    self._services, row, receipt, verified, item, ciphertexts=ciphertexts, lanes=lanes
                 )
             if statement.type == CARD:
                 await self._take_card(row, item, lanes)

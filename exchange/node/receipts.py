@@ -2,15 +2,17 @@
 
 * A section moves only in the transaction that stores the receipt which says so.
 * A receipt of a peer counts for a message that was sent to that peer, with that content, and for what was sent in it.
+* What agencies say with one is for `acknowledged`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from exchange.crypto.names import LeafHash
 from exchange.crypto.proof import VerifiedStatement
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
+from exchange.node.acknowledged import UNSIGNED, check_signer, hear, keep_heard, tell_unsigned
 from exchange.node.errors import ItemRefused
 from exchange.node.hearing import still_heard
 from exchange.node.services import Services, milliseconds
@@ -26,6 +28,7 @@ from exchange.schema.wire import (
     encode_wire,
     manifest_decoder,
 )
+from exchange.schema.words import PARTS
 from exchange.store.messages import (
     OUTBOUND,
     MessageRow,
@@ -34,6 +37,7 @@ from exchange.store.messages import (
     add_rung_events,
     count_receipts,
     find_message,
+    has_receipt,
     raise_rung,
 )
 from exchange.store.outbox import STATEMENT, Delivery, done, enqueue, new_delivery
@@ -41,6 +45,7 @@ from exchange.store.peers import PeerRow
 from exchange.store.transaction import LogEntry, Transaction
 
 #: A node signs for the message, for each section and agency on each rung at most, and some of it again after a crash.
+#: What agencies say is counted apart.
 _MOST_RECEIPTS: Final = 16
 
 
@@ -77,11 +82,25 @@ async def climb(
     pairs: Sequence[tuple[str, str]],
 ) -> None:
     """Move sections of a message that arrived up to a rung; sign a receipt for it and queue that for the sender."""
+    await raise_rung(tx, number, rung.value, pairs, services.now_ms())
+    await tell(services, tx, origin, manifest, leaf, number, rung, pairs)
+
+
+async def tell(
+    services: Services,
+    tx: Transaction,
+    origin: str,
+    manifest: Manifest,
+    leaf: LeafHash,
+    number: int,
+    rung: Rung,
+    pairs: Sequence[tuple[str, str]],
+) -> None:
+    """Sign a receipt that sections of a message that arrived stand on a rung, and queue it for the sender."""
     now_ms = services.now_ms()
     placements = tuple(Placement(section=section, agency=kind) for section, kind in pairs)
     entry = await sign_receipt(services, tx, manifest, leaf, rung, placements)
     await add_receipt(tx, number, rung.value, entry.leaf_hash, entry.statement, now_ms, position=entry.position)
-    await raise_rung(tx, number, rung.value, pairs, now_ms)
     await add_rung_events(tx, number, rung.value, pairs, now_ms)
     delivery = new_delivery(
         f"peer:{origin}",
@@ -102,10 +121,13 @@ async def take_receipt(
     verified: VerifiedStatement,
     item: ProvenStatement,
     answered: Sequence[Delivery] = (),
+    ciphertexts: Mapping[bytes, bytes] | None = None,
+    lanes: set[str] | None = None,
 ) -> bool:
     """Keep a receipt of a peer for a message of ours, and move the sections that it names; False where it is known.
 
-    The deliveries `answered` are done with it, in the same transaction.
+    The deliveries `answered` are done with it, in the same transaction. `ciphertexts` came beside it, by their SHA-256;
+    the lanes that have something new are added to `lanes`.
 
     Raises:
         ItemRefused: it is not of that peer, or not for a message that this node sent to it.
@@ -114,6 +136,10 @@ async def take_receipt(
     origin = row.origin
     if receipt.origin != origin or receipt.recipient != services.configuration.origin:
         raise ItemRefused("receipt-origin", "the receipt is of or for another node")
+    if receipt.rung in PARTS and await services.store.read(lambda tx: _is_known(tx, services, receipt, verified)):
+        # What opened it then may be destroyed by now.
+        return False
+    heard = await hear(services, receipt, ciphertexts or {})
 
     async def operation(tx: Transaction) -> bool:
         await still_heard(tx, row)
@@ -129,21 +155,37 @@ async def take_receipt(
         kept = await count_receipts(tx, message.number)
         if kept >= _MOST_RECEIPTS and kept >= _MOST_RECEIPTS + 2 * len(LADDER) * len(_placements_sent(message)):
             raise ItemRefused("receipts-too-many", "there are more receipts of that message than it has steps")
+        if heard is not None:
+            await check_signer(services, tx, message.number, receipt, heard)
         now_ms = services.now_ms()
         rung, at_ms = receipt.rung.value, milliseconds(receipt.at)
         new = await add_receipt(tx, message.number, rung, verified.leaf_hash, item.statement, at_ms, proof=item.proof)
         if not new:
             return False
-        if receipt.rung is Rung.RECEIVED:
+        if heard is not None:
+            waking = await keep_heard(services, tx, message, receipt, verified.leaf_hash, heard)
+            if lanes is not None:
+                lanes.update(waking)
+        elif receipt.rung is Rung.RECEIVED:
             await add_event(tx, message.number, rung, now_ms, detail=origin)
         elif rung in LADDER:
             await raise_rung(tx, message.number, rung, pairs, at_ms)
             await add_rung_events(tx, message.number, rung, pairs, now_ms)
         return True
 
-    new = await services.store.write(operation)
+    try:
+        new = await services.store.write(operation)
+    except ItemRefused as error:
+        if error.refusal == UNSIGNED:
+            await tell_unsigned(services, origin, receipt)
+        raise
     services.counters.add(f"receipts_{receipt.rung.value}")
     return new
+
+
+async def _is_known(tx: Transaction, services: Services, receipt: Receipt, verified: VerifiedStatement) -> bool:
+    message = await find_message(tx, services.configuration.origin, receipt.message_id)
+    return message is not None and await has_receipt(tx, message.number, verified.leaf_hash)
 
 
 def _placements_sent(message: MessageRow) -> set[tuple[str, str]]:
