@@ -29,6 +29,8 @@ class Step(enum.StrEnum):
     ANSWERED = "answered"
     MET = "met"
     COMPLETE = "complete"
+    #: Whoever is late was told, and now the coordinators are.
+    ESCALATED = "escalated"
 
 
 class Within(msgspec.Struct, frozen=True):

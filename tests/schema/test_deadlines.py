@@ -37,5 +37,5 @@ def test_a_file_that_cannot_be_meant_so_is_refused(old: str, new: str, message: 
 
 def test_a_second_line_for_the_same_kinds_never_counts() -> None:
     again = '[[deadline]]\nstep = "owned"\nurgent = true\nkinds = ["housing", "coordinator"]\nwithin = "1 hour"\n'
-    with pytest.raises(DeadlinesInvalid, match="deadline 11: an earlier line fits all"):
+    with pytest.raises(DeadlinesInvalid, match="deadline 13: an earlier line fits all"):
         load_deadlines(f"{SHIPPED}\n{again}".encode(), default_catalogue())
