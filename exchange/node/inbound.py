@@ -30,8 +30,8 @@ from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unaccepta
 from exchange.node.forks import FORK, explained_ms, keep_fork
 from exchange.node.hearing import still_heard, while_heard
 from exchange.node.mirroring import Mirroring, keep_given
+from exchange.node.peer_receipts import take_receipt
 from exchange.node.peering import move
-from exchange.node.receipts import take_receipt
 from exchange.node.services import Services
 from exchange.node.trust import Standing
 from exchange.schema.card_file import card_keys

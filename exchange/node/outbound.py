@@ -20,7 +20,7 @@ from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow
 from exchange.node.inbound import Inbound
 from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
-from exchange.node.receipts import take_receipt
+from exchange.node.peer_receipts import take_receipt
 from exchange.node.said import ciphertexts_at
 from exchange.node.sending import sign_waiting
 from exchange.node.services import Services

@@ -1,4 +1,4 @@
-"""What may be asked of a section over an API: own it, ask, redirect it. In clear, or signed and sealed by the agency."""
+"""What is said of a section over an API: own it, ask, redirect it; in clear, or signed and sealed by the agency."""
 
 from typing import Annotated
 

@@ -62,7 +62,7 @@ _FIELDS: Final = ("holder", "note", "question", "reason", "whose")
 
 
 class Bond(msgspec.Struct, frozen=True):
-    """What words are bound to: the message, the borough of the agency that says them, and the one that sent the section."""
+    """What words are bound to: the message, the borough of the agency that says them, and that of the sender."""
 
     message_id: MessageId
     origin: Origin

@@ -139,7 +139,8 @@ _RAISE: Final = {
 _stand = Sql(
     text(
         """
-        INSERT INTO placements (message, section, agency, rung, at_ms) VALUES (:message, :section, :agency, :rung, :at_ms)
+        INSERT INTO placements (message, section, agency, rung, at_ms)
+        VALUES (:message, :section, :agency, :rung, :at_ms)
         ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
         """
     ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "rung", "at_ms")))
