@@ -10,11 +10,15 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from exchange.handover.deadlines import due_at
 from exchange.handover.responsibility import Due, Facts, responsibility
 from exchange.schema.catalogue import AgencyKind
 from exchange.schema.deadlines import Deadlines, Step
+
+#: The kind of agency that sees to what the others are late with.
+COORDINATOR: Final = "coordinator"
 
 
 class Told(enum.StrEnum):
@@ -87,6 +91,17 @@ def review(case: Case, deadlines: Deadlines, looked_at: datetime | None, now: da
         min((step.due.at for step in steps if step.due.at <= now), default=None),
         min((at for at, _ in moments if at > now), default=None),
     )
+
+
+def late_for(case: Case, deadlines: Deadlines, now: datetime, kind: AgencyKind) -> list[Open]:
+    """What an agency of that kind is to see to by now, because it is late."""
+    late = (
+        telling.late
+        for step in open_steps(case, deadlines)
+        for at, telling in _moments(step, case, deadlines)
+        if at <= now and kind == (COORDINATOR if telling.who is Told.COORDINATOR else step.kind)
+    )
+    return list(dict.fromkeys(late))
 
 
 def _moments(step: Open, case: Case, deadlines: Deadlines) -> Iterable[tuple[datetime, Telling]]:
