@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from exchange.cli.client import Node, config_option, json_option
-from exchange.cli.output import print_json, print_table
+from exchange.cli.client import Node
+from exchange.cli.output import config_option, json_option, print_json, print_table
 
 
 @click.group()
@@ -82,12 +82,8 @@ def _print(document: dict[str, Any], *, as_json: bool) -> None:
         return
     groups: dict[tuple[str, ...], list[str]] = {}
     for item in document["sections"]:
-        key = (
-            item["agency"],
-            _responsible(item),
-            item["since"],
-            _due(item["due_at"], item["overdue"], item["missing"]),
-        )
+        due = _due(item["due_at"], item["overdue"], item["missing"])
+        key = (item["agency"], _responsible(item), item["since"], due)
         groups.setdefault(key, []).append(item["section"])
     rows = [(agency, who, since, due, ", ".join(sections)) for (agency, who, since, due), sections in groups.items()]
     print_table(("agency", "responsible", "since", "due", "sections"), rows)

@@ -43,10 +43,9 @@ from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_fo
 from exchange.store.attempts import AttemptRow, add_attempts
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
-from exchange.store.messages import (
-    placements_of,
-)
+from exchange.store.messages import add_alarm_once_a_day, placements_of
 from exchange.store.outbox import (
+    OVERDUE,
     QUESTION,
     REPLAY,
     URGENT_RANK,
@@ -58,6 +57,7 @@ from exchange.store.outbox import (
 )
 from exchange.store.transaction import Transaction
 
+REFUSES: Final = "agency-refuses"
 _AT_ONCE: Final = 4
 #: What is for one agency alone: it waits for that one where others are given what it does not take.
 _STAYS: Final = frozenset({REPLAY, OVERDUE})
@@ -254,9 +254,8 @@ class AgencyDeliveries:
         """Tell the admins that something for an agency is held, once a day for one reason."""
         services, detail = self._services, f"{reason} It is held; `exchange held list` names it."
         origin, now_ms = services.configuration.origin, services.now_ms()
-        told = "agency-refuses"
-        if await services.store.write(lambda tx: add_alarm_once_a_day(tx, told, origin, detail, now_ms)):
-            services.log.error("alarm", code="agency-refuses", agency=name)
+        if await services.store.write(lambda tx: add_alarm_once_a_day(tx, REFUSES, origin, detail, now_ms)):
+            services.log.error("alarm", code=REFUSES, agency=name)
 
     async def _disable(self, target: _Target, event: Event, reason: str) -> str:
         endpoint, _ = await self._endpoints.change(target.agency.id, event, reason)

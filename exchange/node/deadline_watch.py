@@ -1,12 +1,13 @@
 """Watch the deadlines of handovers, in both directions, and tell those who are to see to what is late.
 
 * `exchange.handover.overdue` decides; what it says is queued in the transaction that notes that it was said.
-* The sender's node tells the agency that is responsible still; the receiver's node tells the one that has not taken it on.
-  Both keep the same deadlines, so that both coordinators are told without a word between the nodes.
+* The sender's node tells the agency that is responsible still, the receiver's the one that has not taken it on. Both keep
+  the same deadlines, so that both coordinators are told without a word between the nodes.
 * Who is told gets a reference, never content. Where nobody here can be told, the admins are, once a day.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -38,7 +39,7 @@ class DeadlineWatch:
         self._every_s = every_s
         self.woken = asyncio.Event()
         #: Told of lanes in which there is something new.
-        self.wake = _unheard
+        self.wake: Callable[[str], None] = _unheard
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look again and again until `stop`."""

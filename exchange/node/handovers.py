@@ -85,12 +85,12 @@ async def record(services: Services, message_id: str, what: Literal["met", "comp
             return
         if what == "complete" and not may_complete(handover.case.places):
             raise HandoverOpen("some sections have no holder yet; nothing was recorded")
-        changed = (
-            replace(row, met_at_ms=now_ms, met_by=who)
-            if what == "met"
-            else replace(row, complete_at_ms=now_ms, complete_by=who)
-        )
-        handover = replace(handover, row=changed, case=replace(handover.case, **{what: True}))
+        if what == "met":
+            row = replace(row, met_at_ms=now_ms, met_by=who)
+        else:
+            row = replace(row, complete_at_ms=now_ms, complete_by=who)
+        case = replace(handover.case, met=row.met_at_ms is not None, complete=row.complete_at_ms is not None)
+        handover = replace(handover, row=row, case=case)
         looked_at = None if row.looked_at_ms is None else moment(row.looked_at_ms)
         found = review(handover.case, services.deadlines, looked_at, moment(now_ms))
         await keep_handover(tx, replace(noted(handover, found, now_ms), looked_at_ms=row.looked_at_ms))

@@ -1,4 +1,4 @@
-"""The case that each message opens. Who watches the deadlines makes its row after the message, so that no send pays for it.
+"""The case that each message opens. Who watches the deadlines makes its row, after the message: no send pays for it.
 
 `handovers_to_look_at (look_at_ms)` serves the watch, `handovers_overdue` the list of what is late.
 """
