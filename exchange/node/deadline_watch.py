@@ -1,7 +1,7 @@
 """Watch the deadlines of handovers, in both directions, and tell those who are to see to what is late.
 
 * `exchange.handover.overdue` decides; what it says is queued in the transaction that notes that it was said.
-* The sender's node tells the agency that is responsible still, the receiver's the one that has not taken it on. Both keep
+* The sender's node tells the agency that is responsible, the receiver's the one that has not taken it on. Both keep
   the same deadlines, so that both coordinators are told without a word between the nodes.
 * Who is told gets a reference, never content. Where nobody here can be told, the admins are, once a day.
 """
