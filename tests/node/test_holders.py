@@ -46,7 +46,9 @@ class Asked:
 
         async def there() -> Any:
             found = await placed(self.pair.hackney, self.message, section)
-            return found if found["rung"] == rung and all(found[key] == value for key, value in wanted.items()) else None
+            return (
+                found if found["rung"] == rung and all(found[key] == value for key, value in wanted.items()) else None
+            )
 
         return dict(await until(f"{section} is {rung} at the sender", there))
 

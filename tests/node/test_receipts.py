@@ -1,6 +1,5 @@
 """Receipts that a peer sends by itself: which are taken, what they move, and which are refused."""
 
-import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any

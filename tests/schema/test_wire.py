@@ -12,9 +12,6 @@ from hypothesis import strategies as st
 from exchange.schema.errors import WireInvalid
 from exchange.schema.wire import (
     Acknowledgement,
-    WordEntry,
-    Words,
-    acknowledgement_decoder,
     Card,
     CardAgency,
     CardSealingKey,
@@ -32,6 +29,9 @@ from exchange.schema.wire import (
     Rung,
     SectionEntry,
     Wire,
+    WordEntry,
+    Words,
+    acknowledgement_decoder,
     card_decoder,
     decode_wire,
     encode_wire,
