@@ -1,4 +1,4 @@
-"""What an agency says of a section that came to it: own it, ask, redirect it; signed with its own key where it has one."""
+"""What an agency says of a section: own it, ask, redirect it; signed with its own key where it has one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who holds a section: what agencies say on their listener, and the borough for them, is signed, and shown at the sender."""
+"""Who holds a section: what agencies and boroughs say is signed, and shown at the sender."""
 
 import asyncio
 import io
