@@ -26,6 +26,7 @@ _VERBS: Final = {
     "agency-key": ("exchange.cli.agency_keys", "agency_key"),
     "agency-open": ("exchange.cli.agency_receiving", "agency_open"),
     "agency-serve": ("exchange.cli.agency_receiving", "agency_serve"),
+    "route": ("exchange.cli.routing", "route"),
     "store": ("exchange.cli.store", "store"),
     "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),

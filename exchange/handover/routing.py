@@ -77,7 +77,8 @@ class Choice:
 
 def covers(name: str, section: str) -> bool:
     """Whether a name in a rule is that of a section, or of the whole that it is a part of."""
-    return section == name or section.startswith((f"{name}.", f"{name}-"))
+    rest = section.removeprefix(name)
+    return section.startswith(name) and (not rest or rest[0] == "." or (rest[0] == "-" and rest[1:].isdecimal()))
 
 
 def decide(
@@ -96,7 +97,7 @@ def decide(
     number = next(
         (at for at, rule in enumerate(rules.rule, 1) if rule.of_kind(kind) and rule.fits(facts, section)), None
     )
-    wanted += rules.rule[number - 1].of_kind(kind) if number is not None else _usual(kind, here)
+    wanted += rules.rule[number - 1].of_kind(kind) if number is not None else usual(kind, here)
     wanted += [name for name in (rules.fallback.get(kind),) if name is not None and kind_of(name) == kind]
     present = [name for name in wanted if name in here]
     if not present:
@@ -114,7 +115,7 @@ def _contact(rules: Rules, readers: Collection[str]) -> Iterator[str]:
             yield deputy
 
 
-def _usual(kind: str, here: Mapping[str, bool]) -> list[str]:
+def usual(kind: str, here: Collection[str]) -> list[str]:
     """Where no rule says: the agency that is named by its kind alone, or the only one of the kind."""
     if kind in here:
         return [kind]
