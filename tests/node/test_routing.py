@@ -17,7 +17,7 @@ from exchange.store.transaction import Transaction
 from tests.node.agency import LOOPBACK, Agency
 from tests.node.handmade import Borough, Desk, read_reply
 from tests.node.pair import ENFIELD, Clock, Node, running, until
-from tests.node.test_agencies import delivered, held, send
+from tests.node.test_agencies import delivered, send
 from tests.node.test_agencies import sections as sections_of
 
 RULES = """
@@ -208,12 +208,12 @@ async def test_what_waits_for_an_agency_that_is_removed_is_routed_again(
 
         assert await at("housing/south")
         # Who paused it means it to go on: nothing goes elsewhere.
-        reasons = {row["section"]: row["held"] for row in (await enfield.status(sent))["sections"]}
-        assert reasons["subject"] == "agency housing/south is paused"
+        reasons = {(row["section"], row["agency"]): row["held"] for row in (await enfield.status(sent))["sections"]}
+        assert reasons["subject", "housing"] == "agency housing/south is paused"
+        assert reasons["housing", "housing"] == "no rule says which agency of kind housing"
         assert (await enfield.local("DELETE", f"/v1/agencies/{named['housing/south'].id}"))[0] == 200
         await until("the other has it", lambda: at("housing/north"))
-        # The only one that is left has now the rest of it too, once that is routed again.
-        await enfield.local("POST", "/v1/routing/again", {"agency": "housing"})
+        # The only one that is left has the rest of it too.
         await delivered(enfield, sent, "housing")
         assert got(named) == {"housing/north": ["housing", "subject"]}
 
@@ -269,21 +269,31 @@ async def test_rules_are_tried_on_what_arrived_and_nothing_moves(
         assert after == before
 
 
-async def test_what_is_held_for_a_kind_is_routed_again_when_asked_and_nothing_twice(
-    enfield: Node, desk: Desk, named: dict[str, Named]
+async def test_what_waits_is_routed_again_when_somebody_says_so_and_goes_nowhere_twice(
+    tmp_path: Path, clock: Clock, desk: Desk, named: dict[str, Named]
 ) -> None:
-    await enfield.know(desk.borough)
-    await register(enfield, named, "housing/south", "housing/north")
-    sent = await send(enfield, desk.borough)
-    assert "no rule says which agency of kind housing" in await held(enfield, sent)
-    _, document = await enfield.local("DELETE", f"/v1/agencies/{named['housing/north'].id}")
-    assert document["removed"]
-    status, document = await enfield.local("POST", "/v1/routing/again", {"agency": "housing"})
-    assert (status, document) == (200, {"agency": "housing", "deliveries": 1})
-    await delivered(enfield, sent, "housing")
-    assert got(named) == {"housing/south": ["housing", "subject"]}
-    assert (await enfield.local("POST", "/v1/routing/again", {"agency": "housing/west"}))[0] == 404
-    assert (await enfield.local("POST", "/v1/routing/again", {"agency": "housing/south"}))[1]["deliveries"] == 0
+    async with with_rules(tmp_path, clock, RULES) as enfield:
+        await enfield.know(desk.borough)
+        await register(enfield, named, "housing", "housing/south")
+        named["housing/south"].status = 410
+        sent = await send(enfield, desk.borough)
+
+        async def waits() -> bool:
+            items = (await enfield.local("GET", "/v1/held"))[1]["items"]
+            return "housing/south" in {item["agency"] for item in items}
+
+        await until("it is held for the one that is disabled", waits)
+        await register(enfield, named, "housing/north")
+        assert await waits()
+        status, document = await enfield.local("POST", "/v1/routing/again", {"agency": "housing/south"})
+        assert (status, document) == (200, {"agency": "housing/south", "deliveries": 1})
+        await delivered(enfield, sent, "housing")
+        assert got(named) == {"housing": ["housing"], "housing/north": ["subject"]}
+        _, document = await enfield.local("POST", "/v1/routing/again", {"agency": "housing/south"})
+        assert document["deliveries"] == 0
+        assert (await enfield.local("POST", "/v1/routing/again", {"agency": "housing/west"}))[0] == 404
+        routed = "SELECT count(*) FROM receipts WHERE rung = 'routed'"
+        assert enfield.rows(routed) == [(1,)]
 
 
 async def given(node: Node, message_id: str, section: str, kind: str, name: str) -> str:
