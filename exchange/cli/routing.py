@@ -30,7 +30,7 @@ def show(config: Path, as_json: bool) -> None:
         click.echo(f"Single point of contact: {document['single_point_of_contact']}, for what its kind may read.\n")
     names = ("sections", "moves", "age_bands", "areas", "to")
     rows = [(at, *(", ".join(rule.get(name, ())) for name in names)) for at, rule in enumerate(document["rules"], 1)]
-    rows += [("", f"other {kind}", "", "", "", name) for kind, name in document["fallback"].items()]
+    rows += [("", "where nobody else can", "", "", "", name) for name in document["fallback"]]
     print_table(("rule", "sections", "moves", "age bands", "from areas", "to"), rows)
     click.echo("")
     print_table(("agency", "takes sections"), [(row["name"], row["waits"] or "yes") for row in document["agencies"]])

@@ -14,7 +14,7 @@ from exchange.schema.errors import Finding
 
 
 def mistakes(rules: Rules, catalogue: Catalogue) -> Iterator[Finding]:
-    """Names that the catalogue does not have, and a fallback of another kind than it is for."""
+    """Names that the catalogue does not have."""
     kinds = catalogue.kinds()
     sections = {name for part in catalogue.parts for name in (part.name, part.section)}
     for path, name in _named(rules):
@@ -23,10 +23,6 @@ def mistakes(rules: Rules, catalogue: Catalogue) -> Iterator[Finding]:
         for section in rule.sections:
             if not catalogue.allowed(section):
                 yield from _known(f"rule[{at}].sections", "section", section, sections)
-    for kind, name in rules.fallback.items():
-        yield from _known("fallback", "agency kind", kind, kinds)
-        if kind_of(name) != kind:
-            yield Finding("error", f"fallback.{kind}", f"{name} is no agency of kind {kind}")
 
 
 def _named(rules: Rules) -> Iterator[tuple[str, str]]:
@@ -35,7 +31,7 @@ def _named(rules: Rules) -> Iterator[tuple[str, str]]:
         yield "single_point_of_contact", rules.single_point_of_contact
     for at, rule in enumerate(rules.rule):
         yield from ((f"rule[{at}].to", name) for name in rule.to)
-    yield from ((f"fallback.{kind}", name) for kind, name in rules.fallback.items())
+    yield from (("fallback", name) for name in rules.fallback)
 
 
 def _known(path: str, what: str, name: str, names: Collection[str]) -> Iterator[Finding]:

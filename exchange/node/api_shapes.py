@@ -516,7 +516,7 @@ class Routing(Shape, frozen=True):
 
     single_point_of_contact: AgencyName | None
     rules: list[Rule]
-    fallback: dict[KindText, AgencyName]
+    fallback: list[AgencyName]
     agencies: list[RoutedAgency]
     findings: list[RoutingFinding]
 

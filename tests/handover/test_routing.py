@@ -96,7 +96,7 @@ def test_the_first_rule_that_fits_wins_and_a_rule_for_another_kind_is_passed_ove
 def test_the_next_one_has_the_turn_of_an_agency_that_is_not_available(
     agencies: dict[str, bool], fallback: str | None, choice: Choice
 ) -> None:
-    rules = Rules(rule=(SOUTH_FIRST,), fallback={"housing": fallback} if fallback else {})
+    rules = Rules(rule=(SOUTH_FIRST,), fallback=(fallback,) if fallback else ())
     assert decide(rules, FACTS, "housing", "housing", READERS, agencies) == choice
 
 
@@ -151,8 +151,8 @@ def test_a_name_covers_the_section_and_its_parts(name: str, section: str, does: 
         (Rules(rule=(SOUTH_FIRST,)), "housing/south", True),
         (Rules(rule=(SOUTH_FIRST,)), "housing", False),
         (Rules(rule=(Rule(to=("housing/south", "police")),)), "housing/south", False),
-        (Rules(fallback={"housing": "housing/duty"}), "housing/south", True),
-        (Rules(fallback={"housing": "housing/duty"}), "housing/duty", False),
+        (Rules(fallback=("police", "housing/duty")), "housing/south", True),
+        (Rules(fallback=("police", "housing/duty")), "housing/duty", False),
         (Rules(single_point_of_contact="coordinator"), "coordinator", True),
         (Rules(single_point_of_contact="coordinator"), "housing", False),
     ],
@@ -182,8 +182,7 @@ RULES = st.builds(
         ),
         max_size=5,
     ).map(tuple),
-    # Even what `routing_review` refuses: the decision relies on nobody.
-    fallback=st.dictionaries(st.sampled_from(KINDS), NAMES, max_size=4),
+    fallback=st.lists(NAMES, max_size=4).map(tuple),
     single_point_of_contact=st.one_of(st.just(""), NAMES),
 )
 ALL_FACTS = st.builds(

@@ -29,8 +29,7 @@ UNPLACED = (
             ["rule[1].sections: there is no section 'housing.adress'; did you mean 'housing.address'?"],
         ),
         (Rules(rule=(Rule(to=(SOUTH,), sections=("injunction", "injunction.condition-3")),)), []),
-        (Rules(fallback={"housing": "police"}), ["fallback.housing: police is no agency of kind housing"]),
-        (Rules(fallback={"housing": SOUTH}), []),
+        (Rules(fallback=(SOUTH, "polise")), ["fallback: there is no agency kind 'polise'; did you mean 'police'?"]),
         (
             Rules(single_point_of_contact="co-ordinator"),
             ["single_point_of_contact: there is no agency kind 'co-ordinator'; did you mean 'coordinator'?"],
@@ -60,7 +59,7 @@ def test_a_name_that_the_catalogue_does_not_have_is_a_mistake(rules: Rules, said
         (Rules(rule=(Rule(to=(SOUTH, NORTH)),)), [NORTH, SOUTH], []),
         (Rules(), ["housing", SOUTH], ["rule: agency housing/south gets nothing: no rule names it"]),
         (Rules(rule=(Rule(to=(SOUTH,)),)), ["housing"], ["rule[0].to: no agency housing/south is registered"]),
-        (Rules(fallback={"housing": SOUTH}), [], ["fallback.housing: no agency housing/south is registered"]),
+        (Rules(fallback=(SOUTH,)), [], ["fallback: no agency housing/south is registered"]),
         (
             Rules(rule=(Rule(to=("dwp",), sections=("risk", "police")),)),
             ["dwp"],
