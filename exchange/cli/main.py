@@ -29,6 +29,7 @@ _VERBS: Final = {
     "agency-redirect": ("exchange.cli.agency_acknowledging", "agency_redirect"),
     "agency-open": ("exchange.cli.agency_receiving", "agency_open"),
     "agency-serve": ("exchange.cli.agency_receiving", "agency_serve"),
+    "route": ("exchange.cli.routing", "route"),
     "store": ("exchange.cli.store", "store"),
     "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from exchange.handover.routing import Rule
 from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
@@ -493,6 +494,93 @@ class Agencies(Shape, frozen=True):
     items: list[Agency]
 
 
+class RoutedAgency(Shape, frozen=True):
+    """An agency as routing sees it: whether it keeps what it is given, and why that waits, if it does."""
+
+    name: AgencyName
+    kind: KindText
+    available: bool
+    waits: str | None
+
+
+class RoutingFinding(Shape, frozen=True):
+    """What is doubtful about routing rules."""
+
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+
+
+class Routing(Shape, frozen=True):
+    """The routing rules in force, and the agencies."""
+
+    single_point_of_contact: AgencyName | None
+    rules: list[Rule]
+    fallback: list[AgencyName]
+    agencies: list[RoutedAgency]
+    findings: list[RoutingFinding]
+
+
+class TrialAgency(Shape, frozen=True):
+    """How many sections would go to an agency, and how many do by the rules in force."""
+
+    agency: AgencyName
+    sections: int
+    now: int
+
+
+class TrialHeld(Shape, frozen=True):
+    """How many sections would be held for a reason, and how many are by the rules in force."""
+
+    reason: str
+    sections: int
+    now: int
+
+
+class TrialChange(Shape, frozen=True):
+    """How many sections go to one place by the rules in force, and would go to another."""
+
+    now: str
+    then: str
+    sections: int
+
+
+class TrialItem(Shape, frozen=True):
+    """One section that would go elsewhere, for the readers of a kind; `rule` is counted from 1."""
+
+    id: MessageText
+    section: str
+    kind: KindText
+    now: str
+    then: str
+    rule: int | None
+
+
+class Trial(Shape, frozen=True):
+    """What rules would do with the messages that arrived since a time; `unread` are those whose move is not known here.
+
+    `left_off` says that there are more messages than were looked at; `items` are the first changes of all.
+    """
+
+    since: datetime
+    messages: int
+    sections: int
+    left_off: bool
+    unread: int
+    agencies: list[TrialAgency]
+    held: list[TrialHeld]
+    changes: list[TrialChange]
+    items: list[TrialItem]
+    findings: list[RoutingFinding]
+
+
+class RoutedAgain(Shape, frozen=True):
+    """So many deliveries are routed again."""
+
+    agency: AgencyName
+    deliveries: int
+
+
 class HandshakeTold(Shape, frozen=True):
     """What an endpoint said when it was asked whether it wants webhooks of this node."""
 
@@ -675,6 +763,7 @@ class Section(Shape, frozen=True):
     rung: RungText | None
     at: datetime | None
     holder: str | None
+    given_to: AgencyName | None
     held: str | None
 
 

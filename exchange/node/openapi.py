@@ -28,6 +28,7 @@ from exchange.node.problems import json_response
 from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
 from exchange.node.rejoin_api import Decide
 from exchange.node.revocation import RevocationFile
+from exchange.node.routing_api import RouteAgain, TryRules
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
@@ -357,6 +358,24 @@ LOCAL: Final = (
         "End a token of an agency",
         {200: shapes.AgencyTokenRevoked},
         _NO_AGENCY,
+    ),
+    Operation("get", "/v1/routing", "The routing rules in force, and the agencies", {200: shapes.Routing}),
+    Operation(
+        "post",
+        "/v1/routing/trial",
+        "What rules would do with the messages that arrived",
+        {200: shapes.Trial},
+        {400: _BODY},
+        TryRules,
+        text="Without rules, those in force are tried. Nothing is routed by this.",
+    ),
+    Operation(
+        "post",
+        "/v1/routing/again",
+        "Route again what waits for an agency, and what is held for its kind",
+        {200: shapes.RoutedAgain},
+        {400: _BODY, **_NO_AGENCY},
+        RouteAgain,
     ),
     Operation("delete", "/v1/agencies/{id}", "Remove an agency", {200: shapes.AgencyRemoved}, {404: ("not-found",)}),
     # Forms and messages
