@@ -183,6 +183,19 @@ async def test_neither_the_borough_nor_a_token_alone_speaks_for_an_agency_that_s
     assert refused.value.refusal == "acknowledgement-invalid"
 
 
+async def test_what_was_signed_without_what_was_sealed_is_refused(at: Sealed) -> None:
+    path = f"/v1/sections/{at.message}/housing"
+    card = sender_card(at.event, await asyncio.to_thread(at.asking.ask, "GET", path))
+    body = sign_word(open_section_event(at.event, HOUSING_KEYS), HOUSING_KEYS, card, OWNED, datetime.now(UTC))
+    body["acknowledgement"]["ciphertexts"] = body["acknowledgement"]["ciphertexts"][:1]
+    with pytest.raises(NodeRefused) as refused:
+        await asyncio.to_thread(at.asking.ask, "POST", f"{path}/own", body)
+    assert refused.value.refusal == "words-invalid"
+    with pytest.raises(NodeRefused) as refused:
+        await asyncio.to_thread(at.asking.ask, "POST", f"{path}/query", body)
+    assert refused.value.refusal == "acknowledgement-invalid", "it is another word"
+
+
 # A node that lies about its agency
 
 
