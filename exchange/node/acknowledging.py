@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from exchange import crash_points
 from exchange.crypto.sealing import SealingPublicKey
 from exchange.handover.holding import By, Event, Guard, Transition, transition
 from exchange.node.agency_keys import own_parcel
+from exchange.node.agency_parcels import card_file_of
 from exchange.node.cards import peer_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.errors import AgencySigns, NoCurrentKey, NotSaidThere, WordsTooMany
@@ -39,6 +42,7 @@ from exchange.schema.words import Said, ciphertexts_of, seal_words
 from exchange.store.acknowledgements import AcknowledgementRow, add_acknowledgement, count_acknowledgements
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.errors import NotFound
+from exchange.store.handovers import look_soon
 from exchange.store.log import proven_at
 from exchange.store.messages import add_receipt, add_rung_events, stand
 from exchange.store.outbox import WORD, enqueue, new_delivery
@@ -146,8 +150,8 @@ class Acknowledging:
             found = await find_section(tx, speaker, message_id, section)
             if not found.is_theirs:
                 raise NotFound(f"agency {speaker.name} has redirected {message_id}/{section}")
-            row = await peer(tx, found.message.peer)
-            return {**describe_section(found), "sender": {"statement": row.card, "proof": row.proof}}
+            card = msgspec.Raw(await card_file_of(tx, found.message.peer))
+            return {**describe_section(found), "sender": card}
 
         return await self._services.store.read(view)
 
@@ -250,6 +254,7 @@ class Acknowledging:
             )
             await add_acknowledgement(tx, row)
         await stand(tx, number, line.next.value, found.pairs, now_ms)
+        await look_soon(tx, number, now_ms)
         await add_rung_events(tx, number, rung, found.pairs, now_ms)
         delivery = new_delivery(
             f"peer:{message.peer}",
