@@ -203,7 +203,7 @@ async def move_section(tx: Transaction, number: int, receipt: Receipt) -> None:
         )
     ]
     await stand(tx, number, receipt.rung.value, moving, at_ms)
-    await look_soon(tx, number, services.now_ms())
+    await look_soon(tx, number, at_ms)
     await add_rung_events(tx, number, receipt.rung.value, pairs, at_ms)
 
 
