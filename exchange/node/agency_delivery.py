@@ -57,7 +57,6 @@ from exchange.store.outbox import (
 )
 from exchange.store.transaction import Transaction
 
-REFUSES: Final = "agency-refuses"
 _AT_ONCE: Final = 4
 #: What is for one agency alone: it waits for that one where others are given what it does not take.
 _STAYS: Final = frozenset({REPLAY, OVERDUE})
@@ -254,8 +253,8 @@ class AgencyDeliveries:
         """Tell the admins that something for an agency is held, once a day for one reason."""
         services, detail = self._services, f"{reason} It is held; `exchange held list` names it."
         origin, now_ms = services.configuration.origin, services.now_ms()
-        if await services.store.write(lambda tx: add_alarm_once_a_day(tx, REFUSES, origin, detail, now_ms)):
-            services.log.error("alarm", code=REFUSES, agency=name)
+        if await services.store.write(lambda tx: add_alarm_once_a_day(tx, "agency-refuses", origin, detail, now_ms)):
+            services.log.error("alarm", code="agency-refuses", agency=name)
 
     async def _disable(self, target: _Target, event: Event, reason: str) -> str:
         endpoint, _ = await self._endpoints.change(target.agency.id, event, reason)

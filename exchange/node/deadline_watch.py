@@ -28,7 +28,6 @@ _AT_ONCE: Final = 500
 _DAY_MS: Final = 86_400_000
 #: How long somebody is tried who is to be told; after that, what is late is later than that.
 _TELL_FOR_MS: Final = 3 * _DAY_MS
-UNTOLD: Final = "overdue-untold"
 
 
 class DeadlineWatch:
@@ -123,8 +122,8 @@ class DeadlineWatch:
         detail = (
             f"Handovers are overdue and no agency of kind {kind} is here to be told. `exchange handover list --overdue`"
         )
-        if await add_alarm_once_a_day(tx, UNTOLD, origin, detail, now_ms):
-            self._services.log.error("alarm", code=UNTOLD, agency=kind)
+        if await add_alarm_once_a_day(tx, "overdue-untold", origin, detail, now_ms):
+            self._services.log.error("alarm", code="overdue-untold", agency=kind)
 
 
 def noted(handover: Handover, found: Review, now_ms: int) -> HandoverRow:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from exchange.node.deadline_watch import UNTOLD, DeadlineWatch
+from exchange.node.deadline_watch import DeadlineWatch
 from exchange.schema.catalogue import default_catalogue
 from tests.node.agency import Agency
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, Pair, running_pair, until
 
 HOLDER = {"name": "Ana Fictitious", "role": "Duty officer", "contact": "020 7946 0000"}
-OVERDUE = "exchange.handover.overdue.v1"
+OVERDUE, UNTOLD = "exchange.handover.overdue.v1", "overdue-untold"
 
 
 @dataclass
