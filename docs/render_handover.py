@@ -1,4 +1,4 @@
-"""Write the tables of docs/handover.md anew, from the table of states and the deadlines: `python docs/render_handover.py`."""
+"""Write the tables of docs/handover.md anew from what is shipped: `python docs/render_handover.py`."""
 
 import re
 from pathlib import Path
