@@ -24,6 +24,10 @@ Point: TypeAlias = Literal[
     "webhook.recorded",
     # What an agency says of a section: all is stored, and nobody has been told.
     "word.before-answer",
+    # An order to recall or erase: it is stored; what it destroyed is gone from the rows, and from older pages.
+    "order.before-answer",
+    "order.destroyed",
+    "order.scrubbed",
     # The turn of an epoch of sealing keys.
     "epoch.before-store",
     "epoch.stored",

@@ -29,10 +29,23 @@ def _print_sections(document: dict[str, Any], *, each: bool) -> None:
     for row in document["sections"]:
         if row.get("word"):
             _tell_word(row)
+    _tell_orders(document["sections"])
     if document.get("held"):
         click.echo(f"Held: {document['held']}. See `exchange held list`.", err=True)
     if document.get("next_attempt_at"):
         click.echo(f"Next attempt at {document['next_attempt_at']}: {document['last_error']}", err=True)
+
+
+def _tell_orders(rows: Sequence[dict[str, Any]]) -> None:
+    """What was ordered, since when, and who has not confirmed."""
+    said: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if order := row.get("order"):
+            key = (row["agency"], order["kind"], order["ordered_at"], order["reason"], order["text"])
+            said.setdefault(key, []).append(row["section"])
+    for (agency, kind, at, reason, text), sections in said.items():
+        names = ", ".join(sections)
+        click.echo(f"{kind.capitalize()} ordered at {at} ({reason}), for {agency}: {names}. {text}", err=True)
 
 
 def _holder(row: dict[str, Any]) -> str | None:

@@ -67,6 +67,21 @@ def section_redirect(message_id: str, section: str, config: Path, as_json: bool,
     _say("redirect", message_id, section, config, as_json, **body)
 
 
+@section.command("confirm")
+@click.argument("message_id")
+@click.argument("section")
+@_agency_option
+@config_option
+@json_option
+def section_confirm(message_id: str, section: str, agency: str, config: Path, as_json: bool) -> None:
+    """Confirm for an agency that it has a recalled or erased section no more."""
+    document = Node(config).request("POST", f"/v1/sections/{message_id}/{section}/confirm", {"agency": agency})
+    if as_json:
+        print_json(document)
+    else:
+        click.echo(f"Confirmed for {agency}. The sending borough is told that it is your word.")
+
+
 @click.group()
 def questions() -> None:
     """What agencies of other boroughs ask about sections that were sent."""

@@ -4,6 +4,7 @@
 * A holder goes when another takes the section on, or when the agency says that it is not theirs; never otherwise.
 * There is no bare "reject": who does not own a section asks, or says why it is not theirs and whose it may be.
 * The same word again changes nothing, and is answered as before.
+* What its sender recalled or erased is over: nothing said of it later moves it. What was recalled may still be erased.
 * The agency speaks of what it was given. The borough's admins speak for it only of what it has accepted.
 """
 
@@ -22,15 +23,19 @@ class State(enum.StrEnum):
     QUERIED = "queried"
     OWNED = "owned"
     REDIRECTED = "redirected"
+    RECALLED = "recalled"
+    ERASED = "erased"
 
 
 class Event(enum.StrEnum):
-    """What is said of it; `accept` is an endpoint's 2xx."""
+    """What is said of it; `accept` is an endpoint's 2xx, `recall` and `erase` are orders of the sender's borough."""
 
     ACCEPT = "accept"
     OWN = "own"
     QUERY = "query"
     REDIRECT = "redirect"
+    RECALL = "recall"
+    ERASE = "erase"
 
 
 class Guard(enum.StrEnum):
@@ -47,9 +52,13 @@ class By(enum.StrEnum):
 
     AGENCY = "agency"
     BOROUGH = "borough"
+    SENDER = "sender"
 
 
-_BOTH: Final = frozenset(By)
+#: Where a section is over.
+OVER: Final = frozenset({State.RECALLED, State.ERASED})
+_BOTH: Final = frozenset({By.AGENCY, By.BOROUGH})
+_SENDER: Final = frozenset({By.SENDER})
 _AGENCY: Final = frozenset({By.AGENCY})
 
 
@@ -95,6 +104,19 @@ TABLE: Final = (
     Transition(State.REDIRECTED, Event.REDIRECT, Guard.AGAIN, State.REDIRECTED, None),
     Transition(State.REDIRECTED, Event.REDIRECT, Guard.HERE, State.ROUTED, "redirected"),
     Transition(State.REDIRECTED, Event.REDIRECT, Guard.AWAY, State.REDIRECTED, "redirected"),
+    *(
+        Transition(state, Event.RECALL, Guard.NEW, State.RECALLED, "recalled", _SENDER)
+        for state in State
+        if state not in OVER
+    ),
+    *(
+        Transition(state, Event.ERASE, Guard.NEW, State.ERASED, "erased", _SENDER)
+        for state in State
+        if state is not State.ERASED
+    ),
+    Transition(State.RECALLED, Event.RECALL, Guard.AGAIN, State.RECALLED, None, _SENDER),
+    Transition(State.ERASED, Event.RECALL, Guard.AGAIN, State.ERASED, None, _SENDER),
+    Transition(State.ERASED, Event.ERASE, Guard.AGAIN, State.ERASED, None, _SENDER),
 )
 _BY_KEY: Final = {(line.state, line.event, line.guard): line for line in TABLE}
 
@@ -103,6 +125,18 @@ def transition(state: State, event: Event, guard: Guard, by: By) -> Transition |
     """The line of the table for what is said in a state; None where it may not be said there."""
     line = _BY_KEY.get((state, event, guard))
     return line if line is not None and by in line.by else None
+
+
+def after_order(rung: str | None, event: Event) -> State:
+    """How a section stands after an order of its sender, wherever it stood."""
+    state = State(rung) if rung in set(State) else State.ROUTED
+    line = _BY_KEY.get((state, event, Guard.NEW)) or _BY_KEY[state, event, Guard.AGAIN]
+    return line.next
+
+
+def is_over(rung: str | None) -> bool:
+    """Whether a section is over: nobody is responsible for it, and nobody is to be given it any more."""
+    return rung in OVER
 
 
 def holder_after(line: Transition, holder: H | None, named: H | None) -> H | None:

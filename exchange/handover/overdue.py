@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from exchange.handover.deadlines import due_at
+from exchange.handover.holding import is_over
 from exchange.handover.responsibility import Due, Facts, responsibility
 from exchange.schema.catalogue import AgencyKind
 from exchange.schema.deadlines import Deadlines, Step
@@ -117,4 +118,4 @@ def _moments(step: Open, case: Case, deadlines: Deadlines) -> Iterable[tuple[dat
 
 def may_complete(places: Sequence[tuple[str, Facts]]) -> bool:
     """Whether nothing is left with the sender: each section has a holder, or is over."""
-    return all(facts.rung in {"owned", "recalled", "erased"} for _, facts in places)
+    return all(facts.rung == "owned" or is_over(facts.rung) for _, facts in places)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from exchange.handover.deadlines import due_at
+from exchange.handover.holding import is_over
 from exchange.schema.catalogue import AgencyKind
 from exchange.schema.deadlines import Deadlines, Step
 
@@ -56,12 +57,9 @@ class Responsibility:
         return bool(self.due) and self.due[0].at < now
 
 
-_OVER = frozenset({"recalled", "erased"})
-
-
 def responsibility(facts: Facts, deadlines: Deadlines) -> Responsibility:
     """Who is responsible for a section, and what is due."""
-    if facts.rung in _OVER:
+    if is_over(facts.rung):
         return Responsibility(Party.NOBODY, facts.at, ())
     is_held = facts.rung == "owned"
     since = {

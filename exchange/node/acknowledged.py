@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from exchange.crypto.names import MessageId, Origin
-from exchange.handover.holding import State
+from exchange.handover.holding import State, is_over
 from exchange.node.acknowledging import MOST_WORDS
 from exchange.node.counterparts import queue_question
 from exchange.node.errors import ItemRefused
@@ -197,7 +197,8 @@ async def move_section(tx: Transaction, number: int, receipt: Receipt) -> None:
         for pair in pairs
         if pair not in stands
         or (
-            stands[pair].at_ms <= at_ms
+            not is_over(stands[pair].rung)
+            and stands[pair].at_ms <= at_ms
             # A holder who asks goes on holding.
             and not (receipt.rung is Rung.QUERIED and stands[pair].rung == State.OWNED.value)
         )

@@ -16,7 +16,7 @@ import msgspec
 from exchange import crash_points
 from exchange.crypto.sealing import SealingPublicKey
 from exchange.handover.holding import By, Event, Guard, Transition, transition
-from exchange.node.agency_keys import own_parcel
+from exchange.node.agency_keys import signer_for
 from exchange.node.agency_parcels import card_file_of
 from exchange.node.cards import peer_card
 from exchange.node.compose import current_sealing_key
@@ -34,13 +34,12 @@ from exchange.node.sections_here import (
     still_stands,
 )
 from exchange.node.services import Services, moment
-from exchange.schema.acknowledgement import ProvenAcknowledgement, prove_acknowledgement, signer_of
+from exchange.schema.acknowledgement import ProvenAcknowledgement, prove_acknowledgement
 from exchange.schema.agency_names import kind_of
 from exchange.schema.errors import AcknowledgementInvalid
 from exchange.schema.wire import RECEIPT, VERSION, AgencyStatement, Card, Placement, Receipt, Rung, Words, encode_wire
 from exchange.schema.words import Said, ciphertexts_of, seal_words
 from exchange.store.acknowledgements import AcknowledgementRow, add_acknowledgement, count_acknowledgements
-from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.errors import NotFound
 from exchange.store.handovers import look_soon
 from exchange.store.log import proven_at
@@ -116,7 +115,11 @@ class Acknowledging:
 
         async def look(tx: Transaction) -> tuple[SectionHere, Card, bytes | None]:
             found = await find_section(tx, speaker, message_id, section)
-            return found, peer_card(await peer(tx, found.message.peer)), await _signer(tx, found, speaker)
+            return (
+                found,
+                peer_card(await peer(tx, found.message.peer)),
+                await signer_for(tx, found.manifest, speaker.kind),
+            )
 
         found, card, signer = await services.store.read(look)
         if word.signed is not None:
@@ -160,7 +163,7 @@ class Acknowledging:
             raise AcknowledgementInvalid("an agency itself brings what it has signed")
         proven = prove_acknowledgement(word.signed)
         said, message = proven.said, found.message
-        if signer is None or proven.signer != signer:
+        if said.words is None or signer is None or proven.signer != signer:
             raise AcknowledgementInvalid("it is not signed with the keys to which the sender sealed this section")
         if (said.origin, said.recipient) != (self._services.configuration.origin, message.origin):
             raise AcknowledgementInvalid("what the agency has signed is for other boroughs")
@@ -271,11 +274,3 @@ class Acknowledging:
         if word.to is not None:
             lanes |= {await give(services, tx, message, section, kind, word.to) for section, kind in found.pairs}
         return _Taken(entry.position, frozenset(lanes))
-
-
-async def _signer(tx: Transaction, found: SectionHere, speaker: Speaker) -> bytes | None:
-    """Who must sign, where the sender has sealed the message to a key of the agency's own."""
-    keys = await all_agency_keys(tx)
-    parcel = own_parcel(found.manifest, kinds_by_key(keys), speaker.kind)
-    vkeys = next((row.vkeys for row in keys if parcel is not None and row.key_id == parcel.key_id), ())
-    return signer_of(vkeys)

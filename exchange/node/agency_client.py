@@ -32,7 +32,8 @@ from exchange.schema.agency_keys import MOST_BYTES
 from exchange.store.agencies import AgencyRow
 from exchange.store.endpoints import EndpointRow
 
-_MOST_BODY_BYTES: Final = 4096
+#: So much of an answer is read.
+MOST_ANSWER_BYTES: Final = 4096
 _MOST_BODY_S: Final = 2.0
 _HANDSHAKE_S: Final = 5.0
 _REQUEST_RATE: Final = 6000
@@ -109,10 +110,10 @@ class AgencyClient:
         body: bytes,
         *,
         replay: bool = False,
-    ) -> Answer:
-        """POST one event."""
-        answer, _ = await self._request(agency, endpoint, secrets, key, event_id, body, _MOST_BODY_BYTES, replay=replay)
-        return answer
+        most_bytes: int = MOST_ANSWER_BYTES,
+    ) -> tuple[Answer, bytes]:
+        """POST one event; return also the beginning of what was said to it, of which nothing is kept."""
+        return await self._request(agency, endpoint, secrets, key, event_id, body, most_bytes, replay=replay)
 
     async def ask(
         self,
@@ -156,7 +157,7 @@ class AgencyClient:
             ) as answer:
                 data = await _a_little(answer, most_bytes)
                 spent_ms = round((time.monotonic() - began_s) * 1000)
-                digest = answer_digest(secrets[0], data[:_MOST_BODY_BYTES])
+                digest = answer_digest(secrets[0], data[:MOST_ANSWER_BYTES])
                 return _read(agency.name, answer, data, at_ms, spent_ms, digest), data
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
             # A header or a URL that aiohttp cannot read is a ValueError; nothing of it is repeated.

@@ -26,18 +26,20 @@ from exchange.handover.endpoint import Event, State
 from exchange.handover.retries import honoured_s, next_try_s
 from exchange.handover.routing import may_pass_on
 from exchange.handover.rungs import has_reached
-from exchange.node.agency_client import AgencyClient, Answer, Handshake
+from exchange.node.agency_client import MOST_ANSWER_BYTES, AgencyClient, Answer, Handshake
+from exchange.node.agency_orders import signed_in
 from exchange.node.agency_parcels import AgencyParcel, collect, section_event
 from exchange.node.delivery import Outcome
 from exchange.node.endpoints import Endpoints, held_reason
 from exchange.node.lanes import LaneState
+from exchange.node.orders_confirmed import note_accepted
 from exchange.node.receipts import climb
 from exchange.node.rerouting import turn_away
 from exchange.node.services import Services
 from exchange.node.webhook import event_body, secret_id
-from exchange.schema.agency_keys import ChallengeFile
+from exchange.schema.agency_keys import MOST_BYTES, ChallengeFile
 from exchange.schema.events import CHALLENGE, TEST
-from exchange.schema.wire import Rung
+from exchange.schema.wire import AgencyStatement, Rung
 from exchange.store.agencies import AgencyRow, agency_named
 from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force
 from exchange.store.attempts import AttemptRow, add_attempts
@@ -46,6 +48,7 @@ from exchange.store.errors import NotFound
 from exchange.store.messages import add_alarm_once_a_day, placements_of
 from exchange.store.outbox import (
     OVERDUE,
+    PASSED_ON,
     QUESTION,
     REPLAY,
     URGENT_RANK,
@@ -59,7 +62,7 @@ from exchange.store.transaction import Transaction
 
 _AT_ONCE: Final = 4
 #: What is for one agency alone: it waits for that one where others are given what it does not take.
-_STAYS: Final = frozenset({REPLAY, OVERDUE})
+_STAYS: Final = frozenset({REPLAY, OVERDUE, PASSED_ON})
 #: From so many failures of a delivery on, the record of its attempts is kept short.
 _MANY: Final = 20
 _COUNTED: Final = {
@@ -67,6 +70,7 @@ _COUNTED: Final = {
     REPLAY: "sections_replayed",
     QUESTION: "questions_delivered",
     OVERDUE: "overdue_told",
+    PASSED_ON: "orders_passed_on",
 }
 
 
@@ -172,6 +176,7 @@ class AgencyDeliveries:
         """
         agency, key = target.agency.name, await self._endpoints.key()
         answered: list[tuple[str, Answer]] = []
+        signed: list[AgencyStatement] = []
         unreadable: list[str] = []
         lasting: str | None = None
         gone = failed = False
@@ -183,9 +188,24 @@ class AgencyDeliveries:
                 except CryptoError:
                     unreadable.append(entry.name)
             replay = delivery.kind == REPLAY
-            answers = await asyncio.gather(
-                *(self._post(target, key, parcel.event_id(name, agency), body, replay=replay) for name, body in events)
-            )
+            answers = []
+            for answer, said in await asyncio.gather(
+                *(
+                    self._post(
+                        target,
+                        key,
+                        parcel.event_id(name, agency),
+                        body,
+                        replay=replay,
+                        # What an agency signs for an order is in its answer.
+                        most_bytes=MOST_BYTES if parcel.passed is not None else MOST_ANSWER_BYTES,
+                    )
+                    for name, body in events
+                )
+            ):
+                answers.append(answer)
+                if parcel.passed is not None and answer.accepted and (word := signed_in(said)) is not None:
+                    signed.append(word)
             answered += [(name, answer) for (name, _), answer in zip(events, answers, strict=True)]
             for answer in answers:
                 if answer.status == 410:
@@ -221,8 +241,8 @@ class AgencyDeliveries:
         elif lasting is not None:
             outcome.held.append((delivery, lasting))
         finished = not failed and lasting is None
-        await self._record(target, delivery, parcel, answered, finished=finished)
-        if any(answer.accepted for _, answer in answered) and delivery.kind == WEBHOOK:
+        await self._record(target, delivery, parcel, answered, signed, finished=finished)
+        if any(answer.accepted for _, answer in answered) and delivery.kind in (WEBHOOK, PASSED_ON):
             outcome.wake.add(f"peer:{parcel.message.peer}")
         return disabled
 
@@ -266,6 +286,7 @@ class AgencyDeliveries:
         delivery: Delivery,
         parcel: AgencyParcel,
         answered: Sequence[tuple[str, Answer]],
+        signed: Sequence[AgencyStatement],
         *,
         finished: bool,
     ) -> None:
@@ -280,6 +301,8 @@ class AgencyDeliveries:
             if not mine:
                 services.counters.add("claims_lost")
             await add_attempts(tx, attempts, prune=delivery.failures >= _MANY)
+            if parcel.passed is not None:
+                await note_accepted(services, tx, message, parcel.passed.row, agency, accepted, signed)
             if not moves:
                 return
             fresh = await _still_to_have(tx, message.number, agency, accepted)
@@ -331,7 +354,7 @@ class AgencyDeliveries:
             "content": {"text": "This is a test. It is about nobody."},
         }
         body = event_body(event_id, TEST, services.configuration.origin, agency.id, services.now(), data)
-        answer = await self._post(target, await self._endpoints.key(), event_id, body)
+        answer, _ = await self._post(target, await self._endpoints.key(), event_id, body)
         await self._hear_names(target, [answer])
         return answer
 
@@ -344,16 +367,23 @@ class AgencyDeliveries:
         return await self._client.handshake(agency, endpoint)
 
     async def _post(
-        self, target: _Target, key: WebhookKey, event_id: str, body: bytes, *, replay: bool = False
-    ) -> Answer:
-        """POST one event."""
+        self,
+        target: _Target,
+        key: WebhookKey,
+        event_id: str,
+        body: bytes,
+        *,
+        replay: bool = False,
+        most_bytes: int = MOST_ANSWER_BYTES,
+    ) -> tuple[Answer, bytes]:
+        """POST one event; return also the beginning of what was said to it."""
         crash_points.reached("webhook.before-call")
-        answer = await self._client.post(
-            target.agency, target.endpoint, target.secrets, key, event_id, body, replay=replay
+        answer, said = await self._client.post(
+            target.agency, target.endpoint, target.secrets, key, event_id, body, replay=replay, most_bytes=most_bytes
         )
         if answer.accepted:
             crash_points.reached("webhook.accepted")
-        return answer
+        return answer, said
 
 
 async def _still_to_have(tx: Transaction, number: int, agency: str, accepted: set[str]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from exchange.crypto.rest import open_at_rest, seal_at_rest
 from exchange.crypto.secret import Secret
 from exchange.node.errors import RequestInvalid
 from exchange.node.services import Services
+from exchange.schema.acknowledgement import signer_of
 from exchange.schema.agency_keys import (
     AgencyKeyFile,
     AnswerFile,
@@ -141,6 +142,14 @@ async def sealed_kinds(services: Services, tx: Transaction, manifest: Manifest) 
         return frozenset()
     kinds = kinds_by_key(await all_agency_keys(tx))
     return frozenset(kinds[parcel.key_id] for parcel in manifest.parcels if parcel.key_id in kinds)
+
+
+async def signer_for(tx: Transaction, manifest: Manifest, kind: str) -> bytes | None:
+    """Who must sign for an agency, where the sender has sealed a message to a key of its own: a fingerprint."""
+    keys = await all_agency_keys(tx)
+    parcel = own_parcel(manifest, kinds_by_key(keys), kind)
+    vkeys = next((row.vkeys for row in keys if parcel is not None and row.key_id == parcel.key_id), ())
+    return signer_of(vkeys)
 
 
 def is_for_others(services: Services, manifest: Manifest) -> bool:

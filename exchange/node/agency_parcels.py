@@ -17,9 +17,11 @@ from exchange.crypto.names import MessageId, Origin, SectionName
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
+from exchange.handover.holding import is_over
 from exchange.handover.overdue import Open, late_for
 from exchange.handover.rungs import has_reached
 from exchange.node.agency_keys import is_for_others, own_parcel
+from exchange.node.agency_orders import PassedOn, order_event, order_for
 from exchange.node.cards import as_items
 from exchange.node.cases import read_handover
 from exchange.node.compose import recall_secrets
@@ -33,6 +35,7 @@ from exchange.schema.events import (
     HANDOVER_OVERDUE,
     SECTION_DELIVERED,
     SECTION_QUERIED,
+    order_event_id,
     overdue_event_id,
     question_event_id,
     section_event_id,
@@ -52,7 +55,7 @@ from exchange.store.messages import (
     receipt_by_hash,
     sections_of,
 )
-from exchange.store.outbox import OVERDUE, QUESTION, REPLAY, Delivery
+from exchange.store.outbox import OVERDUE, PASSED_ON, QUESTION, REPLAY, Delivery
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
@@ -75,11 +78,15 @@ class AgencyParcel:
     question: "Question | None" = None
     #: In place of a section, what is late of the handover.
     late: "Late | None" = None
+    #: In place of a section, an order about it.
+    passed: PassedOn | None = None
 
     def event_id(self, section: str, kind: str) -> str:
         """The id of the event of a section."""
         if self.late is not None:
             return overdue_event_id(self.message.leaf_hash, self.late.delivery, kind)
+        if self.passed is not None:
+            return order_event_id(self.passed.row.leaf_hash, section, kind)
         if self.question is not None:
             return question_event_id(self.question.row.leaf_hash, section, kind)
         return section_event_id(self.message.leaf_hash, section, kind)
@@ -112,14 +119,16 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
         return await _collect_question(services, delivery)
     if delivery.kind == OVERDUE:
         return await services.store.read(lambda tx: _collect_late(services, tx, delivery, name))
+    if delivery.kind == PASSED_ON:
+        return await services.store.read(lambda tx: _collect_order(tx, delivery, name))
     number, kind = delivery.message or 0, kind_of(name)
 
     async def view(
         tx: Transaction,
-    ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None]:
+    ) -> tuple[MessageRow, Manifest, KeysRow | None, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None]:
         message = await message_by_number(tx, number)
         manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
-        given = [row for row in await placements_of(tx, number) if row.given_to == name]
+        given = [row for row in await placements_of(tx, number) if row.given_to == name and not is_over(row.rung)]
         wanted = {row.section for row in given if not has_reached(row.rung, "delivered")}
         if delivery.kind == REPLAY:
             accepted = {row.section for row in given} - wanted
@@ -133,14 +142,24 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
         return (
             message,
             manifest,
-            await keys_of(tx, number),
+            await keys_of(tx, number) if waiting else None,
             waiting,
             await _sealed(services, tx, message, manifest, name),
         )
 
     message, manifest, keys, waiting, sealed = await services.store.read(view)
+    if keys is None:
+        return AgencyParcel(message, manifest, {}, [])
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
     return AgencyParcel(message, manifest, secrets, waiting, sealed)
+
+
+async def _collect_order(tx: Transaction, delivery: Delivery, name: str) -> AgencyParcel:
+    """An order of the sender, about each section of which the agency has not been told."""
+    message, order, wanted = await order_for(tx, delivery.position or 0, name)
+    manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
+    told = [(entry, SectionRow(entry.name, b"")) for entry in manifest.sections if entry.name in wanted]
+    return AgencyParcel(message, manifest, {}, told, passed=PassedOn(order, await card_file_of(tx, message.peer)))
 
 
 async def _sealed(
@@ -264,6 +283,8 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
     """
     if parcel.late is not None:
         return _overdue_event(services, parcel, parcel.late, agency)
+    if parcel.passed is not None:
+        return order_event(services, parcel.message, parcel.manifest, parcel.passed, entry.name, agency)
     if parcel.question is not None:
         return _question_event(services, parcel, parcel.question, entry.name)
     manifest = parcel.manifest

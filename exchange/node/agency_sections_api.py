@@ -5,6 +5,7 @@ from aiohttp import web
 from exchange.handover.holding import By
 from exchange.node.acknowledging import Acknowledging
 from exchange.node.agency_listener import ASKING
+from exchange.node.orders_api import ConfirmSection, OrdersApi
 from exchange.node.problems import json_response
 from exchange.node.requests import body_of
 from exchange.node.section_words import OwnSection, QuerySection, RedirectSection, section_of
@@ -14,8 +15,9 @@ from exchange.node.sections_here import Speaker
 class AgencySectionsApi:
     """The handlers."""
 
-    def __init__(self, acknowledging: Acknowledging) -> None:
+    def __init__(self, acknowledging: Acknowledging, orders: OrdersApi) -> None:
         self._acknowledging = acknowledging
+        self._orders = orders
 
     def routes(self) -> list[web.RouteDef]:
         """For agencies, by their tokens."""
@@ -23,6 +25,7 @@ class AgencySectionsApi:
             web.post("/v1/sections/{id:.+}/own", self._own),
             web.post("/v1/sections/{id:.+}/query", self._query),
             web.post("/v1/sections/{id:.+}/redirect", self._redirect),
+            web.post("/v1/sections/{id:.+}/confirm", self._confirm),
             web.get("/v1/sections/{id:.+}", self._show),
         ]
 
@@ -38,6 +41,10 @@ class AgencySectionsApi:
     async def _say(self, request: web.Request, wanted: OwnSection | QuerySection | RedirectSection) -> web.Response:
         message_id, section = section_of(request)
         return json_response(await self._acknowledging.say(_speaker(request), message_id, section, wanted.word()))
+
+    async def _confirm(self, request: web.Request) -> web.Response:
+        wanted = await body_of(request, ConfirmSection)
+        return json_response(await self._orders.confirm(_speaker(request), request, wanted.acknowledgement))
 
     async def _show(self, request: web.Request) -> web.Response:
         message_id, section = section_of(request)

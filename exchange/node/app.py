@@ -57,6 +57,8 @@ from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
 from exchange.node.listener import MOST_CONNECTIONS, LocalSite, LocalTcpSite, PublicSite
 from exchange.node.local_api import LocalApi
+from exchange.node.order_watch import OrderWatch
+from exchange.node.orders_api import OrdersApi
 from exchange.node.outbound import Outbound
 from exchange.node.pairings import Pairings
 from exchange.node.passphrase import Ask
@@ -337,6 +339,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
         watch = DeadlineWatch(services)
         watch.wake = dispatcher.wake
+        order_watch = OrderWatch(services)
+        inbound.destroyed = order_watch.woken.set
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
@@ -359,7 +363,9 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         directory = Directory(services, client, changed)
         acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
+        orders = OrdersApi(services, dispatcher.wake, order_watch.woken.set)
         more = [
+            *orders.routes(),
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
@@ -374,7 +380,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door, acknowledging)
+        beside = await _agency_sites(stack, services, agency_door, AgencySectionsApi(acknowledging, orders))
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -382,6 +388,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
             group.create_task(watch.run(stop))
+            group.create_task(order_watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(agency_door.run(stop))
@@ -424,14 +431,14 @@ async def _listen(
 
 
 async def _agency_sites(
-    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, sections: AgencySectionsApi
 ) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
         return []
     listener, asked = AgencyListener(services), AgencyApi(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    routes = [*asked.routes(), *AgencySectionsApi(acknowledging).routes()]
+    routes = [*asked.routes(), *sections.routes()]
     runner = await _runner(stack, listener.application(routes, asked.open_routes()))
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 

@@ -136,9 +136,13 @@ class LimitsTable(_Table, frozen=True):
 
 
 class HandoverTable(_Table, frozen=True):
-    """The file of the deadlines that handovers have; without one, those that are shipped."""
+    """The file of the deadlines that handovers have; without one, those that are shipped.
+
+    After `confirm_within_days`, agencies that have not confirmed a recall or an erasure are an alarm.
+    """
 
     deadlines: str = ""
+    confirm_within_days: Annotated[float, Meta(gt=0, le=365)] = 3.0
 
 
 class FileTables(_Table, frozen=True):

@@ -164,6 +164,20 @@ class WordsTooMany(NodeError):
     hint = "Telephone the sending borough. What was said before stands."
 
 
+class NotSentYet(NodeError):
+    """Some sections of a message are ordered back that is still on its way."""
+
+    code = "not-sent-yet"
+    hint = "Recall the whole message, or wait until it has arrived: `exchange status ID`. Nothing was ordered."
+
+
+class OrdersTooMany(NodeError):
+    """As much was ordered about a message as its receiver takes."""
+
+    code = "orders-too-many"
+    hint = "Telephone the other borough. `exchange orders list` shows what was ordered before."
+
+
 class DirectoryRefused(NodeError):
     """A directory cannot be believed: it has expired, went back, is not signed; or it cannot be applied."""
 

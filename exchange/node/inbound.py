@@ -30,6 +30,7 @@ from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unaccepta
 from exchange.node.forks import FORK, explained_ms, keep_fork
 from exchange.node.hearing import still_heard, while_heard
 from exchange.node.mirroring import Mirroring, keep_given
+from exchange.node.orders_taken import take_order
 from exchange.node.peer_receipts import take_receipt
 from exchange.node.peering import move
 from exchange.node.services import Services
@@ -39,6 +40,7 @@ from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
     CARD,
     MANIFEST,
+    ORDER,
     RECEIPT,
     SIGHTINGS,
     VERSION,
@@ -54,6 +56,7 @@ from exchange.schema.wire import (
     encode_wire,
     envelope_decoder,
     manifest_decoder,
+    order_decoder,
     receipt_decoder,
     sightings_decoder,
 )
@@ -109,6 +112,8 @@ class Inbound:
         self.ask: Callable[[str], Awaitable[None]] = _unasked
         #: Told of the checkpoints that a peer says it has seen.
         self.told: Callable[[str, Sequence[str]], Awaitable[None]] = _unheard
+        #: Told when something was destroyed by an order.
+        self.destroyed: Callable[[], None] = lambda: None
         #: Told when a peer's log was seen to fork.
         self.forked: Callable[[], None] = lambda: None
 
@@ -342,6 +347,12 @@ class Inbound:
                 return await take_receipt(
                     self._services, row, receipt, verified, item, ciphertexts=ciphertexts, lanes=lanes
                 )
+            if statement.type == ORDER:
+                order = decode_wire(order_decoder, statement.body)
+                new = await take_order(self._services, row, order, verified, item, lanes)
+                if new:
+                    self.destroyed()
+                return new
             if statement.type == CARD:
                 await self._take_card(row, item, lanes)
                 return False

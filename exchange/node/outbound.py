@@ -19,6 +19,7 @@ from exchange.node.delivery import Outcome, finish
 from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow, Unacceptable
 from exchange.node.inbound import Inbound
 from exchange.node.mirroring import keep_given
+from exchange.node.ordering import not_there
 from exchange.node.peer_client import PeerClient
 from exchange.node.peer_receipts import take_receipt
 from exchange.node.said import ciphertexts_at
@@ -45,13 +46,15 @@ from exchange.store.log import consistency_between, latest_head, proofs_of, stat
 from exchange.store.messages import (
     sections_of,
 )
-from exchange.store.outbox import FORM, MANIFEST, SIGHTINGS, WORD, Delivery
+from exchange.store.outbox import FORM, MANIFEST, ORDER, SIGHTINGS, WORD, Delivery
 from exchange.store.peers import PeerRow, peer
 from exchange.store.sightings import seen_at
 from exchange.store.transaction import Operation, Transaction
 
 _MOST_BUNDLED_BYTES: Final = 4 * 1024 * 1024
 _CODE: Final = re.compile(r"[a-z0-9-]{1,80}")
+#: An order waits so long for the message that it is about, where that is still on its way.
+_BEHIND_MS: Final = 1000
 #: What a peer says that takes no more for now. Nothing else of what it says is shown.
 _LIMITS: Final = frozenset({"peer-limit", "peer-quota", "store-full", "too-many-requests"})
 
@@ -215,6 +218,9 @@ class Outbound:
                     # The reason is shown and logged, so it is a code or nothing of what the peer has to say.
                     code = result.problem.code
                     reason = code if _CODE.fullmatch(code) else "no code"
+                    if delivery.kind == ORDER and code == "order-message-unknown":
+                        await self._not_there(delivery, outcome)
+                        continue
                     outcome.held.append((delivery, f"refused by {row.origin}: {reason}"))
                 elif delivery.kind != MANIFEST:
                     answered.append(delivery)
@@ -249,6 +255,14 @@ class Outbound:
             raise NotNow(f"the receipt of {row.origin} does not hold: {error}") from None
         services.changes.notify()
         return outcome
+
+    async def _not_there(self, delivery: Delivery, outcome: Outcome) -> None:
+        """The peer does not know the message that it was ordered to destroy."""
+        why = await not_there(self._services, delivery)
+        if why:
+            outcome.held.append((delivery, why))
+        elif why is not None:
+            outcome.put_off.append((delivery, self._services.now_ms() + _BEHIND_MS))
 
     def _check_receipt(
         self, row: PeerRow, card: Card, leaf: LeafHash, item: ProvenStatement

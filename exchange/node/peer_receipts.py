@@ -14,6 +14,7 @@ from exchange.handover.rungs import LADDER
 from exchange.node.acknowledged import UNSIGNED, check_signer, hear, keep_heard, tell_unsigned
 from exchange.node.errors import ItemRefused
 from exchange.node.hearing import still_heard
+from exchange.node.orders_answered import take_order_receipt
 from exchange.node.services import Services, milliseconds
 from exchange.schema.wire import ProvenStatement, Receipt, Rung, decode_wire, manifest_decoder
 from exchange.schema.words import PARTS
@@ -59,6 +60,8 @@ async def take_receipt(
     origin = row.origin
     if receipt.origin != origin or receipt.recipient != services.configuration.origin:
         raise ItemRefused("receipt-origin", "the receipt is of or for another node")
+    if receipt.order is not None:
+        return await _take_answer(services, row, receipt, verified, item)
     if receipt.rung in PARTS and await services.store.read(lambda tx: _is_known(tx, services, receipt, verified)):
         # What opened it then may be destroyed by now.
         return False
@@ -104,6 +107,17 @@ async def take_receipt(
         raise
     services.counters.add(f"receipts_{receipt.rung.value}")
     return new
+
+
+async def _take_answer(
+    services: Services, row: PeerRow, receipt: Receipt, verified: VerifiedStatement, item: ProvenStatement
+) -> bool:
+    try:
+        return await take_order_receipt(services, row, receipt, verified, item)
+    except ItemRefused as error:
+        if error.refusal == UNSIGNED:
+            await tell_unsigned(services, row.origin, receipt)
+        raise
 
 
 async def _is_known(tx: Transaction, services: Services, receipt: Receipt, verified: VerifiedStatement) -> bool:

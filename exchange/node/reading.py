@@ -6,9 +6,11 @@ import msgspec
 
 from exchange.crypto.names import Origin
 from exchange.crypto.statement import parse_statement
+from exchange.handover.holding import is_over
 from exchange.handover.rungs import BESIDE, LADDER, has_reached
 from exchange.node.cards import as_items
 from exchange.node.delivery import Dispatcher
+from exchange.node.orders_shown import orders_by_place
 from exchange.node.services import Services, moment
 from exchange.node.words_shown import Place, words_of_message
 from exchange.schema.card_file import CardFile
@@ -43,7 +45,7 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
 
     async def collect(
         tx: Transaction,
-    ) -> WaitingForm | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None, Words]:
+    ) -> WaitingForm | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None, Words, Words]:
         try:
             message = await message_by_id(tx, message_id)
         except NotFound:
@@ -56,12 +58,13 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             await waiting_of(tx, number),
             await received_at_ms(tx, number),
             await words_of_message(services, tx, message, placements),
+            await orders_by_place(tx, number),
         )
 
     found = await services.store.read(collect)
     if isinstance(found, WaitingForm):
         return _describe_waiting(found)
-    message, placements, waiting, received_ms, words = found
+    message, placements, waiting, received_ms, words, orders = found
     manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
     climbed = {(row.section, row.agency): row for row in placements}
     held = {item.lane: item.reason for item in waiting if item.state == "held" and item.kind != QUESTION}
@@ -76,7 +79,13 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
         "created_at": moment(message.created_at_ms),
         "sections": [
             _describe_section(
-                entry.name, kind, climbed.get((entry.name, kind)), received_ms, held, words.get((entry.name, kind))
+                entry.name,
+                kind,
+                climbed.get((entry.name, kind)),
+                received_ms,
+                held,
+                words.get((entry.name, kind)),
+                orders.get((entry.name, kind)),
             )
             for entry in manifest.sections
             for kind in entry.readers
@@ -112,6 +121,7 @@ def _describe_section(
     received_ms: int | None,
     held: dict[str, str | None],
     word: dict[str, Any] | None = None,
+    order: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One section at one agency; before it has climbed by itself it stands where the whole message does."""
     rung, at_ms = (row.rung, row.at_ms) if row else ("received" if received_ms is not None else None, received_ms)
@@ -122,9 +132,10 @@ def _describe_section(
         "at": moment(at_ms) if at_ms is not None else None,
         "holder": word["name"] if word else None,
         "word": word,
+        "order": order,
         "given_to": row.given_to if row else None,
         "held": held.get(f"agency:{row.given_to}" if row and row.given_to else f"route:{kind}")
-        if not has_reached(rung, "delivered")
+        if not has_reached(rung, "delivered") and not is_over(rung)
         else None,
     }
 
@@ -149,7 +160,16 @@ async def list_direction(services: Services, direction: str) -> dict[str, Any]:
 
 
 #: Their detail is a list of sections.
-_OF_SECTIONS: Final = {*LADDER, *BESIDE, "given"}
+_OF_SECTIONS: Final = {
+    *LADDER,
+    *BESIDE,
+    "given",
+    "order-recall",
+    "order-erase",
+    "recalled",
+    "erased",
+    "order-confirmed",
+}
 _SENTENCES = {
     "waited": "The form was taken in, and waited for a current sealing key of {detail}.",
     "signed": "This node signed and sealed the message {detail}.",
@@ -161,6 +181,13 @@ _SENTENCES = {
     "redirected": "{agency} says that this is not theirs: {detail}.",
     "returned": "This node was restored from a backup. {detail} returned what was signed; the content is lost here.",
     "lost": "{detail} was restored from a backup and lost the content: what was not delivered must be sent again.",
+    "order-recall": "The sender has recalled what {agency} was sent: {detail}.",
+    "order-erase": "The sender has ordered what {agency} was sent to be erased: {detail}.",
+    "recalled": "The receiving node destroyed what it had for {agency}: {detail}.",
+    "erased": "The receiving node erased what it had for {agency}: {detail}.",
+    "order-confirmed": "{agency} has confirmed that it has it no more: {detail}. A person may have read it before.",
+    "never-left": "It had not left this node, and does not any more.",
+    "not-there": "{detail} says that it does not have the message.",
     "given": "Given to {agency}: {detail}.",
     "overdue": "Overdue at {agency}: {detail}.",
     "met": "The agencies have met about it; {detail} recorded that.",

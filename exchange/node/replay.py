@@ -3,6 +3,7 @@
 * A message that this node had signed for gets the same receipt again: the row that makes it arrive once is back.
 * What was signed stands at its position in the log; what nobody returned stands there by its hash alone.
 * A message that is here already, whole, is only brought up to the rung that it had reached.
+* What was ordered to be destroyed is destroyed again: a backup brings no recalled or erased section back.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from exchange.crypto.names import LeafHash
 from exchange.crypto.proof import VerifiedStatement
 from exchange.handover.rungs import LADDER, has_reached
 from exchange.node.acknowledged import keep_returned
+from exchange.node.orders_returned import keep_answer, keep_own_order
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
@@ -133,6 +135,8 @@ class Replay:
                 await drop_waiting_form(tx, manifest.message_id)
                 row = self._row(manifest, verified, item, OUTBOUND, one.origin, position=verified.index)
                 numbers[await self._add(tx, row)] = (OUTBOUND, one.origin, manifest)
+        for verified, item in yours:
+            await keep_own_order(self._services, tx, one.origin, verified, item)
         for verified, item in one.mine:
             receipt = _receipt_in(verified)
             if receipt is None or (receipt.origin, receipt.recipient) != (one.origin, own):
@@ -219,6 +223,9 @@ class Replay:
         if not await add_receipt(
             tx, number, rung, verified.leaf_hash, item.statement, at_ms, proof=proof, position=position
         ):
+            return
+        if receipt.order is not None:
+            await keep_answer(self._services, tx, number, receipt, is_own=position is not None)
             return
         pairs = [(placement.section, placement.agency) for placement in receipt.placements]
         if receipt.rung is Rung.RECEIVED:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.statement import parse_statement
+from exchange.handover.holding import is_over
 from exchange.handover.routing import Facts
 from exchange.node.agency_keys import sealed_kinds
 from exchange.node.agency_parcels import open_content
@@ -88,7 +89,11 @@ async def _without_agency(
     tx: Transaction, message: MessageRow, manifest: Manifest, kinds: Iterable[str]
 ) -> set[tuple[str, str]]:
     """The sections of a message that no agency has, with the kinds, of some, for whose readers they wait."""
-    given = {(row.section, row.agency) for row in await placements_of(tx, message.number) if row.given_to is not None}
+    given = {
+        (row.section, row.agency)
+        for row in await placements_of(tx, message.number)
+        if row.given_to is not None or is_over(row.rung)
+    }
     wanted = set(kinds)
     return {(entry.name, kind) for entry in manifest.sections for kind in wanted.intersection(entry.readers)} - given
 

@@ -21,6 +21,7 @@ from exchange.crypto.proof import parse_proof
 from exchange.crypto.secret import Secret
 from exchange.node.cards import peer_card
 from exchange.node.errors import NotNow, Unacceptable
+from exchange.node.ordering import repeat_orders
 from exchange.node.services import Services, milliseconds
 from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
@@ -45,6 +46,7 @@ from exchange.store.holdings import (
 from exchange.store.log import consistency_between, latest_head, proofs_of, statement_at
 from exchange.store.messages import add_alarm, add_event, has_alarm, message_by_number
 from exchange.store.mirror import kept_sightings, leaves_from
+from exchange.store.orders import orders_of_peer
 from exchange.store.peers import PeerRow, peer, peer_head
 from exchange.store.transaction import Transaction
 from exchange.store.trust import rotations_of
@@ -153,7 +155,13 @@ class Returning:
         ]
         sighted = await store.read(lambda tx: kept_sightings(tx, origin))
         sightings = [] if sighted is None else [ProvenStatement(statement=sighted[0], proof=sighted[1])]
-        for item in (card, *rotations, *sightings):
+        # What it ordered of what it sent here: a node that was restored must not forget that.
+        orders = [
+            ProvenStatement(statement=order.statement, proof=order.proof)
+            for order in await store.read(lambda tx: orders_of_peer(tx, origin))
+            if order.proof
+        ]
+        for item in (card, *rotations, *sightings, *orders):
             index = parse_proof(item.proof).index
             if index >= ask.size:
                 yours.append((index, item))
@@ -222,6 +230,8 @@ class Returning:
         )
 
         async def operation(tx: Transaction) -> bool:
+            # It has what was ordered to be destroyed again, or may not have told its agencies.
+            await repeat_orders(services, tx, row.origin)
             if await has_alarm(tx, "peer-restored", row.origin, detail):
                 return False
             await add_alarm(tx, "peer-restored", row.origin, detail, now_ms)

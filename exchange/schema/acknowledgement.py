@@ -91,8 +91,16 @@ def check_is_of(proven: ProvenAcknowledgement, receipt: Receipt) -> None:
         AcknowledgementInvalid: it has signed something else.
     """
     said = proven.said
-    signed = (said.message_id, said.leaf_hash, said.rung, said.origin, said.recipient, said.to)
-    claimed = (receipt.message_id, receipt.leaf_hash, receipt.rung, receipt.origin, receipt.recipient, receipt.to)
+    signed = (said.message_id, said.leaf_hash, said.rung, said.origin, said.recipient, said.to, said.order)
+    claimed = (
+        receipt.message_id,
+        receipt.leaf_hash,
+        receipt.rung,
+        receipt.origin,
+        receipt.recipient,
+        receipt.to,
+        receipt.order,
+    )
     places = [(place.section, place.agency) for place in receipt.placements]
     if signed != claimed or places != [(said.section, said.agency)] or receipt.words is not None or receipt.by_borough:
         raise AcknowledgementInvalid("the agency has signed something else than the receipt says")

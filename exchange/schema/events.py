@@ -10,6 +10,8 @@ from exchange.crypto.names import context
 
 SECTION_DELIVERED: Final = "exchange.section.delivered.v1"
 SECTION_QUERIED: Final = "exchange.section.queried.v1"
+SECTION_RECALLED: Final = "exchange.section.recalled.v1"
+SECTION_ERASED: Final = "exchange.section.erased.v1"
 HANDOVER_OVERDUE: Final = "exchange.handover.overdue.v1"
 TEST: Final = "exchange.agency.test.v1"
 CHALLENGE: Final = "exchange.agency.challenge.v1"
@@ -23,6 +25,11 @@ def section_event_id(leaf_hash: bytes, section: str, agency: str) -> str:
 def question_event_id(leaf_hash: bytes, section: str, agency: str) -> str:
     """The id of a question to an agency: by the receipt that brought it, and the same at every attempt."""
     return "evt_" + hashlib.sha256(context("question", leaf_hash, section.encode(), agency.encode())).hexdigest()[:32]
+
+
+def order_event_id(leaf_hash: bytes, section: str, agency: str) -> str:
+    """The id of an order about a section to an agency: by the order, and the same at every attempt."""
+    return "evt_" + hashlib.sha256(context("order", leaf_hash, section.encode(), agency.encode())).hexdigest()[:32]
 
 
 def overdue_event_id(leaf_hash: bytes, delivery: int, agency: str) -> str:

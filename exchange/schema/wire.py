@@ -33,6 +33,7 @@ MANIFEST: Final = "manifest"
 RECEIPT: Final = "receipt"
 SIGHTINGS: Final = "sightings"
 ACKNOWLEDGEMENT: Final = "acknowledgement"
+ORDER: Final = "order"
 
 OriginText = Annotated[str, Meta(min_length=1, max_length=200)]
 AreaText = Annotated[str, Meta(pattern=r"^[EWSN][0-9]{8}\Z")]
@@ -72,6 +73,29 @@ class Rung(enum.Enum):
     EXPIRED = "expired"
     RECALLED = "recalled"
     ERASED = "erased"
+
+
+class OrderKind(enum.Enum):
+    """What a sender orders of what it sent: that nobody uses it any more, or that nobody has it any more."""
+
+    RECALL = "recall"
+    ERASE = "erase"
+
+
+class OrderReason(enum.Enum):
+    """Why. What there is to say beside that is said by telephone: it would be about somebody."""
+
+    WRONG_PERSON = "wrong-person"
+    WRONG_BOROUGH = "wrong-borough"
+    INACCURATE = "inaccurate"
+    OUT_OF_DATE = "out-of-date"
+    RETENTION_ENDED = "retention-ended"
+    COURT_ORDER = "court-order"
+    OTHER = "other"
+
+
+#: The rung on which a section stands after an order.
+ORDERED: Final = {OrderKind.RECALL: Rung.RECALLED, OrderKind.ERASE: Rung.ERASED}
 
 
 class Wire(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -221,6 +245,9 @@ class Receipt(Wire, frozen=True):
     `received` speaks of the whole message and has no placements; every other rung names its own. `owned`, `queried`
     and `redirected` name one, and carry the agency's words: in `acknowledgement` where the agency has signed them
     itself. `to` is the kind of agency that a section was redirected to, in this borough.
+
+    `recalled` and `erased` answer the order whose leaf hash is `order`: first that the node has destroyed what it had;
+    then, `confirmed`, that the agencies named have confirmed it for themselves, in `acknowledgement` by their own keys.
     """
 
     version: VersionOne
@@ -235,13 +262,48 @@ class Receipt(Wire, frozen=True):
     to: KindText | None = None
     by_borough: bool = False
     acknowledgement: AgencyStatement | None = None
+    order: HashBytes | None = None
+    confirmed: bool = False
 
     def __post_init__(self) -> None:
         check_times(self.at)
+        _check_order(self.rung, self.order)
+        if self.confirmed and self.order is None:
+            raise ValueError("only an order is confirmed")
+
+
+def _check_order(rung: Rung, order: bytes | None) -> None:
+    if (rung in ORDERED.values()) != (order is not None):
+        raise ValueError("what is recalled or erased is so by an order, and nothing else is")
+
+
+class Order(Wire, frozen=True):
+    """A sender's order about the message whose manifest has the leaf hash `leaf_hash`; no `sections` are all of them.
+
+    `origin` is the sender, which signs it, `recipient` the node that received the message.
+    """
+
+    version: VersionOne
+    message_id: MessageText
+    leaf_hash: HashBytes
+    kind: OrderKind
+    reason: OrderReason
+    origin: OriginText
+    recipient: OriginText
+    at: Moment
+    sections: Annotated[tuple[SectionText, ...], Meta(max_length=256)] = ()
+
+    def __post_init__(self) -> None:
+        check_times(self.at)
+        if list(self.sections) != sorted(set(self.sections)):
+            raise ValueError("sections are named once, in order")
 
 
 class Acknowledgement(Wire, frozen=True):
-    """What an agency signs with its own keys of a section: `origin` is its borough's node, `recipient` the sender."""
+    """What an agency signs with its own keys of a section: `origin` is its borough's node, `recipient` the sender.
+
+    It has `words`; or, where it confirms an order, the order's leaf hash.
+    """
 
     version: VersionOne
     message_id: MessageText
@@ -252,11 +314,15 @@ class Acknowledgement(Wire, frozen=True):
     origin: OriginText
     recipient: OriginText
     at: Moment
-    words: Words
+    words: Words | None = None
     to: KindText | None = None
+    order: HashBytes | None = None
 
     def __post_init__(self) -> None:
         check_times(self.at)
+        _check_order(self.rung, self.order)
+        if (self.words is None) == (self.order is None):
+            raise ValueError("an agency says something, or confirms an order")
 
 
 class Consistency(Wire, frozen=True):
@@ -344,6 +410,7 @@ card_decoder = msgspec.msgpack.Decoder(Card)
 manifest_decoder = msgspec.msgpack.Decoder(Manifest)
 receipt_decoder = msgspec.msgpack.Decoder(Receipt)
 acknowledgement_decoder = msgspec.msgpack.Decoder(Acknowledgement)
+order_decoder = msgspec.msgpack.Decoder(Order)
 sightings_decoder = msgspec.msgpack.Decoder(Sightings)
 envelope_decoder = msgspec.msgpack.Decoder(EnvelopePayload)
 reply_decoder = msgspec.msgpack.Decoder(ReplyPayload)

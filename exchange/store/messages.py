@@ -216,7 +216,7 @@ _count_receipts = Sql(
     .select_from(receipts)
     .where(
         receipts.c.message == bindparam("message"),
-        *(receipts.c.rung != rung for rung in ("owned", "queried", "redirected")),
+        *(receipts.c.rung != rung for rung in ("owned", "queried", "redirected", "recalled", "erased")),
     )
 )
 _received_at = Sql(
@@ -456,7 +456,7 @@ async def receipt_by_hash(tx: Transaction, number: int, leaf_hash: bytes) -> Rec
 
 
 async def count_receipts(tx: Transaction, number: int) -> int:
-    """How many receipts of a message are kept, but for those with an agency's words."""
+    """How many receipts of a message are kept, but for those with an agency's words or to an order."""
     row = await tx.fetch_one(_count_receipts, {"message": number})
     return int(row[0]) if row else 0
 

@@ -31,6 +31,9 @@ STATEMENT: Final = "statement"
 WORD: Final = "word"
 QUESTION: Final = "question"
 OVERDUE: Final = "overdue"
+#: An order to a peer; and one that a peer gave, to an agency that may have the section, `position` its number.
+ORDER: Final = "order"
+PASSED_ON: Final = "passed-on"
 WEBHOOK: Final = "webhook"
 ROUTE: Final = "route"
 REPLAY: Final = "replay"
@@ -338,6 +341,7 @@ def new_delivery(
     message: int | None = None,
     agency: str | None = None,
     held: str | None = None,
+    not_before_ms: int = 0,
 ) -> dict[str, object]:
     """A row for `enqueue`; `held` is the reason where it must wait for a person from the start."""
     return {
@@ -349,7 +353,7 @@ def new_delivery(
         "message": message,
         "agency": agency,
         "attempts": 0,
-        "lease_until_ms": 0,
+        "lease_until_ms": not_before_ms,
         "deadline_ms": deadline_ms,
         "created_at_ms": now_ms,
         "reason": held,

@@ -342,6 +342,52 @@ signers = Table(
     Column("fingerprint", LargeBinary, nullable=False),
 )
 
+#: Orders of a sender about a message: this node's, at `position` of its log, or a peer's, with its proof. `sections`
+#: are names, joined by commas; `outcome` is why it came to nothing, where it did. `scrubbed` is 0 while what was
+#: destroyed here may still be in older pages.
+orders = Table(
+    "orders",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("sections", Text, nullable=False),
+    Column("statement", LargeBinary, nullable=False),
+    Column("proof", Text),
+    Column("position", BigInteger),
+    Column("ordered_by", Text),
+    Column("outcome", Text),
+    Column("scrubbed", Integer, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("stored_at_ms", BigInteger, nullable=False),
+    UniqueConstraint("message", "leaf_hash"),
+    Index("orders_to_scrub", "number", sqlite_where=text("scrubbed = 0"), postgresql_where=text("scrubbed = 0")),
+)
+
+#: What each order is of: a section at a kind of agency; here, at each agency that may have had it (`name`). `had` is
+#: how it stood before.
+order_places = Table(
+    "order_places",
+    metadata,
+    Column("order_number", BigInteger, ForeignKey("orders.number", ondelete="CASCADE"), primary_key=True),
+    Column("section", Text, primary_key=True),
+    Column("agency", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("had", Text),
+    Column("destroyed_at_ms", BigInteger),
+    Column("told_at_ms", BigInteger),
+    Column("confirmed_at_ms", BigInteger),
+    Column("confirmed_by", Text),
+    Index(
+        "order_places_unconfirmed",
+        "order_number",
+        sqlite_where=text("confirmed_at_ms IS NULL"),
+        postgresql_where=text("confirmed_at_ms IS NULL"),
+    ),
+)
+
 outbox = Table(
     "outbox",
     metadata,

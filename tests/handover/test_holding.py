@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.handover.holding import TABLE, By, Event, Guard, State, holder_after, transition
+from exchange.handover.holding import OVER, TABLE, By, Event, Guard, State, after_order, holder_after, transition
 
 GUARDS = {Event.ACCEPT: (Guard.NEW,), Event.REDIRECT: (Guard.HERE, Guard.AWAY, Guard.AGAIN)}
 EVENTS = [(event, guard, by) for event in Event for guard in GUARDS.get(event, (Guard.NEW, Guard.AGAIN)) for by in By]
@@ -34,8 +34,8 @@ def test_what_was_said_before_changes_nothing_and_signs_nothing() -> None:
 
 
 def test_there_is_no_bare_reject_and_who_may_own_may_ask_and_redirect() -> None:
-    assert set(Event) == {"accept", "own", "query", "redirect"}
-    for state in set(State) - {State.REDIRECTED}:
+    assert set(Event) == {"accept", "own", "query", "redirect", "recall", "erase"}
+    for state in set(State) - OVER - {State.REDIRECTED}:
         for event, guard in ((Event.OWN, Guard.NEW), (Event.QUERY, Guard.NEW), (Event.REDIRECT, Guard.AWAY)):
             assert transition(state, event, guard, By.AGENCY) is not None
 
@@ -82,3 +82,31 @@ def test_every_change_of_holder_or_state_is_signed_for(said: list[tuple[tuple[Ev
         after = Section(line.next, holder_after(line, section.holder, name))
         assert line.receipt is not None or after == section
         section = after
+
+
+@given(moves)
+def test_what_is_over_does_not_move_any_more_but_from_recalled_to_erased(
+    said: list[tuple[tuple[Event, Guard, By], str]],
+) -> None:
+    state = State.ROUTED
+    for (event, guard, by), _ in said:
+        line = transition(state, event, guard, by)
+        if line is None:
+            continue
+        if state in OVER:
+            assert line.next == state or (state, line.next) == (State.RECALLED, State.ERASED)
+            assert by == By.SENDER
+        state = line.next
+
+
+def test_only_the_sender_orders_and_may_do_so_in_every_state() -> None:
+    for state in State:
+        for event in (Event.RECALL, Event.ERASE):
+            assert any(transition(state, event, guard, By.SENDER) for guard in (Guard.NEW, Guard.AGAIN))
+            assert not any(transition(state, event, guard, by) for guard in Guard for by in (By.AGENCY, By.BOROUGH))
+
+
+def test_an_order_puts_a_section_where_the_table_says_wherever_it_stood() -> None:
+    for rung in (None, "received", *State):
+        assert after_order(rung, Event.ERASE) == State.ERASED
+        assert after_order(rung, Event.RECALL) == (State.ERASED if rung == "erased" else State.RECALLED)
