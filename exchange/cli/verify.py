@@ -109,7 +109,9 @@ def verify(file: Path, card_file: Path | None, as_json: bool) -> None:
         signed = entry.get("agency_signed")
         if signed is not None:
             click.echo(f"    signed by the agency itself: {signed['name']}, fingerprint {signed['fingerprint']}")
-        elif entry["rung"] in ("owned", "queried", "redirected"):
+        elif entry.get("order") and not entry["confirmed"]:
+            click.echo("    the node has destroyed what it had")
+        elif entry["rung"] in ("owned", "queried", "redirected") or entry.get("order"):
             whose = "the borough's word" if entry["by_borough"] else "the agency's, as the borough says"
             click.echo(f"    {whose}: the agency has not signed it itself")
     if card_file is None:
@@ -175,6 +177,8 @@ def _describe(verified: Any) -> dict[str, Any]:
             "redirected_to": receipt.to,
             "by_borough": receipt.by_borough,
             "agency_signed": _signed_by(receipt),
+            "order": None if receipt.order is None else receipt.order.hex(),
+            "confirmed": receipt.confirmed,
         }
     elif statement.type == MANIFEST:
         manifest = decode_wire(manifest_decoder, statement.body)

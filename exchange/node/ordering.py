@@ -275,9 +275,9 @@ async def not_there(services: Services, delivery: Delivery) -> str | None:
 
 async def repeat_orders(services: Services, tx: Transaction, peer: str) -> int:
     """Queue again what a peer that was restored may have lost of this node's orders; return how many there are."""
-    now_ms, deliveries = services.now_ms(), []
-    for row in await orders_to_repeat(tx, peer):
-        deliveries.append(_delivery(row, await message_by_number(tx, row.message), now_ms))
+    now_ms = services.now_ms()
+    rows = await orders_to_repeat(tx, peer)
+    deliveries = [_delivery(row, await message_by_number(tx, row.message), now_ms) for row in rows]
     await enqueue(tx, deliveries)
     return len(deliveries)
 

@@ -1,4 +1,4 @@
-"""What other boroughs answer to this node's orders: that they have destroyed a section, and that agencies have confirmed.
+"""What other boroughs answer to this node's orders: that a section is destroyed, and that agencies have confirmed.
 
 * An answer counts for the order that it names, and for what that order is of.
 * An agency that signs for itself has confirmed when it has signed. Its borough may say so for it, and is shown to.

@@ -28,6 +28,8 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.NotSaidThere, 409),
     (errors.WordsTooMany, 409),
     (errors.HandoverOpen, 409),
+    (errors.NotSentYet, 409),
+    (errors.OrdersTooMany, 409),
     (errors.AgencySigns, 403),
     (errors.RequestInvalid, 400),
     (ValueRefused, 400),
