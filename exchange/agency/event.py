@@ -13,7 +13,15 @@ from msgspec import Meta
 
 from exchange.agency.errors import EventInvalid
 from exchange.schema.agency_keys import ChallengeFile
-from exchange.schema.events import CHALLENGE, SECTION_DELIVERED, SECTION_QUERIED, TEST
+from exchange.schema.agency_names import AgencyName
+from exchange.schema.events import (
+    CHALLENGE,
+    SECTION_DELIVERED,
+    SECTION_ERASED,
+    SECTION_QUERIED,
+    SECTION_RECALLED,
+    TEST,
+)
 from exchange.schema.wire import AreaText, KeyIdBytes, KindText, MessageText, SectionText
 
 #: A manifest of 4 MiB and a section of 1 MiB, in base64.
@@ -76,6 +84,27 @@ class QuestionData(msgspec.Struct, frozen=True):
     sealed: SealedQuestion | None = None
 
 
+class SignedOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the sender has signed, and its card."""
+
+    statement: bytes
+    proof: bytes
+    card: bytes
+
+
+class OrderData(msgspec.Struct, frozen=True):
+    """An order about a section that this agency may have; `event` is the id under which the section came."""
+
+    message_id: MessageText
+    section: SectionText
+    sender_area: AreaText = msgspec.field(name="from")
+    recipient_area: AreaText = msgspec.field(name="to")
+    agency: AgencyName
+    reason: str
+    event: EventId
+    order: SignedOrder
+
+
 class ChallengeData(msgspec.Struct, frozen=True):
     """A challenge to prove the agency's key."""
 
@@ -109,6 +138,16 @@ class QuestionEvent(msgspec.Struct, frozen=True):
     data: QuestionData
 
 
+class OrderEvent(msgspec.Struct, frozen=True):
+    """The sender has recalled or erased a section; `node` is the origin of the agency's own borough."""
+
+    id: str
+    type: str
+    node: str
+    at: str
+    data: OrderData
+
+
 class ChallengeEvent(msgspec.Struct, frozen=True):
     """The node asks the agency to prove its key."""
 
@@ -124,7 +163,10 @@ class TestEvent(msgspec.Struct, frozen=True):
     node: str
 
 
-def parse_event(body: bytes, event_id: str | None = None) -> SectionEvent | QuestionEvent | ChallengeEvent | TestEvent:
+Event = SectionEvent | QuestionEvent | OrderEvent | ChallengeEvent | TestEvent
+
+
+def parse_event(body: bytes, event_id: str | None = None) -> Event:
     """Read a body; `event_id` is what the headers said.
 
     Raises:
@@ -147,6 +189,8 @@ def parse_event(body: bytes, event_id: str | None = None) -> SectionEvent | Ques
             if (asked.content is None) == (asked.sealed is None):
                 raise EventInvalid("a question is either opened or sealed")
             return QuestionEvent(event.id, node, event.time, asked)
+        if event.type in (SECTION_RECALLED, SECTION_ERASED):
+            return OrderEvent(event.id, event.type, node, event.time, msgspec.json.decode(event.data, type=OrderData))
         if event.type == CHALLENGE:
             return ChallengeEvent(event.id, node, msgspec.json.decode(event.data, type=ChallengeData).challenge)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -4,6 +4,8 @@
   open is refused (422): the node then holds it, and its admin hears.
 * What is kept is sealed to the agency's own key as it came. No content is on the disk in clear.
 * A section that comes again, under the same id, is kept once.
+* What its sender recalls or erases is deleted, and does not come back: a line stays that says so, without content. That
+  is confirmed in the answer, signed with the agency's own keys.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +21,10 @@ import msgspec
 
 from exchange.agency.asked import Question, read_question
 from exchange.agency.errors import EventInvalid, NotOpened, OtherBorough, SenderUnknown, WebhookRefused
-from exchange.agency.event import ChallengeEvent, QuestionEvent, SectionEvent, parse_event
+from exchange.agency.event import ChallengeEvent, OrderEvent, QuestionEvent, SectionEvent, parse_event
 from exchange.agency.keys import AgencyKeys
 from exchange.agency.opening import OpenedSection, open_section_event
+from exchange.agency.ordered import read_order, sign_confirmation
 from exchange.agency.senders import KnownSenders
 from exchange.agency.webhook import WebhookKey, verify_webhook
 from exchange.crypto.errors import SealError
@@ -29,6 +33,7 @@ from exchange.crypto.sealing import open_sealed, seal
 from exchange.errors import ExchangeError
 
 _SUFFIX: Final = ".sealed"
+_WITHDRAWN: Final = ".withdrawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,17 @@ class Kept:
     opened: OpenedSection | None
 
 
+class Withdrawn(msgspec.Struct, frozen=True):
+    """What stays of a section that its sender recalled or erased."""
+
+    message_id: str
+    section: str
+    kind: str
+    reason: str
+    sender: str
+    at: str
+
+
 class Inbox:
     """Sections in a directory: one file for each, named by the event's id and sealed to the agency's key."""
 
@@ -75,10 +91,40 @@ class Inbox:
             OSError: it could not be kept.
         """
         path = self._directory / f"{event_id}{_SUFFIX}"
-        if path.exists():
+        if path.exists() or path.with_suffix(_WITHDRAWN).exists():
             return False
         key = agency.keys.sealing[0].public
         data = key.key_id + seal(key, _place(event_id, key.key_id), body)
+        self._write(path, data)
+        if path.with_suffix(_WITHDRAWN).exists():
+            path.unlink(missing_ok=True)  # an order came at the same time
+            return False
+        return True
+
+    def withdraw(self, event_id: str, withdrawn: Withdrawn) -> None:
+        """Delete a section, if it is here, for good; on return it is gone, and stays so.
+
+        Raises:
+            OSError: it could not be deleted.
+        """
+        path = self._directory / f"{event_id}{_SUFFIX}"
+        self._write(path.with_suffix(_WITHDRAWN), msgspec.json.encode(withdrawn))
+        with contextlib.suppress(FileNotFoundError):
+            # It is sealed, and the key stays; so its bytes are overwritten where the file system writes in place.
+            with path.open("r+b") as file:
+                file.write(bytes(path.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+        self._sync()
+
+    def withdrawn(self, most: int) -> list[Withdrawn]:
+        """What was recalled or erased, the latest first."""
+        paths = sorted(self._directory.glob(f"evt_*{_WITHDRAWN}"), key=lambda path: -path.stat().st_mtime_ns)
+        return [msgspec.json.decode(path.read_bytes(), type=Withdrawn) for path in paths[:most]]
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Write a file, whole, to the disk."""
         # Two requests may bring it at the same time.
         temporary = path.with_suffix(f".{secrets.token_hex(8)}.new")
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -86,12 +132,14 @@ class Inbox:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        self._sync()
+
+    def _sync(self) -> None:
         directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
-        return True
 
     def ids(self) -> list[str]:
         """The ids of what is here, the latest first."""
@@ -156,6 +204,30 @@ def open_event(agency: Agency, event: SectionEvent) -> Kept:
     return Kept(event, opened.content, opened)
 
 
+def carry_out(agency: Agency, inbox: Inbox, event: OrderEvent, now_s: float) -> dict[str, Any]:
+    """Delete what the sender has recalled or erased; return the agency's signed confirmation.
+
+    Raises:
+        ExchangeError: the order is not proven, or of another borough than the section.
+        OSError: it could not be deleted.
+    """
+    if event.node != agency.borough:
+        raise OtherBorough("the event is of another borough's node")
+    proven = read_order(event, agency.senders)
+    if agency.known_only and not proven.known:
+        raise SenderUnknown(f"this agency has no card of {proven.order.origin}")
+    with contextlib.suppress(OSError, NotOpened):
+        kept = inbox.read(agency, proven.section_event)
+        if kept.opened is not None and kept.opened.sender != proven.order.origin:
+            raise OtherBorough("the section is of another borough than the order")
+    order = proven.order
+    line = Withdrawn(
+        order.message_id, proven.section, order.kind.value, order.reason.value, order.origin, order.at.isoformat()
+    )
+    inbox.withdraw(proven.section_event, line)
+    return sign_confirmation(proven, agency.kind, agency.keys, datetime.fromtimestamp(now_s, UTC))
+
+
 def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: bytes, now_s: float) -> Response:
     """Take one request; `headers` has its names in lower case.
 
@@ -178,6 +250,8 @@ def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: byte
             read_question(event, agency.keys, agency.senders)
             inbox.keep(agency, event.id, body)
             return Response(204)
+        if isinstance(event, OrderEvent):
+            return Response(200, msgspec.json.encode(carry_out(agency, inbox, event, now_s)))
         if isinstance(event, ChallengeEvent):
             wanted = (agency.borough, agency.borough, agency.kind)
             if (event.node, event.challenge.origin, event.challenge.kind) != wanted:

@@ -22,7 +22,7 @@ from exchange.agency.acknowledging import say
 from exchange.agency.asked import Question
 from exchange.agency.asking import Node
 from exchange.agency.event import MOST_BYTES
-from exchange.agency.receiving import Agency, Inbox, Kept, receive
+from exchange.agency.receiving import Agency, Inbox, Kept, Withdrawn, receive
 from exchange.agency.speaking import VERBS, forms, word_of
 from exchange.errors import ExchangeError
 
@@ -113,7 +113,8 @@ class Receiver:
         )
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if kept else "<p>Nothing yet.</p>"
         asked = await asyncio.to_thread(lambda: list(self._inbox.questions(self._agency, _MOST_SHOWN)))
-        return _page(f"Sections for {self._agency.kind}", table + _questions(asked))
+        gone = await asyncio.to_thread(self._inbox.withdrawn, _MOST_SHOWN)
+        return _page(f"Sections for {self._agency.kind}", table + _questions(asked) + _withdrawn(gone))
 
     async def _section(self, request: web.Request) -> web.Response:
         if not self._may_look(request):
@@ -176,6 +177,21 @@ def _questions(asked: list[Question]) -> str:
     return (
         "<h2>Questions</h2><p>About sections that your borough sent. Reply by telephone: the exchange carries no "
         f"replies yet.</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _withdrawn(gone: list[Withdrawn]) -> str:
+    if not gone:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Ordered", "Section", "By", "What", "Why"))
+    rows = ""
+    for one in gone:
+        what = "recalled" if one.kind == "recall" else "erased"
+        cells = (one.at, f"{one.section} of {one.message_id}", one.sender, what, one.reason)
+        rows += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    return (
+        "<h2>Recalled and erased</h2><p>Do not use what you have read in these, and destroy what you copied from them."
+        f"</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
 

@@ -103,11 +103,13 @@ async def order_sections(
         given = await orders_of(tx, message.number)
         for earlier in given:
             if earlier.kind == kind.value and set(earlier.names) == wanted:
+                if len(names) == len(known):
+                    await _stop_sending(tx, message, services.now_ms(), is_whole=True)
                 return Ordered(await _describe(tx, message, earlier), None), False
         if len(given) >= MOST_ORDERS:
             raise OrdersTooMany(f"{MOST_ORDERS} orders were given about this message")
         is_whole = len(names) == len(known)
-        never_left = await _stop_sending(tx, message, is_whole=is_whole)
+        never_left = await _stop_sending(tx, message, services.now_ms(), is_whole=is_whole)
         order = Order(
             version=VERSION,
             message_id=message.message_id,
@@ -172,19 +174,18 @@ async def _never_signed(
     return Ordered(document, None)
 
 
-async def _stop_sending(tx: Transaction, message: MessageRow, *, is_whole: bool) -> bool:
+async def _stop_sending(tx: Transaction, message: MessageRow, now_ms: int, *, is_whole: bool) -> bool:
     """Take a message that waits out of the outbox; whether nothing of it can have left."""
     waiting = [row for row in await waiting_sections(tx, message.number) if row[1] == MANIFEST]
     if not waiting:
         return False
     if not is_whole:
         raise NotSentYet("the message has not arrived yet, and its sections do not travel one by one")
-    ((number, _, _, _, attempts),) = waiting
-    if attempts:
-        # Somebody may have it in hand, or its answer was lost. The order follows it.
-        return False
-    await remove_delivery(tx, number)
-    return True
+    ((number, _, _, until_ms, attempts),) = waiting
+    if until_ms <= now_ms:
+        await remove_delivery(tx, number)
+    # Where it was tried, its answer may have been lost, or may come yet: the order follows it.
+    return not attempts
 
 
 async def _sign(
@@ -260,14 +261,18 @@ async def not_there(services: Services, delivery: Delivery) -> str | None:
 
     async def operation(tx: Transaction) -> str | None:
         number = delivery.message or 0
-        rows = [row for row in await orders_of(tx, number) if row.position == delivery.position]
-        if any(row[1] == MANIFEST for row in await waiting_sections(tx, number)):
+        manifests = [row for row in await waiting_sections(tx, number) if row[1] == MANIFEST]
+        if any(row[3] > services.now_ms() for row in manifests):
             return ""
+        for row in manifests:
+            await remove_delivery(tx, row[0])
         if await received_at_ms(tx, number) is not None:
             return "the peer has signed for the message, and does not have it any more: telephone its admins"
         await done(tx, [delivery])
-        for row in rows:
-            await end_in_vain(services, tx, await message_by_number(tx, number), row, NOT_THERE)
+        message = await message_by_number(tx, number)
+        for order in await orders_of(tx, number):
+            if order.position == delivery.position:
+                await end_in_vain(services, tx, message, order, NOT_THERE)
         return None
 
     return await services.store.write(operation)

@@ -229,16 +229,27 @@ async def test_only_who_sent_a_message_orders_anything_about_it(at: Asked) -> No
     assert (status, problem["code"]) == (404, "not-found")
 
 
-async def test_what_has_not_left_does_not_leave_any_more(at: Asked) -> None:
+async def test_what_has_not_arrived_is_not_sent_any_more_and_the_order_finds_nothing(at: Asked) -> None:
     hackney, enfield = at.pair.hackney, at.pair.enfield
-    assert (await hackney.local("POST", f"/v1/peers/suspend/{enfield.origin}", {}))[0] == 200
+    assert (await enfield.local("POST", f"/v1/peers/suspend/{hackney.origin}", {}))[0] == 200
     message = await hackney.send(ENFIELD)
 
-    async def held() -> bool:
-        return any(row["id"] == message for row in (await hackney.local("GET", "/v1/held"))[1]["items"])
+    async def tried() -> bool:
+        return bool((await hackney.status(message))["last_error"])
 
-    await until("it is held", held)
-    status, problem = await hackney.local(
-        "POST", f"/v1/messages/{message}/recall", {"reason": "other", "sections": ["housing"]}
-    )
+    await until("it was tried", tried)
+    path = f"/v1/messages/{message}/recall"
+    status, problem = await hackney.local("POST", path, {"reason": "other", "sections": ["housing"]})
     assert (status, problem["code"]) == (409, "not-sent-yet")
+
+    async def recalled() -> bool:
+        status, _ = await hackney.local("POST", path, RECALL)
+        return status in (200, 201) and hackney.rows("SELECT count(*) FROM outbox WHERE kind = 'manifest'") == [(0,)]
+
+    await until("it is recalled", recalled)
+    fingerprint = (await enfield.local("GET", f"/v1/peers/{hackney.origin}"))[1]["fingerprint"]
+    assert (await enfield.local("POST", f"/v1/peers/verify/{hackney.origin}", {"fingerprint": fingerprint}))[0] == 200
+    found = await confirmed(hackney, message)
+    assert (found["rung"], found["order"]["outcome"]) == ("recalled", "not-there")
+    assert found["order"]["text"] == "The other node says that it does not have the message."
+    assert message not in {row["id"] for row in (await enfield.local("GET", "/v1/inbox"))[1]["items"]}

@@ -60,6 +60,7 @@ class Sealed:
     event: SectionEvent
     asking: Asking
     message: str
+    receiver: Agency
 
     async def say(self, word: Word, keys: AgencyKeys = HOUSING_KEYS) -> dict[str, Any]:
         return await asyncio.to_thread(say, self.asking, self.event, word, keys)
@@ -101,7 +102,7 @@ async def sealed_pair(path: Path, clock: Clock) -> AsyncIterator[Sealed]:
             assert isinstance(event, SectionEvent)
             _, made = await enfield.local("POST", f"/v1/agencies/{housing.id}/tokens", {})
             asking = Asking(f"http://127.0.0.1:{port}", made["token"])
-            yield Sealed(hackney, enfield, counterpart, event, asking, message)
+            yield Sealed(hackney, enfield, counterpart, event, asking, message, housing)
 
 
 @pytest.fixture
