@@ -20,7 +20,7 @@ from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
 
 TrustText = Literal["unverified", "confirming", "verified", "suspended", "blocked", "quarantined", "revoked"]
-RungText = Literal["received", "routed", "delivered", "queried", "owned", "redirected"]
+RungText = Literal["received", "routed", "delivered", "queried", "owned", "redirected", "recalled", "erased"]
 WordText = Literal["owned", "queried", "redirected"]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 KeyIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
@@ -775,6 +775,82 @@ class Word(Shape, frozen=True):
     whose: str | None
 
 
+OrderKindText = Literal["recall", "erase"]
+OrderReasonText = Literal[
+    "wrong-person", "wrong-borough", "inaccurate", "out-of-date", "retention-ended", "court-order", "other"
+]
+#: Why an order came to nothing.
+OutcomeText = Literal["never-left", "not-there"]
+ConfirmedByText = Literal["agency", "agency-signed", "borough", "nobody"]
+
+
+class OrderStep(Shape, frozen=True):
+    """How far an order has come at a place; `had` is how the section stood before. `nobody` has confirmed where no
+    agency there had been given it."""
+
+    had: RungText | None
+    destroyed_at: datetime | None
+    told_at: datetime | None
+    confirmed_at: datetime | None
+    confirmed_by: ConfirmedByText | None
+
+
+class SectionOrder(OrderStep, frozen=True):
+    """The latest order about a section at a kind of agency, and in words who has not confirmed."""
+
+    kind: OrderKindText
+    reason: OrderReasonText
+    ordered_at: datetime
+    ordered_by: str | None
+    outcome: OutcomeText | None
+    text: str
+
+
+class OrderPlace(OrderStep, frozen=True):
+    """A section at a kind of agency; where it was received, at one agency by name."""
+
+    section: str
+    agency: KindText
+    name: AgencyName | None
+
+
+class OrderGiven(Shape, frozen=True):
+    """An order to recall or erase sections. It has no `number` where the form was never signed."""
+
+    number: int | None
+    id: MessageText
+    direction: Literal["in", "out"]
+    peer: str
+    kind: OrderKindText
+    reason: OrderReasonText
+    sections: list[str]
+    ordered_at: datetime
+    ordered_by: str | None
+    outcome: OutcomeText | None
+    places: list[OrderPlace]
+    unconfirmed: int
+
+
+class OrderTaken(OrderGiven, frozen=True):
+    """An order as it stands; `repeated` where it was given before."""
+
+    repeated: bool
+
+
+class Orders(Shape, frozen=True):
+    """The latest thousand orders, or a thousand that somebody has not confirmed."""
+
+    items: list[OrderGiven]
+
+
+class Confirmed(Shape, frozen=True):
+    """A confirmation that an agency has a section no more; `repeated` where it was given before."""
+
+    id: str
+    confirmed: Literal[True]
+    repeated: bool
+
+
 class Section(Shape, frozen=True):
     """How far a section has come at an agency. `rung` is null until the other node has signed for the message. Where it
     is the agency's word that put it there, `word` is that; `holder` is the name in it."""
@@ -785,6 +861,7 @@ class Section(Shape, frozen=True):
     at: datetime | None
     holder: str | None
     word: Word | None
+    order: SectionOrder | None
     given_to: AgencyName | None
     held: str | None
 

@@ -22,6 +22,7 @@ from exchange.node.directory_api import Join
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
 from exchange.node.local_api import AddAgency, NewToken
+from exchange.node.orders_api import ConfirmFor, ConfirmSection, GiveOrder
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.peers_api import AddPeer, VerifyPeer
 from exchange.node.problems import json_response
@@ -105,6 +106,8 @@ _SAID: Final[dict[int, Codes]] = {
     422: ("acknowledgement-invalid", "words-invalid"),
     503: ("no-current-key",),
 }
+_CONFIRMED: Final[dict[int, Codes]] = {400: _BODY, 404: ("not-found",)}
+_ORDERED: Final[dict[int, Codes]] = {400: _BODY, **_NO_MESSAGE, 409: ("not-sent-yet", "orders-too-many")}
 
 
 def _say(own: Any, query: Any, redirect: Any, common: dict[int, Codes]) -> tuple[Operation, ...]:
@@ -124,6 +127,19 @@ def _say(own: Any, query: Any, redirect: Any, common: dict[int, Codes]) -> tuple
             ("query", "Ask the sender's counterpart about a section", query),
             ("redirect", "Say that a section is not theirs", redirect),
         )
+    )
+
+
+def _confirm(body: Any, common: dict[int, Codes]) -> Operation:
+    """The confirmation of an order."""
+    return Operation(
+        "post",
+        "/v1/sections/{id}/confirm",
+        "Confirm that an agency has a recalled or erased section no more",
+        {200: shapes.Confirmed},
+        {**_CONFIRMED, **common},
+        body,
+        text=_SUBJECT,
     )
 
 
@@ -460,6 +476,32 @@ LOCAL: Final = (
     Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
     Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),
     Operation(
+        "post",
+        "/v1/messages/{id}/recall",
+        "Recall sections that were sent",
+        {201: shapes.OrderTaken, 200: shapes.OrderTaken},
+        _ORDERED,
+        GiveOrder,
+        text="Without `sections`, all of the message. The same order again is answered with 200.",
+    ),
+    Operation(
+        "post",
+        "/v1/messages/{id}/erase",
+        "Erase sections that were sent, here and there",
+        {201: shapes.OrderTaken, 200: shapes.OrderTaken},
+        _ORDERED,
+        GiveOrder,
+        text="Nothing undoes this. The same order again is answered with 200.",
+    ),
+    Operation(
+        "get",
+        "/v1/orders",
+        "What was ordered to be recalled or erased",
+        {200: shapes.Orders},
+        {400: ("request-invalid",)},
+        query=(("unconfirmed", {"type": "boolean"}, "Only those that somebody has not confirmed, the oldest first"),),
+    ),
+    Operation(
         "get",
         "/v1/handovers",
         "Handovers, with what is due next",
@@ -482,6 +524,7 @@ LOCAL: Final = (
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
     *_say(OwnFor, QueryFor, RedirectFor, {}),
+    _confirm(ConfirmFor, {}),
     Operation(
         "get", "/v1/questions", "What agencies elsewhere ask about sections that were sent", {200: shapes.Questions}
     ),
@@ -608,6 +651,7 @@ AGENCIES: Final = (
         "get", "/v1/agency", "Which agency asks, and how long its token is good", {200: shapes.AskingAgency}, _TOKEN
     ),
     *_say(OwnSection, QuerySection, RedirectSection, _TOKEN),
+    _confirm(ConfirmSection, {403: ("agency-signs",), 422: ("acknowledgement-invalid",), **_TOKEN}),
     Operation(
         "get",
         "/v1/sections/{id}",

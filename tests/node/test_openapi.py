@@ -88,6 +88,28 @@ ELSEWHERE |= {
         (503, "no-current-key", "test_holders", "no-current-key"),
     )
 }
+ELSEWHERE |= {
+    (method, path, status, code): ("node/test_orders", word)
+    for method, path, status, code, word in (
+        ("post", "/v1/messages/{id}/recall", 200, "", "repeated"),
+        ("post", "/v1/messages/{id}/recall", 201, "", "recall"),
+        ("post", "/v1/messages/{id}/recall", 400, "request-invalid", "test_what_cannot_be_ordered"),
+        ("post", "/v1/messages/{id}/recall", 404, "not-found", "not-found"),
+        ("post", "/v1/messages/{id}/recall", 409, "not-sent-yet", "not-sent-yet"),
+        ("post", "/v1/messages/{id}/recall", 409, "orders-too-many", "orders-too-many"),
+        ("post", "/v1/messages/{id}/erase", 200, "", "repeated"),
+        ("post", "/v1/messages/{id}/erase", 201, "", "erase"),
+        ("post", "/v1/messages/{id}/erase", 400, "request-invalid", "test_what_cannot_be_ordered"),
+        ("post", "/v1/messages/{id}/erase", 404, "not-found", "not-found"),
+        ("post", "/v1/messages/{id}/erase", 409, "not-sent-yet", "not-sent-yet"),
+        ("post", "/v1/messages/{id}/erase", 409, "orders-too-many", "orders-too-many"),
+        ("get", "/v1/orders", 200, "", "unconfirmed=true"),
+        ("get", "/v1/orders", 400, "request-invalid", "unconfirmed=perhaps"),
+        ("post", "/v1/sections/{id}/confirm", 200, "", "confirm"),
+        ("post", "/v1/sections/{id}/confirm", 400, "request-invalid", "request-invalid"),
+        ("post", "/v1/sections/{id}/confirm", 404, "not-found", "not-found"),
+    )
+}
 ELSEWHERE |= {("get", "/v1/questions", 200, ""): ("node/test_holders", "/v1/questions")}
 #: PostgreSQL alone refuses the value; the disk is watched where the store is a file.
 OF_ONE_STORE = {"value-refused", "store-full"}

@@ -224,6 +224,17 @@ async def test_what_cannot_be_ordered_changes_nothing(at: Asked, kind: str, body
     assert at.pair.hackney.kept() == kept
 
 
+async def test_more_is_not_ordered_than_the_receiver_takes(at: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exchange.node.ordering.MOST_ORDERS", 1)
+    await order(at.pair.hackney, at.message, "recall", "housing")
+    status, problem = await at.pair.hackney.local("POST", f"/v1/messages/{at.message}/recall", RECALL)
+    assert (status, problem["code"]) == (409, "orders-too-many")
+    status, problem = await at.pair.hackney.local("GET", "/v1/orders?unconfirmed=perhaps")
+    assert (status, problem["code"]) == (400, "request-invalid")
+    status, problem = await at.pair.enfield.local("POST", f"/v1/sections/{at.message}/housing/confirm", {})
+    assert (status, problem["code"]) == (400, "request-invalid")
+
+
 async def test_only_who_sent_a_message_orders_anything_about_it(at: Asked) -> None:
     status, problem = await at.pair.enfield.local("POST", f"/v1/messages/{at.message}/recall", RECALL)
     assert (status, problem["code"]) == (404, "not-found")
