@@ -26,8 +26,8 @@ Point: TypeAlias = Literal[
     "word.before-answer",
     # An order to recall or erase: it is stored; what it destroyed is gone from the rows, and from older pages.
     "order.before-answer",
-    "order.destroyed",
-    "order.scrubbed",
+    "destroy.before-scrub",
+    "destroy.scrubbed",
     # The turn of an epoch of sealing keys.
     "epoch.before-store",
     "epoch.stored",

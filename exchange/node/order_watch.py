@@ -42,9 +42,9 @@ class OrderWatch:
         store = self._services.store
         numbers = await store.read(unscrubbed_orders)
         if numbers:
-            crash_points.reached("order.destroyed")
+            crash_points.reached("destroy.before-scrub")
             await store.scrub()
-            crash_points.reached("order.scrubbed")
+            crash_points.reached("destroy.scrubbed")
             await store.write(lambda tx: note_scrubbed(tx, numbers))
             self._services.counters.add("orders_scrubbed", len(numbers))
         await self._tell()

@@ -1,6 +1,6 @@
 """Runs the program with a crash armed, a clock of the test's own, or marks for a recording: the one way to arm them.
 
-    python -m tests.faults.armed [--die-at POINT] [--nth N] [--clock FILE] [--marks FILE] -- run --config FILE
+    python -m tests.faults.armed [--die-at POINT [--nth N] [--once FILE]] [--clock FILE] [--marks FILE] -- run ...
 
 It puts a function of its own in the place of `exchange.crash_points.reached` before the program runs.
 """
@@ -28,12 +28,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--die-at", choices=POINTS)
     parser.add_argument("--nth", type=int, default=1)
+    parser.add_argument("--once", type=Path)
     parser.add_argument("--clock", type=Path)
     parser.add_argument("--marks", type=Path)
     own, theirs = sys.argv[1 : sys.argv.index("--")], sys.argv[sys.argv.index("--") + 1 :]
     wanted = parser.parse_args(own)
     if wanted.die_at:
-        crash_points.reached = die_at(wanted.die_at, wanted.nth)
+        crash_points.reached = die_at(wanted.die_at, wanted.nth, wanted.once)
     if wanted.marks:
         crash_points.reached = mark_commits(wanted.marks)
     if wanted.clock:
@@ -43,12 +44,12 @@ def main() -> None:
     program(theirs)
 
 
-def die_at(point: Point, nth: int) -> Callable[[Point], None]:
-    """End the process, as a power cut would, when a point is reached for the nth time."""
+def die_at(point: Point, nth: int, once: Path | None = None) -> Callable[[Point], None]:
+    """End the process, as a power cut would, when a point is reached for the nth time: once a file is there, if named."""
     left = [nth]
 
     def reached(at: Point) -> None:
-        if at == point:
+        if at == point and (once is None or once.exists()):
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -28,6 +28,8 @@ _WHERE: Final = {
     "webhook": ("enfield", 7),
     "batch": ("enfield", 6),
     "word": ("enfield", 1),
+    "order": ("hackney", 1),
+    "destroy": ("enfield", 1),
     "rotation": ("hackney", 1),
     "keystore": ("enfield", 1),
 }
@@ -91,6 +93,13 @@ def _own_again(world: World, message_id: str) -> None:
 
 
 def _trigger(world: World, victim: Borough, group: str) -> None:
+    if group in ("order", "destroy"):
+        ordered = world.sender.send(world.form())
+        if not world.hackney.status(ordered, "delivered", 30)["reached"]:
+            raise Broken(f"message {ordered} was not delivered")
+        with contextlib.suppress(CommandFailed):
+            world.hackney.api("POST", f"/v1/messages/{ordered}/recall", {"reason": "other"})
+        return
     if group == "word":
         sent = world.sender.send(world.form())
         if not world.hackney.status(sent, "delivered", 30)["reached"]:
