@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def die_at(point: Point, nth: int, once: Path | None = None) -> Callable[[Point], None]:
-    """End the process, as a power cut would, when a point is reached for the nth time: once a file is there, if named."""
+    """End the process, as a power cut would, at the nth time at a point; where a file is named, once that is there."""
     left = [nth]
 
     def reached(at: Point) -> None:
