@@ -154,8 +154,12 @@ class Endpoints:
             since_ms=now_ms if line.next != endpoint.state else endpoint.since_ms,
         )
         await keep_endpoint(tx, changed)
+        passes_on = changed.state == State.DISABLED and may_pass_on(
+            self._services.configuration.tables.routing, row.name
+        )
         if line.alarm:
-            detail = f"agency {row.name} was disabled: {reason}. What is for it is held."
+            what = "goes to others where the rules name them" if passes_on else "is held"
+            detail = f"agency {row.name} was disabled: {reason}. What is for it {what}."
             await add_alarm(tx, "agency-disabled", self._services.configuration.origin, detail, now_ms)
             self._services.log.error("alarm", code="agency-disabled", agency=row.name, reason=reason)
         if line.next == State.ACTIVE:
@@ -164,7 +168,7 @@ class Endpoints:
                 pattern = f"agency {row.name} is {state}%"
                 count += await release_reasons_like(tx, lane, pattern, now_ms + _RELEASED_FOR_MS)
             return changed, count
-        if changed.state == State.DISABLED and may_pass_on(self._services.configuration.tables.routing, row.name):
+        if passes_on:
             return changed, await bring_forward(tx, lane)  # who works on the lane has it routed again
         return changed, await hold_lane(tx, lane, held_reason(row.name, changed.state, changed.reason))
 

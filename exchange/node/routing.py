@@ -103,8 +103,11 @@ async def route(
             await add_event(tx, message.number, "held", now_ms, agency=name, detail=why)
     if not given:
         return set()
+    known: set[Pair] = set()
+    if only is not None:
+        known = {(row.section, row.agency) for row in await placements_of(tx, message.number) if row.rung != "received"}
     return {
-        *await _keep_given(services, tx, message, manifest, given),
+        *await _keep_given(services, tx, message, manifest, given, known),
         *(f"agency:{name}" for name, why in waits.items() if why is None),
     }
 
@@ -115,10 +118,10 @@ async def _keep_given(
     message: MessageRow,
     manifest: Manifest,
     given: Sequence[tuple[str, str, str]],
+    known: Collection[Pair],
 ) -> set[str]:
-    """Note which agency has which section, and sign that for the sender where it is news to it; the lanes to wake."""
+    """Note which agency has which section, and sign it for the sender where it is not `known` there; lanes to wake."""
     now_ms = services.now_ms()
-    known = {(row.section, row.agency) for row in await placements_of(tx, message.number) if row.rung != "received"}
     await give_sections(tx, message.number, given, now_ms)
     services.counters.add("sections_routed", len(given))
     by_name: dict[str, list[str]] = {}
@@ -128,6 +131,7 @@ async def _keep_given(
     for name, sections in by_name.items():
         await add_event(tx, message.number, "given", now_ms, agency=name, detail=", ".join(dict.fromkeys(sections)))
     fresh = [(section, kind) for section, kind, _ in given if (section, kind) not in known]
+    services.counters.add("sections_rerouted", len(given) - len(fresh))
     if not fresh:
         return set()
     leaf = LeafHash(message.leaf_hash)
