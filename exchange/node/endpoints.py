@@ -17,6 +17,7 @@ from exchange.crypto.webhook_key import WebhookKey
 from exchange.handover.endpoint import Event, State, transition
 from exchange.handover.routing import may_pass_on
 from exchange.handover.secret_rotation import Sign, Stage, step
+from exchange.node.agency_standing import held_reason
 from exchange.node.errors import RequestInvalid
 from exchange.node.rounds import go_round
 from exchange.node.services import Services, moment
@@ -44,11 +45,6 @@ _RELEASED_FOR_MS: Final = 13 * _DAY_MS
 #: How long an endpoint may fail before the admins are told; less where something urgent waits.
 FAILING_MS: Final = 15 * _MINUTE_MS
 FAILING_URGENT_MS: Final = 2 * _MINUTE_MS
-
-
-def held_reason(name: str, state: str, reason: str | None) -> str:
-    """Why what is for an agency waits, where its endpoint is not active."""
-    return f"agency {name} is {state}" + (f": {reason}" if reason else "")
 
 
 def secret_of(services: Services, agency_id: str, wrapped: bytes) -> str:
