@@ -206,6 +206,8 @@ class AgencyDeliveries:
             await self._tell_refused(agency, f"{lasting}.")
         elif unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
+        elif parcel.denied:
+            lasting = f"agency {agency} may not read {', '.join(parcel.denied)}"
         if disabled is not None:
             outcome.error, lasting = None, disabled
             self._leave(target, [delivery], disabled, outcome)

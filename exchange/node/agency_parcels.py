@@ -1,6 +1,7 @@
 """What one agency is still to have of one message, and the events that it gets it in.
 
 * It is what was given to the agency and its kind may read, by the manifest and by the catalogue: never anything else.
+  What was given to it before the catalogue denied it that is named, so that it can be held.
 * A section that the agency has accepted is not among it, unless it is replayed.
 * What is sealed to a key of the agency's own goes on as it came, with what proves its sender; the node opens none.
 * Where the node opens a section, plaintext exists from the making of its event until that has left.
@@ -54,6 +55,8 @@ class AgencyParcel:
     sections: list[tuple[SectionEntry, SectionRow]]
     #: What goes with each section where the agency opens it itself.
     sealed: dict[str, bytes] | None = None
+    #: Sections that it was given, and may not read any more.
+    denied: tuple[str, ...] = ()
 
 
 async def collect(services: Services, delivery: Delivery, name: str) -> AgencyParcel:
@@ -67,7 +70,7 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
 
     async def view(
         tx: Transaction,
-    ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None]:
+    ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None, set[str]]:
         message = await message_by_number(tx, number)
         manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
         given = [row for row in await placements_of(tx, number) if row.given_to == name]
@@ -79,7 +82,7 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
         waiting = [
             (entry, rows[entry.name])
             for entry in manifest.sections
-            if entry.name in wanted and kind in entry.readers and kind in services.catalogue.allowed(entry.name)
+            if entry.name in wanted and kind in services.catalogue.allowed(entry.name).intersection(entry.readers)
         ]
         return (
             message,
@@ -87,11 +90,12 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
             await keys_of(tx, number),
             waiting,
             await _sealed(services, tx, message, manifest, name),
+            wanted - {entry.name for entry, _ in waiting},
         )
 
-    message, manifest, keys, waiting, sealed = await services.store.read(view)
+    message, manifest, keys, waiting, sealed, denied = await services.store.read(view)
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-    return AgencyParcel(message, manifest, secrets, waiting, sealed)
+    return AgencyParcel(message, manifest, secrets, waiting, sealed, tuple(sorted(denied)))
 
 
 async def _sealed(
