@@ -37,7 +37,7 @@ from exchange.node.rerouting import turn_away
 from exchange.node.services import Services
 from exchange.node.webhook import event_body, secret_id
 from exchange.schema.agency_keys import ChallengeFile
-from exchange.schema.events import CHALLENGE, TEST, section_event_id
+from exchange.schema.events import CHALLENGE, TEST
 from exchange.schema.wire import Rung
 from exchange.store.agencies import AgencyRow
 from exchange.store.agency_keys import keys_in_force
@@ -49,13 +49,23 @@ from exchange.store.messages import (
     alarms_about,
     placements_of,
 )
-from exchange.store.outbox import REPLAY, URGENT_RANK, Delivery, done_if_claimed, is_still_claimed, lane_state
+from exchange.store.outbox import (
+    QUESTION,
+    REPLAY,
+    URGENT_RANK,
+    WEBHOOK,
+    Delivery,
+    done_if_claimed,
+    is_still_claimed,
+    lane_state,
+)
 from exchange.store.transaction import Transaction
 
 _AT_ONCE: Final = 4
 _DAY_MS: Final = 86_400_000
 #: From so many failures of a delivery on, the record of its attempts is kept short.
 _MANY: Final = 20
+_COUNTED: Final = {WEBHOOK: "sections_delivered", REPLAY: "sections_replayed", QUESTION: "questions_delivered"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +180,9 @@ class AgencyDeliveries:
                     events.append((entry.name, section_event(self._services, parcel, agency, entry, row)))
                 except CryptoError:
                     unreadable.append(entry.name)
-            leaf, replay = parcel.message.leaf_hash, delivery.kind == REPLAY
+            replay = delivery.kind == REPLAY
             answers = await asyncio.gather(
-                *(
-                    self._post(target, key, section_event_id(leaf, name, agency), body, replay=replay)
-                    for name, body in events
-                )
+                *(self._post(target, key, parcel.event_id(name, agency), body, replay=replay) for name, body in events)
             )
             answered += [(name, answer) for (name, _), answer in zip(events, answers, strict=True)]
             for answer in answers:
@@ -215,7 +222,7 @@ class AgencyDeliveries:
             outcome.held.append((delivery, lasting))
         finished = not failed and lasting is None
         await self._record(target, delivery, parcel, answered, finished=finished)
-        if any(answer.accepted for _, answer in answered) and delivery.kind != REPLAY:
+        if any(answer.accepted for _, answer in answered) and delivery.kind == WEBHOOK:
             outcome.wake.add(f"peer:{parcel.message.peer}")
         return disabled
 
@@ -271,7 +278,7 @@ class AgencyDeliveries:
         finished: bool,
     ) -> None:
         services, message, agency = self._services, parcel.message, target.agency.name
-        is_replay = delivery.kind == REPLAY
+        moves = delivery.kind == WEBHOOK
         accepted = {name for name, answer in answered if answer.accepted}
         attempts = [_attempt(delivery, message.number, agency, name, answer) for name, answer in answered]
         leaf = LeafHash(message.leaf_hash)
@@ -281,7 +288,7 @@ class AgencyDeliveries:
             if not mine:
                 services.counters.add("claims_lost")
             await add_attempts(tx, attempts, prune=delivery.failures >= _MANY)
-            if is_replay:
+            if not moves:
                 return
             fresh = await _still_to_have(tx, message.number, agency, accepted)
             if fresh:
@@ -289,7 +296,7 @@ class AgencyDeliveries:
 
         await services.store.write(operation)
         crash_points.reached("webhook.recorded")
-        services.counters.add("sections_replayed" if is_replay else "sections_delivered", len(accepted))
+        services.counters.add(_COUNTED[delivery.kind], len(accepted))
         services.changes.notify()
         await self._hear_names(target, [answer for _, answer in answered])
 

@@ -107,7 +107,7 @@ def check_proof(services: Services, row: AgencyKeyRow, answer: AnswerFile) -> No
     """
     place = _nonce_place(row.agency, row.key_id)
     nonce = Secret(open_at_rest(services.keyring.store_key, place, row.wrapped_nonce or b""))
-    vkeys = tuple(json.loads(row.signing_keys))
+    vkeys = row.vkeys
     file = AgencyKeyFile(format="exchange-agency-key/1", key=row.key, signing_keys=vkeys)
     claim = Claim(services.configuration.origin, row.kind, vkeys)
     try:

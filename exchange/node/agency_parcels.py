@@ -22,14 +22,18 @@ from exchange.handover.rungs import has_reached
 from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.cards import as_items
 from exchange.node.compose import recall_secrets
+from exchange.node.said import open_said
 from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body
+from exchange.schema.acknowledgement import words_of
 from exchange.schema.agency_names import kind_of
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile
-from exchange.schema.events import SECTION_DELIVERED, section_event_id
-from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_decoder
+from exchange.schema.events import SECTION_DELIVERED, SECTION_QUERIED, question_event_id, section_event_id
+from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_decoder, receipt_decoder
+from exchange.store.acknowledgements import AcknowledgementRow, acknowledgement
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.attempts import accepted_in
+from exchange.store.errors import NotFound
 from exchange.store.messages import (
     KeysRow,
     MessageRow,
@@ -37,9 +41,10 @@ from exchange.store.messages import (
     keys_of,
     message_by_number,
     placements_of,
+    receipt_by_hash,
     sections_of,
 )
-from exchange.store.outbox import REPLAY, Delivery
+from exchange.store.outbox import QUESTION, REPLAY, Delivery
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
@@ -57,6 +62,22 @@ class AgencyParcel:
     sealed: dict[str, bytes] | None = None
     #: Sections that it was given, and may not read any more.
     denied: tuple[str, ...] = ()
+    #: In place of a section, a question about it.
+    question: "Question | None" = None
+
+    def event_id(self, section: str, kind: str) -> str:
+        """The id of the event of a section."""
+        if self.question is not None:
+            return question_event_id(self.question.row.leaf_hash, section, kind)
+        return section_event_id(self.message.leaf_hash, section, kind)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Question:
+    """A question of an agency elsewhere about a section that was sent there; `text` where the node can read it."""
+
+    row: AcknowledgementRow
+    text: str | None
 
 
 async def collect(services: Services, delivery: Delivery, name: str) -> AgencyParcel:
@@ -66,6 +87,8 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
         NotFound: the message is not there any more.
         RestError: its secrets cannot be unwrapped.
     """
+    if delivery.kind == QUESTION:
+        return await _collect_question(services, delivery)
     number, kind = delivery.message or 0, kind_of(name)
 
     async def view(
@@ -108,16 +131,75 @@ async def _sealed(
     parcel = own_parcel(manifest, kinds_by_key(await all_agency_keys(tx)), name)
     if parcel is None:
         return None
-    sender = await peer(tx, message.peer)
-    rotations = (await proven_rotations(tx, message.peer))[-MOST_ROTATIONS:]
-    card = CardFile(sender.card, sender.proof, as_items(rotations))
     return {
         "manifest": message.statement,
         "proof": (message.proof or "").encode(),
-        "card": msgspec.json.encode(card),
+        "card": await card_file_of(tx, message.peer),
         "parcel": parcel.parcel,
         "key_id": parcel.key_id,
     }
+
+
+async def card_file_of(tx: Transaction, origin: str) -> bytes:
+    """A peer's card file, with what leads to its present keys."""
+    row = await peer(tx, origin)
+    rotations = (await proven_rotations(tx, origin))[-MOST_ROTATIONS:]
+    return msgspec.json.encode(CardFile(row.card, row.proof, as_items(rotations)))
+
+
+async def _collect_question(services: Services, delivery: Delivery) -> AgencyParcel:
+    """A question, and what its counterpart needs to read it."""
+
+    async def view(tx: Transaction) -> AgencyParcel:
+        message = await message_by_number(tx, delivery.message or 0)
+        manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
+        row = await acknowledgement(tx, delivery.position or 0)
+        kept = None if row is None else await open_said(services, tx, message, row)
+        if row is None or kept is None:
+            raise NotFound("the content of this message was erased")
+        sealed = None
+        if kept.said.question is None:
+            receipt = await receipt_by_hash(tx, message.number, row.leaf_hash)
+            words = words_of(decode_wire(receipt_decoder, parse_statement(receipt.statement).body))
+            kinds = kinds_by_key(await all_agency_keys(tx))
+            parcels = () if words is None else words.parcels
+            parcel = next((parcel for parcel in parcels if kinds.get(parcel.key_id) == row.agency), None)
+            if parcel is None:
+                raise NotFound(f"it is sealed to a key that agency {row.agency} does not have")
+            sealed = {
+                "receipt": receipt.statement,
+                "proof": (receipt.proof or "").encode(),
+                "card": await card_file_of(tx, message.peer),
+                "ciphertext": kept.ciphertexts[0],
+                "parcel": parcel.parcel,
+                "key_id": parcel.key_id,
+            }
+        section = next(entry for entry in manifest.sections if entry.name == row.section)
+        asked = Question(row, kept.said.question)
+        return AgencyParcel(message, manifest, {}, [(section, SectionRow(section.name, b""))], sealed, asked)
+
+    return await services.store.read(view)
+
+
+def _question_event(services: Services, parcel: AgencyParcel, question: Question, section: str) -> bytes:
+    manifest, row = parcel.manifest, question.row
+    asked = {"sealed": parcel.sealed} if parcel.sealed is not None else {"content": {"question": question.text}}
+    return event_body(
+        parcel.event_id(section, row.agency),
+        SECTION_QUERIED,
+        services.configuration.origin,
+        f"{manifest.message_id}/{section}",
+        moment(row.at_ms),
+        {
+            "message_id": manifest.message_id,
+            "section": section,
+            "from": manifest.to_area,
+            "to": manifest.from_area,
+            "urgent": manifest.urgent,
+            "agency": row.agency,
+            **asked,
+        },
+    )
 
 
 def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: SectionEntry, row: SectionRow) -> bytes:
@@ -126,6 +208,8 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
     Raises:
         CryptoError: the section cannot be opened.
     """
+    if parcel.question is not None:
+        return _question_event(services, parcel, parcel.question, entry.name)
     manifest = parcel.manifest
     name = SectionName(entry.name)
     content: dict[str, Any]

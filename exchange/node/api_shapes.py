@@ -20,7 +20,8 @@ from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
 
 TrustText = Literal["unverified", "confirming", "verified", "suspended", "blocked", "quarantined", "revoked"]
-RungText = Literal["received", "routed", "delivered", "owned"]
+RungText = Literal["received", "routed", "delivered", "queried", "owned", "redirected"]
+WordText = Literal["owned", "queried", "redirected"]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 KeyIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
@@ -174,6 +175,7 @@ class DescribedCard(Shape, frozen=True):
     sealing_keys: list[SealingTime]
     agencies: list[KindText]
     agency_keys: dict[KindText, KeyIdText]
+    agency_signers: dict[KindText, Hash]
     tls_spki_sha256: list[Hash]
     issued_at: datetime
     expires_at: datetime
@@ -687,6 +689,37 @@ class AgencyKeyProven(Shape, frozen=True):
     released: int
 
 
+class AgencyToken(Shape, frozen=True):
+    """A token of an agency: when it was made, until when it is good, and in which hour it was last used."""
+
+    id: str
+    agency: str
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None
+
+
+class AgencyTokenMade(AgencyToken, frozen=True):
+    """A new token, shown this once, and where the agency uses it."""
+
+    token: str
+    url: str | None
+
+
+class AgencyTokens(Shape, frozen=True):
+    """The tokens of an agency, oldest first."""
+
+    items: list[AgencyToken]
+
+
+class AgencyTokenRevoked(Shape, frozen=True):
+    """A token that is good no more."""
+
+    id: str
+    agency: str
+    revoked: Literal[True]
+
+
 class AgencyRemoved(Shape, frozen=True):
     """An agency that is not registered any more."""
 
@@ -724,14 +757,34 @@ class Sent(Shape, frozen=True):
     repeated: bool
 
 
+class Word(Shape, frozen=True):
+    """What an agency said of a section. `signed` where it did so with its own keys; `by` the borough where that spoke
+    for it; `to` the kind of agency there that has the section now. What is `sealed` the node cannot read in full."""
+
+    by: Literal["agency", "borough"]
+    signed: bool
+    to: KindText | None
+    sealed: bool
+    erased: bool
+    name: str | None
+    role: str | None
+    contact: str | None
+    note: str | None
+    question: str | None
+    reason: str | None
+    whose: str | None
+
+
 class Section(Shape, frozen=True):
-    """How far a section has come at an agency. `rung` is null until the other node has signed for the message."""
+    """How far a section has come at an agency. `rung` is null until the other node has signed for the message. Where it
+    is the agency's word that put it there, `word` is that; `holder` is the name in it."""
 
     section: str
     agency: KindText
     rung: RungText | None
     at: datetime | None
     holder: str | None
+    word: Word | None
     given_to: AgencyName | None
     held: str | None
 
@@ -877,3 +930,66 @@ class Consistency(Shape, frozen=True):
     first: int
     second: int
     path: list[HashBytes]
+
+
+# What agencies ask
+
+
+class AskingAgency(Shape, frozen=True):
+    """The agency that asks, the node that answers, and until when the token is good."""
+
+    id: str
+    kind: KindText
+    origin: str
+    area: AreaText
+    token_id: str
+    expires_at: datetime | None
+
+
+class SaidReceipt(Shape, frozen=True):
+    """The receipt that the node has signed for the sender, with its tlog-proof."""
+
+    statement: bytes
+    proof: str
+
+
+class WordTaken(Shape, frozen=True):
+    """What was said of a section, and the receipt for it: the same each time that it is said."""
+
+    id: str
+    rung: WordText
+    receipt: SaidReceipt
+
+
+class SectionOfAgency(Shape, frozen=True):
+    """A section that the agency has, and as which kinds of reader."""
+
+    id: str
+    message_id: MessageText
+    section: str
+    agencies: list[KindText]
+    rung: RungText
+    sender: CardFile
+
+
+class Question(Shape, frozen=True):
+    """A question of an agency elsewhere; without its text where that was sealed to the counterpart's key, or erased."""
+
+    number: int
+    id: MessageText
+    section: str
+    agency: KindText
+    sender: str = msgspec.field(name="from")
+    at: datetime
+    by_borough: bool
+    question: str | None
+    sealed: bool
+    erased: bool
+    delivered: bool
+    held: str | None
+
+
+class Questions(Shape, frozen=True):
+    """The latest questions, newest first."""
+
+    items: list[Question]

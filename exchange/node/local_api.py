@@ -432,7 +432,7 @@ async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem_of(error)
     except web.HTTPRequestEntityTooLarge:
         # Python's words for this status change with its version; the code must not.
-        return problem(413, "too-large", "a request is 2 MiB at most")
+        return problem(413, "too-large", "the request is too large")
     except web.HTTPException as error:
         return problem(error.status, error.reason.lower().replace(" ", "-"), error.reason)
     except (web.RequestPayloadError, ConnectionError):

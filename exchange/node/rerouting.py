@@ -12,12 +12,14 @@ from exchange.handover.routing import Facts
 from exchange.node.agency_keys import sealed_kinds
 from exchange.node.agency_parcels import open_content
 from exchange.node.compose import recall_secrets
+from exchange.node.counterparts import queue_question
 from exchange.node.delivery import Outcome
 from exchange.node.routing import route
 from exchange.node.routing_facts import REFERRAL, facts_of
 from exchange.node.services import Services
 from exchange.schema.agency_names import kind_of
 from exchange.schema.wire import Manifest, decode_wire, manifest_decoder
+from exchange.store.acknowledgements import acknowledgement
 from exchange.store.errors import NotFound
 from exchange.store.messages import (
     KeysRow,
@@ -30,6 +32,7 @@ from exchange.store.messages import (
     take_back,
 )
 from exchange.store.outbox import (
+    QUESTION,
     ROUTE,
     Delivery,
     done_if_claimed,
@@ -58,6 +61,8 @@ class Rerouting:
 
     async def _again(self, delivery: Delivery, kind: str) -> set[str]:
         services, number = self._services, delivery.message or 0
+        if delivery.kind == QUESTION:
+            return await turn_away(services, kind, [delivery])
         _, facts = await recall(services, number)
 
         async def operation(tx: Transaction) -> set[str]:
@@ -95,10 +100,20 @@ async def turn_away(services: Services, name: str, rows: Sequence[Delivery]) -> 
         lanes: set[str] = set()
         for row in rows:
             if await done_if_claimed(tx, row):
-                lanes |= await _send_back(tx, name, row)
+                lanes |= await (_ask_another(services, tx, row) if row.kind == QUESTION else _send_back(tx, name, row))
         return lanes
 
     return await services.store.write(operation)
+
+
+async def _ask_another(services: Services, tx: Transaction, row: Delivery) -> set[str]:
+    """Have a question asked of another agency of the kind, or wait for one."""
+    asked = await acknowledgement(tx, row.position or 0)
+    if asked is None:
+        return set()
+    message = await message_by_number(tx, asked.message)
+    lane = await queue_question(services, tx, message, asked.agency, asked.number, deadline_ms=row.deadline_ms)
+    return {lane}
 
 
 async def route_again(tx: Transaction, name: str, deadline_ms: int) -> tuple[int, set[str]]:

@@ -4,6 +4,7 @@
 * The list is short; every query takes all of it, or is by primary key.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ class AgencyKeyRow:
     added_at_ms: int
     proven_at_ms: int | None
     ended_at_ms: int | None
+
+    @property
+    def vkeys(self) -> tuple[str, ...]:
+        """The keys by which the agency signs."""
+        return tuple(json.loads(self.signing_keys))
 
     @property
     def is_pending(self) -> bool:

@@ -61,7 +61,6 @@ class PlacementRow(NamedTuple):
     agency: str
     rung: str
     at_ms: int
-    holder: str | None
     given_to: str | None = None
 
 
@@ -92,6 +91,7 @@ _add = Sql(insert(messages).values({name: bindparam(name) for name in _ADDED}).r
 _by_id = Sql(
     select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number).limit(1)
 )
+_all_by_id = Sql(select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number))
 _by_origin = Sql(
     select(*_COLUMNS).where(messages.c.origin == bindparam("origin"), messages.c.message_id == bindparam("message_id"))
 )
@@ -121,6 +121,13 @@ _placements = Sql(
     .where(placements.c.message == bindparam("message"))
     .order_by(placements.c.section, placements.c.agency)
 )
+
+
+def _again(rung: str) -> str:
+    """What was redirected is delivered once more, to another: later than it was redirected."""
+    return " OR placements.rung = 'redirected' AND placements.at_ms <= excluded.at_ms" if rung == "delivered" else ""
+
+
 #: Text that both databases know, since SQLAlchemy's upserts are each dialect's own; every name in it is a constant.
 _RAISE: Final = {
     rung: Sql(
@@ -129,12 +136,21 @@ _RAISE: Final = {
             INSERT INTO placements (message, section, agency, rung, at_ms)
             VALUES (:message, :section, :agency, '{rung}', :at_ms)
             ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
-            WHERE placements.rung IN ({", ".join(repr(low) for low in below(rung)) or "NULL"})
+            WHERE placements.rung IN ({", ".join(repr(low) for low in below(rung)) or "NULL"}){_again(rung)}
             """  # noqa: S608
         ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms")))
     )
     for rung in LADDER
 }
+_stand = Sql(
+    text(
+        """
+        INSERT INTO placements (message, section, agency, rung, at_ms)
+        VALUES (:message, :section, :agency, :rung, :at_ms)
+        ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
+        """
+    ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "rung", "at_ms")))
+)
 #: Whoever had it before has it no more: it begins anew at the agency that it is given to.
 _GIVE: Final = Sql(
     text(
@@ -142,7 +158,7 @@ _GIVE: Final = Sql(
         INSERT INTO placements (message, section, agency, rung, at_ms, given_to)
         VALUES (:message, :section, :agency, 'routed', :at_ms, :given_to)
         ON CONFLICT (message, section, agency) DO UPDATE
-        SET rung = excluded.rung, at_ms = excluded.at_ms, given_to = excluded.given_to, holder = NULL
+        SET rung = excluded.rung, at_ms = excluded.at_ms, given_to = excluded.given_to
         """
     ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms", "given_to")))
 )
@@ -165,7 +181,7 @@ _delivered = (
     .where(
         messages.c.direction == INBOUND,
         placements.c.given_to == bindparam("agency"),
-        or_(*(placements.c.rung == rung for rung in LADDER[LADDER.index("delivered") :])),
+        or_(*(placements.c.rung == rung for rung in ("delivered", "queried", "owned"))),
         placements.c.at_ms >= bindparam("since_ms"),
     )
     .group_by(placements.c.message)
@@ -189,7 +205,19 @@ _receipt = Sql(
         receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
     )
 )
-_count_receipts = Sql(select(func.count()).select_from(receipts).where(receipts.c.message == bindparam("message")))
+_receipt_by_hash = Sql(
+    select(receipts.c.rung, receipts.c.statement, receipts.c.proof, receipts.c.position).where(
+        receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
+    )
+)
+_count_receipts = Sql(
+    select(func.count())
+    .select_from(receipts)
+    .where(
+        receipts.c.message == bindparam("message"),
+        *(receipts.c.rung != rung for rung in ("owned", "queried", "redirected")),
+    )
+)
 _received_at = Sql(
     select(receipts.c.at_ms).where(receipts.c.message == bindparam("message"), receipts.c.rung == "received").limit(1)
 )
@@ -275,6 +303,11 @@ async def message_by_id(tx: Transaction, message_id: str) -> MessageRow:
     return MessageRow(*row)
 
 
+async def messages_by_id(tx: Transaction, message_id: str) -> list[MessageRow]:
+    """The messages with that id: it is its sender that makes it unique."""
+    return [MessageRow(*row) for row in await tx.fetch_all(_all_by_id, {"message_id": message_id})]
+
+
 async def message_by_number(tx: Transaction, number: int) -> MessageRow:
     """The message with that number.
 
@@ -345,6 +378,14 @@ async def raise_rung(tx: Transaction, number: int, rung: str, pairs: Iterable[tu
     )
 
 
+async def stand(tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[str, str]], at_ms: int) -> None:
+    """Let sections at agencies stand at `rung` from now on, wherever they stood."""
+    rows = [
+        {"message": number, "section": section, "agency": kind, "rung": rung, "at_ms": at_ms} for section, kind in pairs
+    ]
+    await tx.execute_many(_stand, rows)
+
+
 async def give_sections(tx: Transaction, number: int, given: Iterable[tuple[str, str, str]], at_ms: int) -> None:
     """Give sections of a message that arrived to local agencies: section, kind of reader, and the agency's name."""
     await tx.execute_many(
@@ -379,7 +420,7 @@ async def add_receipt(
     position: int | None = None,
 ) -> bool:
     """Keep a receipt; False where it was here already."""
-    if await tx.fetch_one(_receipt, {"message": number, "leaf_hash": leaf_hash}) is not None:
+    if await has_receipt(tx, number, leaf_hash):
         return False
     await tx.execute(
         _add_receipt,
@@ -396,8 +437,25 @@ async def add_receipt(
     return True
 
 
+async def has_receipt(tx: Transaction, number: int, leaf_hash: bytes) -> bool:
+    """Whether a receipt of a message is kept."""
+    return await tx.fetch_one(_receipt, {"message": number, "leaf_hash": leaf_hash}) is not None
+
+
+async def receipt_by_hash(tx: Transaction, number: int, leaf_hash: bytes) -> ReceiptRow:
+    """A receipt of a message.
+
+    Raises:
+        NotFound: it is not kept.
+    """
+    row = await tx.fetch_one(_receipt_by_hash, {"message": number, "leaf_hash": leaf_hash})
+    if row is None:
+        raise NotFound("the receipt is not here")
+    return ReceiptRow(*row)
+
+
 async def count_receipts(tx: Transaction, number: int) -> int:
-    """How many receipts of a message are kept."""
+    """How many receipts of a message are kept, but for those with an agency's words."""
     row = await tx.fetch_one(_count_receipts, {"message": number})
     return int(row[0]) if row else 0
 

@@ -27,6 +27,9 @@ from exchange.store.transaction import Sql, Transaction
 
 MANIFEST: Final = "manifest"
 STATEMENT: Final = "statement"
+#: A receipt with what an agency said, to the sender; and a question to the counterpart, `position` its number.
+WORD: Final = "word"
+QUESTION: Final = "question"
 WEBHOOK: Final = "webhook"
 ROUTE: Final = "route"
 REPLAY: Final = "replay"
@@ -295,6 +298,11 @@ _of_message = Sql(
     .where(outbox.c.message == bindparam("message"))
     .order_by(outbox.c.number)
 )
+_question = Sql(
+    select(outbox.c.lane, outbox.c.state, outbox.c.kind, outbox.c.agency, outbox.c.reason).where(
+        outbox.c.message == bindparam("message"), outbox.c.kind == QUESTION, outbox.c.position == bindparam("position")
+    )
+)
 _LANE = (
     lanes.c.lane,
     lanes.c.failures,
@@ -551,6 +559,12 @@ class Waiting:
 async def waiting_of(tx: Transaction, message: int) -> list[Waiting]:
     """What of a message is still to be delivered or held."""
     return [Waiting(*row) for row in await tx.fetch_all(_of_message, {"message": message})]
+
+
+async def waiting_question(tx: Transaction, message: int, number: int) -> Waiting | None:
+    """A question about a message, by its number, while it is still to be delivered or held."""
+    row = await tx.fetch_one(_question, {"message": message, "position": number})
+    return Waiting(*row) if row else None
 
 
 async def lane_state(tx: Transaction, lane: str) -> LaneRow:
