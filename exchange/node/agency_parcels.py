@@ -176,7 +176,7 @@ async def _collect_question(services: Services, delivery: Delivery) -> AgencyPar
             }
         section = next(entry for entry in manifest.sections if entry.name == row.section)
         asked = Question(row, kept.said.question)
-        return AgencyParcel(message, manifest, {}, [(section, SectionRow(section.name, b""))], sealed, asked)
+        return AgencyParcel(message, manifest, {}, [(section, SectionRow(section.name, b""))], sealed, question=asked)
 
     return await services.store.read(view)
 
