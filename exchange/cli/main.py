@@ -36,6 +36,7 @@ _VERBS: Final = {
     "schema": ("exchange.cli.forms", "schema"),
     "send": ("exchange.cli.messages", "send"),
     "status": ("exchange.cli.messages", "status"),
+    "handover": ("exchange.cli.handovers", "handover"),
     "explain": ("exchange.cli.messages", "explain"),
     "inbox": ("exchange.cli.messages", "inbox"),
     "outbox": ("exchange.cli.messages", "outbox"),

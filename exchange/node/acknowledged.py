@@ -34,6 +34,7 @@ from exchange.store.acknowledgements import (
     signers_of,
 )
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
+from exchange.store.handovers import look_soon
 from exchange.store.messages import (
     MessageRow,
     add_alarm,
@@ -225,6 +226,7 @@ async def move_section(tx: Transaction, number: int, receipt: Receipt) -> None:
         )
     ]
     await stand(tx, number, receipt.rung.value, moving, at_ms)
+    await look_soon(tx, number, at_ms)
     await add_rung_events(tx, number, receipt.rung.value, pairs, at_ms)
 
 

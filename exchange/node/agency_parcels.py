@@ -9,7 +9,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,9 +18,11 @@ from exchange.crypto.names import MessageId, Origin, SectionName
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
+from exchange.handover.overdue import Open, late_for
 from exchange.handover.rungs import has_reached
 from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.cards import as_items
+from exchange.node.cases import read_handover
 from exchange.node.compose import recall_secrets
 from exchange.node.said import open_said
 from exchange.node.services import Services, moment
@@ -28,7 +30,14 @@ from exchange.node.webhook import event_body
 from exchange.schema.acknowledgement import words_of
 from exchange.schema.agency_names import kind_of
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile
-from exchange.schema.events import SECTION_DELIVERED, SECTION_QUERIED, question_event_id, section_event_id
+from exchange.schema.events import (
+    HANDOVER_OVERDUE,
+    SECTION_DELIVERED,
+    SECTION_QUERIED,
+    overdue_event_id,
+    question_event_id,
+    section_event_id,
+)
 from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_decoder, receipt_decoder
 from exchange.store.acknowledgements import AcknowledgementRow, acknowledgement
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
@@ -44,10 +53,13 @@ from exchange.store.messages import (
     receipt_by_hash,
     sections_of,
 )
-from exchange.store.outbox import QUESTION, REPLAY, Delivery
+from exchange.store.outbox import OVERDUE, QUESTION, REPLAY, Delivery
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
+
+#: What stands for the section where an event is about the whole handover.
+_HANDOVER: Final = "handover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +76,24 @@ class AgencyParcel:
     denied: tuple[str, ...] = ()
     #: In place of a section, a question about it.
     question: "Question | None" = None
+    #: In place of a section, what is late of the handover.
+    late: "Late | None" = None
 
     def event_id(self, section: str, kind: str) -> str:
         """The id of the event of a section."""
+        if self.late is not None:
+            return overdue_event_id(self.message.leaf_hash, self.late.delivery, kind)
         if self.question is not None:
             return question_event_id(self.question.row.leaf_hash, section, kind)
         return section_event_id(self.message.leaf_hash, section, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What an agency is to see to, told by a delivery of that number."""
+
+    delivery: int
+    steps: tuple[Open, ...]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,6 +113,8 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
     """
     if delivery.kind == QUESTION:
         return await _collect_question(services, delivery)
+    if delivery.kind == OVERDUE:
+        return await services.store.read(lambda tx: _collect_late(services, tx, delivery, name))
     number, kind = delivery.message or 0, kind_of(name)
 
     async def view(
@@ -181,6 +207,38 @@ async def _collect_question(services: Services, delivery: Delivery) -> AgencyPar
     return await services.store.read(view)
 
 
+async def _collect_late(services: Services, tx: Transaction, delivery: Delivery, name: str) -> AgencyParcel:
+    """What is late still, and an agency's to see to; nothing where that was done meanwhile."""
+    handover = await read_handover(tx, await message_by_number(tx, delivery.message or 0))
+    steps = late_for(handover.case, services.deadlines, services.now(), kind_of(name))
+    whole = msgspec.structs.replace(handover.manifest.sections[0], name=_HANDOVER)
+    told = [(whole, SectionRow(_HANDOVER, b""))] if steps else []
+    late = Late(delivery.number, tuple(steps))
+    return AgencyParcel(handover.message, handover.manifest, {}, told, late=late)
+
+
+def _overdue_event(services: Services, parcel: AgencyParcel, late: Late, agency: str) -> bytes:
+    manifest = parcel.manifest
+    return event_body(
+        parcel.event_id(_HANDOVER, agency),
+        HANDOVER_OVERDUE,
+        services.configuration.origin,
+        manifest.message_id,
+        services.now(),
+        {
+            "message_id": manifest.message_id,
+            "from": manifest.from_area,
+            "to": manifest.to_area,
+            "urgent": manifest.urgent,
+            "agency": agency,
+            "overdue": [
+                {"step": step.due.step, "agency": step.kind, "sections": step.sections, "due_at": step.due.at}
+                for step in late.steps
+            ],
+        },
+    )
+
+
 def _question_event(services: Services, parcel: AgencyParcel, question: Question, section: str) -> bytes:
     manifest, row = parcel.manifest, question.row
     asked = {"sealed": parcel.sealed} if parcel.sealed is not None else {"content": {"question": question.text}}
@@ -208,6 +266,8 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
     Raises:
         CryptoError: the section cannot be opened.
     """
+    if parcel.late is not None:
+        return _overdue_event(services, parcel, parcel.late, agency)
     if parcel.question is not None:
         return _question_event(services, parcel, parcel.question, entry.name)
     manifest = parcel.manifest
