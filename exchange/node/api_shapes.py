@@ -576,6 +576,21 @@ class AgencyTested(Shape, frozen=True):
     secret_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class SelfTestSample(Shape, frozen=True):
+    """A synthetic event, and the bytes that are signed: as text, and in hexadecimal by sixteen."""
+
+    agency: KindText
+    url: str
+    id: str
+    timestamp: int
+    expires_at: datetime
+    headers: dict[str, str]
+    body: str
+    signed: str
+    signed_hex: str
+    curl: str
+
+
 class AgencyKeyClaimed(Shape, frozen=True):
     """A key that an agency is to prove, and the challenge that it is to answer."""
 

@@ -49,6 +49,7 @@ from exchange.node.keys_api import KeysApi
 from exchange.node.listener import MOST_CONNECTIONS, LocalSite, LocalTcpSite, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
+from exchange.node.pages.selftest import SelfTestPages
 from exchange.node.pairings import Pairings
 from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
@@ -60,6 +61,8 @@ from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
 from exchange.node.rotation import settle_rotation
+from exchange.node.selftest import SelfTest
+from exchange.node.selftest_api import SelfTestApi
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
@@ -315,7 +318,10 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(f"peer:{origin}")
 
         directory = Directory(services, client, changed)
+        selftest = SelfTest(services, endpoints)
         more = [
+            *SelfTestApi(selftest).routes(),
+            *SelfTestPages(services, selftest).routes(),
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),

@@ -27,11 +27,13 @@ from exchange.node.problems import json_response
 from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
 from exchange.node.rejoin_api import Decide
 from exchange.node.revocation import RevocationFile
+from exchange.node.selftest_api import GivenWebhook
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE
 from exchange.schema.rejoining import REJOIN_TYPE
+from exchange.schema.selftest.diagnosis import Diagnosis
 from exchange.schema.wire import MessageText
 
 JSON: Final = "application/json"
@@ -67,6 +69,7 @@ class Operation:
 LOCAL_COMMON: Final[dict[int, Codes]] = {
     400: ("incomplete", "bad-request"),
     401: ("token-needed",),
+    403: ("not-for-browsers",),
     408: ("too-slow",),
     413: ("too-large",),
     503: ("too-busy", "store-unavailable", "rejoining"),
@@ -306,6 +309,23 @@ LOCAL: Final = (
         "Send an agency an event without personal data",
         {200: shapes.AgencyTested},
         {404: ("not-found",)},
+    ),
+    Operation(
+        "get",
+        "/v1/agencies/{id}/selftest",
+        "A signed sample",
+        {200: shapes.SelfTestSample},
+        _NO_AGENCY,
+        text="About nobody, and sent nowhere. The id may be the agency's kind.",
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/selftest",
+        "Why a webhook does not verify",
+        {200: Diagnosis},
+        {400: ("request-invalid",), **_NO_AGENCY},
+        GivenWebhook,
+        text="Nothing of it is kept. The id may be the agency's kind.",
     ),
     Operation(
         "post",

@@ -59,6 +59,7 @@ ELSEWHERE = {
     ("post", "/v1/rejoin", 200, ""): ("node/test_rejoining", "forks_at"),
     ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
     ("post", "/v1/agencies", 403, "handshake-refused"): ("node/test_endpoints", "handshake-refused"),
+    ("*", "local", 403, "not-for-browsers"): ("node/test_browsers", "not-for-browsers"),
     ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
@@ -328,6 +329,12 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(200, "GET", "/v1/agencies")
     await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/test")
     await seen.ask(404, "POST", "/v1/agencies/agency-none/test", code="not-found")
+    sample = await seen.ask(200, "GET", f"/v1/agencies/{agency.kind}/selftest")
+    given = {"headers": f"webhook-id: {sample['id']}", "body": ""}
+    await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/selftest", given)
+    await seen.ask(400, "POST", f"/v1/agencies/{added['id']}/selftest", {"headers": ""}, code="request-invalid")
+    await seen.ask(404, "GET", "/v1/agencies/agency-none/selftest", code="not-found")
+    await seen.ask(404, "POST", "/v1/agencies/agency-none/selftest", given, code="not-found")
     await about_agencies_keys(seen, agency, f"/v1/agencies/{added['id']}")
     here = f"/v1/agencies/{added['id']}"
     await seen.ask(200, "GET", here)

@@ -193,8 +193,11 @@ def _fit(signatures: Sequence[Signature], parts: _Parts, public_key: str | None)
                 verify_v1a(raw, _JOINS[0][1](id_, at, body), one.value)
             except SignatureError:
                 continue
-            mixed = (finding("signature-v1a-as-v1"),) if one.scheme == "v1" else ()
-            return _Fit((*one.found, *ids, *ats, *bodies, *mixed), id_, at, body)
+            # The node's key signs for every agency: that it holds does not make the secret's signature right.
+            also: tuple[Finding, ...] = (finding("signed-for-another"),) if digests else ()
+            if one.scheme == "v1":
+                also = (finding("signature-v1a-as-v1"),)
+            return _Fit((*one.found, *ids, *ats, *bodies, *also), id_, at, body)
     return None
 
 

@@ -93,7 +93,7 @@ def timestamp_forms(value: str | None, known: int | None) -> Iterator[Form]:
         bare = value.strip(_AROUND)
         if re.fullmatch(r"[0-9]{13}", bare):
             yield (finding("timestamp-milliseconds"),), bare[:10]
-        seconds = _seconds(bare)
+        seconds = seconds_of(bare)
         if seconds is not None and str(seconds) != bare:
             yield (finding("timestamp-altered"),), str(seconds)
     if known is not None and str(known) != value:
@@ -110,7 +110,7 @@ def _plain_forms(value: str, name: str) -> Iterator[Form]:
         yield (finding("header-twice", name=name),), first.strip()
 
 
-def _seconds(text: str) -> int | None:
+def seconds_of(text: str) -> int | None:
     """Whole seconds since 1970 of a number or a date."""
     try:
         if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):

@@ -192,6 +192,7 @@ HEADER_CASES: dict[str, tuple[Any, list[str]]] = {
     ),
     "encoded": (HEADERS | {"content-encoding": "gzip"}, ["body-encoding"]),
     "old secret": (signed_headers([OLD], None, ID, NOW_S, BODY), ["secret-old"]),
+    "for another agency": (signed_headers([OTHER], NODE_KEY, ID, NOW_S, BODY), ["signed-for-another"]),
     "another secret": (signed_headers([OTHER], None, ID, NOW_S, BODY), ["no-fit"]),
 }
 
@@ -375,13 +376,14 @@ _CHANGES: list[Callable[[dict[str, str], bytes, int, int], tuple[dict[str, str],
 @given(
     st.lists(st.tuples(st.sampled_from(_CHANGES), st.integers(0, 6000), st.integers(0, 255)), max_size=2),
     st.sampled_from([BODY, b'{"id":1}', b"[]", b"text", b'"a"', b"1", b"\xff", b"NaN", b"[NaN]", b"{}", b""]),
+    st.sampled_from([[SECRET], [SECRET, OLD], [OLD], [OTHER], []]),
     st.sampled_from([None, SECRET, OLD, SECRET[6:], f"{SECRET} ", SECRET.rstrip("=")]),
 )
 def test_nothing_is_right_that_the_public_verifier_refuses(
-    changes: list[tuple[Any, int, int]], body: bytes, secret: str | None
+    changes: list[tuple[Any, int, int]], body: bytes, by: list[str], secret: str | None
 ) -> None:
     now_s = int(time.time())
-    headers = signed_headers([SECRET], NODE_KEY, ID, now_s, body)
+    headers = signed_headers(by, NODE_KEY, ID, now_s, body)
     for change, at, byte in changes:
         with contextlib.suppress(KeyError):
             headers, body = change(headers, body, at, byte)
