@@ -4,14 +4,12 @@ aiohttp's reader writes files to the disk; what is entered here may be of somebo
 """
 
 import re
-from email.message import Message
 from typing import Final
 
 from exchange.node.errors import RequestInvalid
 
-FORM_TYPE: Final = "multipart/form-data"
 _MOST_PARTS: Final = 50
-_BOUNDARY: Final = re.compile(r"[A-Za-z0-9'()+_,./:=? -]{1,70}")
+_TYPE: Final = re.compile(r"""(?i:multipart/form-data; *boundary=)"?([A-Za-z0-9'()+_,./:=?-]{1,70})"?""")
 
 
 def parse_form(content_type: str, data: bytes) -> dict[str, bytes]:
@@ -20,13 +18,11 @@ def parse_form(content_type: str, data: bytes) -> dict[str, bytes]:
     Raises:
         RequestInvalid: it is no form.
     """
-    header = Message()
-    header["content-type"] = content_type
-    boundary = str(header.get_param("boundary", ""))
-    if header.get_content_type() != FORM_TYPE or not _BOUNDARY.fullmatch(boundary):
+    kind = _TYPE.fullmatch(content_type)
+    if kind is None:
         raise RequestInvalid("the request is no form")
     fields: dict[str, bytes] = {}
-    parts = (b"\r\n" + data).split(b"\r\n--" + boundary.encode())
+    parts = (b"\r\n" + data).split(b"\r\n--" + kind[1].encode())
     if len(parts) < 2 or not parts[-1].startswith(b"--") or len(parts) > _MOST_PARTS:
         raise RequestInvalid("the form ends too early, or has too many fields")
     for part in parts[1:-1]:

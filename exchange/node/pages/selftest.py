@@ -184,7 +184,7 @@ def _found(diagnosis: Diagnosis) -> Html:
 def _sample(sample: SignedSample) -> Html:
     until = f"{datetime.fromtimestamp(sample.expires_s, UTC):%H:%M:%S} UTC"
     rows = join(
-        fill("<tr><th scope='row'>{}</th><td><code>{}</code></td></tr>", name, value)
+        fill("<dt>{}</dt><dd><code>{}</code></dd>", name, value)
         for name, value in (*sample.headers.items(), ("body", sample.body.decode()))
     )
     signed, dump = sample.signed, hex_dump(sample.signed)

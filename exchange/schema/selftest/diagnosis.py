@@ -131,7 +131,7 @@ def diagnose(
         seen.append(finding("body-not-json" if is_well_formed(read[SIGNATURE].value or "") else "signature-altered"))
     old = receiver.clock_s is None and _age_s(at, now_s) > TOLERANCE_S
     if good:
-        verdict = finding("right-but-old", minutes=_minutes(_age_s(at, now_s))) if old else finding("right")
+        verdict = finding("right-but-old", long=_long(_age_s(at, now_s))) if old else finding("right")
         seen.insert(0, verdict)
     return Diagnosis(good and not old, tuple(dict.fromkeys([*seen, *clocks, *said])))
 
@@ -268,15 +268,20 @@ def _clocks(timestamp: str | None, clock_s: float | None, now_s: float) -> Itera
         return
     if clock_s is None:
         if at - now_s > TOLERANCE_S:
-            yield finding("timestamp-ahead", minutes=_minutes(at - now_s))
+            yield finding("timestamp-ahead", long=_long(at - now_s))
         return
     off_s = clock_s - at
     if abs(off_s) <= TOLERANCE_S:
         return
-    yield finding("clock-ahead" if off_s > 0 else "clock-behind", minutes=_minutes(off_s))
+    yield finding("clock-ahead" if off_s > 0 else "clock-behind", long=_long(off_s))
     if abs(off_s - round(off_s / _HOUR_S) * _HOUR_S) <= TOLERANCE_S and abs(off_s) < 15 * _HOUR_S:
         yield finding("clock-zone")
 
 
-def _minutes(seconds: float) -> int:
-    return round(abs(seconds) / 60)
+def _long(seconds: float) -> str:
+    """So many minutes, hours or days: whichever a person would say."""
+    minutes = abs(seconds) / 60
+    for size, name, most in ((1, "minutes", 120), (60, "hours", 48 * 60)):
+        if minutes < most:
+            return f"{round(minutes / size)} {name}"
+    return f"{round(minutes / 1440)} days"
