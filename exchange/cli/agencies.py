@@ -13,6 +13,7 @@ from exchange.cli.agency_sealing import (
     sealed_key_option,
     tell_challenge,
 )
+from exchange.cli.agency_tokens import agency_token
 from exchange.cli.client import FAILURE, CommandFailed, Node
 from exchange.cli.endpoints import COMMANDS, settings_of, settings_options
 from exchange.cli.output import config_option, json_option, print_json, print_table
@@ -127,5 +128,5 @@ def agency_remove(agency_id: str, config: Path, as_json: bool) -> None:
         click.echo(f"Removed {agency_id}.")
 
 
-for _verb in (*COMMANDS, agency_rekey, agency_challenge, agency_prove, agency_selftest):
+for _verb in (*COMMANDS, agency_token, agency_rekey, agency_challenge, agency_prove, agency_selftest):
     agency.add_command(_verb)

@@ -13,6 +13,7 @@ from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
 from exchange.schema.agency_keys import ChallengeFile
+from exchange.schema.agency_names import AgencyName
 from exchange.schema.card_file import CardFile
 from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
@@ -71,7 +72,9 @@ class Alive(Shape, frozen=True):
 
 
 class Lane(Shape, frozen=True):
-    """Deliveries to one destination, `peer:ORIGIN` or `agency:KIND`, that are `due` or `held`."""
+    """Deliveries to one destination, `peer:ORIGIN` or `agency:NAME`, or `route:KIND`, that are `due` or `held`.
+
+    In a lane `route:KIND` is what no agency was given."""
 
     lane: str
     state: Literal["due", "held"]
@@ -459,6 +462,7 @@ class Agency(Shape, frozen=True):
 
     id: str
     kind: KindText
+    name: AgencyName
     url: str
     networks: list[str]
     failures: int
@@ -608,6 +612,37 @@ class AgencyKeyProven(Shape, frozen=True):
     ok: bool
     error: str | None
     released: int
+
+
+class AgencyToken(Shape, frozen=True):
+    """A token of an agency: when it was made, until when it is good, and in which hour it was last used."""
+
+    id: str
+    agency: str
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None
+
+
+class AgencyTokenMade(AgencyToken, frozen=True):
+    """A new token, shown this once, and where the agency uses it."""
+
+    token: str
+    url: str | None
+
+
+class AgencyTokens(Shape, frozen=True):
+    """The tokens of an agency, oldest first."""
+
+    items: list[AgencyToken]
+
+
+class AgencyTokenRevoked(Shape, frozen=True):
+    """A token that is good no more."""
+
+    id: str
+    agency: str
+    revoked: Literal[True]
 
 
 class AgencyRemoved(Shape, frozen=True):
@@ -799,3 +834,17 @@ class Consistency(Shape, frozen=True):
     first: int
     second: int
     path: list[HashBytes]
+
+
+# What agencies ask
+
+
+class AskingAgency(Shape, frozen=True):
+    """The agency that asks, the node that answers, and until when the token is good."""
+
+    id: str
+    kind: KindText
+    origin: str
+    area: AreaText
+    token_id: str
+    expires_at: datetime | None

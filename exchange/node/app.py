@@ -19,10 +19,16 @@ from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
 from exchange.handover.retries import ASKED_CAP_S
 from exchange.node import openapi
+from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
+from exchange.node.agency_api import AgencyApi
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
+from exchange.node.agency_listener import AgencyListener
+from exchange.node.agency_sections_api import AgencySectionsApi
+from exchange.node.agency_tokens import AgencyTokensApi
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
@@ -60,7 +66,9 @@ from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
+from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
+from exchange.node.sections_api import SectionsApi
 from exchange.node.selftest import SelfTest
 from exchange.node.selftest_api import SelfTestApi
 from exchange.node.services import Changes, Counters, Revoked, Services
@@ -292,9 +300,9 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
         endpoints = Endpoints(services)
-        agencies = AgencyDeliveries(services, inbound, endpoints)
+        agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
-        performing = {"peer": outbound.perform, "agency": agencies.perform}
+        performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
 
@@ -319,6 +327,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         directory = Directory(services, client, changed)
         selftest = SelfTest(services, endpoints)
+        acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
         more = [
             *SelfTestApi(selftest).routes(),
             *SelfTestPages(services, selftest).routes(),
@@ -327,11 +336,15 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
+            *AgencyTokensApi(services).routes(),
+            *SectionsApi(services, acknowledging).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
-        sites = await _listen(stack, configuration, peers, local, wall)
+        agency_door = AgencyDoor(services)
+        beside = await _agency_sites(stack, services, agency_door, acknowledging)
+        sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
@@ -339,6 +352,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(endpoints.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
+            group.create_task(agency_door.run(stop))
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))
             group.create_task(pairings.run(stop))
@@ -353,12 +367,17 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
 
 async def _listen(
-    stack: AsyncExitStack, configuration: Configuration, peers: PeerApi, local: LocalApi, wall: Wall
+    stack: AsyncExitStack,
+    configuration: Configuration,
+    peers: PeerApi,
+    local: LocalApi,
+    wall: Wall,
+    beside: Sequence[web.BaseSite],
 ) -> list[web.BaseSite]:
     tables = configuration.tables
     public = await _runner(stack, peers.application())
     host, port = split_address(tables.listen.address)
-    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, wall.door)]
+    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, wall.door), *beside]
     if tables.listen.open_address:
         host, port = split_address(tables.listen.open_address)
         strangers = await _runner(stack, peers.application(for_strangers=True))
@@ -369,6 +388,19 @@ async def _listen(
         sites.append(LocalTcpSite(await _runner(stack, local.application(needs_token=True)), host, port))
     await _start(configuration, sites)
     return sites
+
+
+async def _agency_sites(
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging
+) -> list[web.BaseSite]:
+    """The listener for agencies, where the configuration has one."""
+    if not services.configuration.tables.agencies.address:
+        return []
+    listener, asked = AgencyListener(services), AgencyApi(services)
+    host, port = split_address(services.configuration.tables.agencies.address)
+    routes = [*asked.routes(), *AgencySectionsApi(acknowledging).routes()]
+    runner = await _runner(stack, listener.application(routes, asked.open_routes()))
+    return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 
 async def _local_site(

@@ -117,13 +117,14 @@ def compose_message(
     return Composed(manifest, encode_wire(manifest), keys, tuple(rows))
 
 
-def _message_name(sender: str, message_id: str) -> bytes:
+def message_name(sender: str, message_id: str) -> bytes:
+    """What names a message where something is sealed under its key."""
     return context("message", sender.encode(), message_id.encode())
 
 
 def keep_secrets(store_key: StoreKey, sender: str, message_id: str, secrets: Mapping[SectionName, Secret]) -> KeysRow:
     """The secrets of a message's sections for the store, under a fresh key of the message."""
-    key, name = MessageKey.random(), _message_name(sender, message_id)
+    key, name = MessageKey.random(), message_name(sender, message_id)
     content = _encode_content({section: secret.reveal() for section, secret in secrets.items()})
     return KeysRow(wrap_message_key(store_key, key, name), seal_at_rest(key, context("section-secrets", name), content))
 
@@ -134,7 +135,7 @@ def recall_secrets(store_key: StoreKey, sender: str, message_id: str, keys: Keys
     Raises:
         RestError: the row does not belong to that message.
     """
-    name = _message_name(sender, message_id)
+    name = message_name(sender, message_id)
     key = unwrap_message_key(store_key, keys.wrapped, name)
     content = _decode_secrets(open_at_rest(key, context("section-secrets", name), keys.secrets))
     return {section: Secret(value) for section, value in content.items()}

@@ -136,6 +136,27 @@ class ProofAwaited(NotNow):
         self.holds = holds
 
 
+class NotSaidThere(NodeError):
+    """An agency says of a section what cannot be said of it as it stands."""
+
+    code = "not-said-there"
+    hint = "See how it stands: GET /v1/sections/ID, or `exchange status`. Nothing was changed."
+
+
+class AgencySigns(NodeError):
+    """The sender sealed a section to the agency's own key, and takes the agency's signed word alone."""
+
+    code = "agency-signs"
+    hint = "The agency says it with its own key: `exchange agency-own`. Nothing was changed."
+
+
+class WordsTooMany(NodeError):
+    """As much was said of a section as the sender takes."""
+
+    code = "words-too-many"
+    hint = "Telephone the sending borough. What was said before stands."
+
+
 class DirectoryRefused(NodeError):
     """A directory cannot be believed: it has expired, went back, is not signed; or it cannot be applied."""
 

@@ -2,7 +2,7 @@
 
 * The table has every route, and each status and code that a route can answer with; tests hold it to the program.
 * What every route of an API can answer stands once.
-* The two APIs have paths in common, so that there are two documents.
+* The APIs have paths in common, so that there is a document for each.
 """
 
 import functools
@@ -17,6 +17,7 @@ from aiohttp import web
 from exchange.node import api_shapes as shapes
 from exchange.node.agencies_api import ChangeAgency, ConfirmSecret, PauseAgency, ReplayAgency, RotateSecret
 from exchange.node.agency_keys_api import Prove, Rekey
+from exchange.node.agency_tokens import NewAgencyToken
 from exchange.node.directory_api import Join
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
@@ -79,6 +80,13 @@ PEER_COMMON: Final[dict[int, Codes]] = {
     429: ("too-many-requests",),
     503: ("try-later",),
 }
+AGENCY_COMMON: Final[dict[int, Codes]] = {
+    400: ("incomplete", "bad-request"),
+    408: ("too-slow",),
+    413: ("too-large",),
+    429: ("too-many-requests",),
+    503: ("store-unavailable",),
+}
 
 _NO_PEER: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_DIRECTORY: Final[dict[int, Codes]] = {404: ("not-found",)}
@@ -93,6 +101,7 @@ LOCAL: Final = (
     ),
     Operation("get", "/v1/openapi.json", "This description", {200: dict[str, Any]}),
     Operation("get", "/v1/openapi-peers.json", "The description of the API for peers", {200: dict[str, Any]}),
+    Operation("get", "/v1/openapi-agencies.json", "The description of the API for agencies", {200: dict[str, Any]}),
     Operation("get", "/v1/card", "The node's card", {200: shapes.OwnCard}),
     Operation(
         "post",
@@ -352,6 +361,23 @@ LOCAL: Final = (
         Prove,
         text="Without an answer, the node challenges the agency at its endpoint.",
     ),
+    Operation("get", "/v1/agencies/{id}/tokens", "The tokens of an agency", {200: shapes.AgencyTokens}, _NO_AGENCY),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/tokens",
+        "Make a token with which an agency asks the node",
+        {201: shapes.AgencyTokenMade},
+        {400: _BODY, **_NO_AGENCY},
+        NewAgencyToken,
+        text="The answer holds the token, this once: give it to the agency alone.",
+    ),
+    Operation(
+        "delete",
+        "/v1/agencies/{id}/tokens/{token}",
+        "End a token of an agency",
+        {200: shapes.AgencyTokenRevoked},
+        _NO_AGENCY,
+    ),
     Operation("delete", "/v1/agencies/{id}", "Remove an agency", {200: shapes.AgencyRemoved}, {404: ("not-found",)}),
     # Forms and messages
     Operation(
@@ -517,6 +543,17 @@ PEERS: Final = (
     Operation("get", "/v1/health", "Whether the node answers", {200: shapes.Alive}),
 )
 
+#: What whoever asks with a token can hear.
+_TOKEN: Final[dict[int, Codes]] = {401: ("token-needed",)}
+
+AGENCIES: Final = (
+    Operation(
+        "get", "/v1/agency", "Which agency asks, and how long its token is good", {200: shapes.AskingAgency}, _TOKEN
+    ),
+)
+#: Without a token.
+AGENCIES_OPEN: Final = (Operation("get", "/v1/health", "Whether the node answers", {200: shapes.Alive}),)
+
 
 def routes() -> list[web.RouteDef]:
     """Where the local API serves the descriptions."""
@@ -527,7 +564,14 @@ def routes() -> list[web.RouteDef]:
     async def peers(_: web.Request) -> web.Response:
         return json_response(peers_document())
 
-    return [web.get("/v1/openapi.json", local), web.get("/v1/openapi-peers.json", peers)]
+    async def agencies(_: web.Request) -> web.Response:
+        return json_response(agencies_document())
+
+    return [
+        web.get("/v1/openapi.json", local),
+        web.get("/v1/openapi-peers.json", peers),
+        web.get("/v1/openapi-agencies.json", agencies),
+    ]
 
 
 @functools.cache
@@ -556,6 +600,23 @@ def peers_document() -> dict[str, Any]:
         "What nodes ask of each other. docs/protocol.md says what is in an envelope.",
     )
     document["servers"] = [{"url": "https://{host}", "variables": {"host": {"default": "exchange.hackney.example"}}}]
+    return document
+
+
+@functools.cache
+def agencies_document() -> dict[str, Any]:
+    """The description of the API for agencies."""
+    document = _document(
+        (*AGENCIES, *AGENCIES_OPEN),
+        AGENCY_COMMON,
+        "Borough exchange: API for agencies",
+        "What an agency asks of its borough's node, with a token of `exchange agency token new`. See docs/agencies.md.",
+    )
+    document["servers"] = [{"url": "https://{host}", "variables": {"host": {"default": "agencies.hackney.example"}}}]
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    for operation in AGENCIES_OPEN:
+        document["paths"][operation.path][operation.method]["security"] = []
     return document
 
 
@@ -624,6 +685,7 @@ def _path_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
         "area": ({"type": "string", "minLength": 1}, "The ONS code of the receiving authority, such as E09000010"),
         "number": ({"type": "integer", "minimum": 0, "maximum": 2**53 - 1}, "The number of the held delivery"),
         "id": ({"type": "string", "minLength": 1}, "The id"),
+        "token": ({"type": "string", "minLength": 1}, "The id of the token"),
     }
     for name in re.findall(r"\{([a-z]+)\}", operation.path):
         schema, description = kinds[name]

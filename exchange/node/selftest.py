@@ -19,7 +19,7 @@ from exchange.node.webhook import event_body, signed_headers, signed_message, te
 from exchange.schema.events import TEST
 from exchange.schema.selftest.diagnosis import TOLERANCE_S, Diagnosis, Known, Receiver, Sample, diagnose
 from exchange.schema.selftest.headers import parse_headers, seconds_of
-from exchange.store.agencies import AgencyRow, agency, agency_of_kind
+from exchange.store.agencies import AgencyRow, agency, agency_named
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.transaction import Transaction
 
@@ -113,7 +113,7 @@ class SelfTest:
 
     async def _find(self, name: str) -> tuple[AgencyRow, EndpointRow]:
         async def view(tx: Transaction) -> tuple[AgencyRow, EndpointRow]:
-            row = await agency_of_kind(tx, name) or await agency(tx, name)
+            row = await agency_named(tx, name) or await agency(tx, name)
             return row, await endpoint_of(tx, row.id)
 
         return await self._services.store.read(view)

@@ -20,6 +20,7 @@ from exchange.schema.quality import check_form
 from exchange.schema.split import FormPart, split
 from exchange.schema.vocabulary import MoveType
 from exchange.schema.wire import MANIFEST as MANIFEST_TYPE
+from exchange.store.acknowledgements import add_signers
 from exchange.store.messages import (
     OUTBOUND,
     MessageRow,
@@ -240,6 +241,13 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
         urgent=form.urgent,
     )
     manifest = composed.manifest
+    readers = {kind for part in form.parts for kind in part.readers}
+    # What these have not signed will not count as theirs, whatever later cards of the borough name.
+    signers = {
+        agency.kind: agency.signer
+        for agency in card.agencies
+        if agency.kind in readers and agency.key is not None and agency.signer is not None
+    }
 
     async def operation(tx: Transaction) -> None:
         now_ms = milliseconds(now)
@@ -265,6 +273,7 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
             composed.keys,
             composed.sections,
         )
+        await add_signers(tx, number, signers)
         if kept is not None:
             await add_event(tx, number, "waited", kept.created_at_ms, detail=row.origin)
             await remove_delivery(tx, kept.delivery)

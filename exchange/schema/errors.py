@@ -47,6 +47,20 @@ class ContentInvalid(SchemaError):
     code = "section-wrong"
 
 
+class WordsInvalid(SchemaError):
+    """What an agency says of a section is not what can be said, or does not open."""
+
+    code = "words-invalid"
+    hint = "Say who holds the section, or ask a question, or give a reason; see docs/agencies.md."
+
+
+class AcknowledgementInvalid(SchemaError):
+    """What an agency is said to have signed of a section it has not signed, or it says something else."""
+
+    code = "acknowledgement-invalid"
+    hint = "Nothing was taken. `exchange agency-own` makes and signs what the node takes."
+
+
 class InvitationInvalid(SchemaError):
     """A text is not an invitation."""
 

@@ -19,7 +19,15 @@ from exchange.agency.keys import AgencyKeys
 from exchange.crypto.keystore import Argon2Parameters, lock_keystore
 from exchange.crypto.names import Origin
 from exchange.crypto.secret import Secret
-from exchange.node.openapi import LOCAL, LOCAL_COMMON, PEER_COMMON, PEERS, PROBLEM, Codes, Operation
+from exchange.node.openapi import (
+    LOCAL,
+    LOCAL_COMMON,
+    PEER_COMMON,
+    PEERS,
+    PROBLEM,
+    Codes,
+    Operation,
+)
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.revocation import prepare_revocation, publish_revocation
 from exchange.schema.agency_keys import file_bytes, read_challenge
@@ -192,7 +200,17 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
 
 
 async def about_the_node(seen: Seen) -> None:
-    for path in ("health", "openapi.json", "openapi-peers.json", "card", "alarms", "inbox", "outbox", "held"):
+    for path in (
+        "health",
+        "openapi.json",
+        "openapi-peers.json",
+        "openapi-agencies.json",
+        "card",
+        "alarms",
+        "inbox",
+        "outbox",
+        "held",
+    ):
         await seen.ask(200, "GET", f"/v1/{path}")
     await seen.ask(200, "GET", "/v1/rejoin")
     await seen.ask(400, "POST", "/v1/rejoin", {"go_on": True}, code="request-invalid")
@@ -359,6 +377,13 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(400, "POST", f"{here}/replay", {}, code="request-invalid")
     nowhere = "/v1/agencies/agency-none"
     await seen.ask(404, "GET", nowhere, code="not-found")
+    token = await seen.ask(201, "POST", f"{here}/tokens", {"days": 30})
+    await seen.ask(400, "POST", f"{here}/tokens", {"days": 0}, code="request-invalid")
+    await seen.ask(200, "GET", f"{here}/tokens")
+    await seen.ask(200, "DELETE", f"{here}/tokens/{token['id']}")
+    await seen.ask(404, "DELETE", f"{here}/tokens/{token['id']}", code="not-found")
+    await seen.ask(404, "GET", f"{nowhere}/tokens", code="not-found")
+    await seen.ask(404, "POST", f"{nowhere}/tokens", {}, code="not-found")
     for verb, body in {
         "pause": {},
         "resume": None,
