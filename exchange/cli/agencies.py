@@ -44,6 +44,7 @@ def agency_add(
     retry: str | None,
     certificate: str | None,
     proxy: str | None,
+    links: bool | None,
     no_handshake: bool,
     key_file: Path | None,
     config: Path,
@@ -57,7 +58,7 @@ def agency_add(
         "networks": networks,
         "ca_file": ca_path,
         "handshake": not no_handshake,
-        **settings_of(timeout_s, retry, certificate, proxy),
+        **settings_of(timeout_s, retry, certificate, proxy, links),
     }
     if key_file is not None:
         body["key"] = read_key(key_file)

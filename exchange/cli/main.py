@@ -15,6 +15,7 @@ _VERBS: Final = {
     "init": ("exchange.cli.node", "init"),
     "run": ("exchange.cli.node", "run"),
     "card": ("exchange.cli.node", "card"),
+    "section": ("exchange.cli.links", "section"),
     "token": ("exchange.cli.node", "token"),
     "health": ("exchange.cli.node", "health"),
     "rejoin": ("exchange.cli.rejoin", "rejoin"),

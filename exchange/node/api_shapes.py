@@ -485,6 +485,7 @@ class Agency(Shape, frozen=True):
     certificate: str | None
     proxy: str | None
     rate_per_minute: int | None
+    links: bool
 
 
 class Agencies(Shape, frozen=True):

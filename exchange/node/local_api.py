@@ -37,6 +37,7 @@ from exchange.node.endpoints import Endpoints, wrap_secret
 from exchange.node.epochs import renew_card
 from exchange.node.errors import HandshakeRefused, RequestInvalid
 from exchange.node.key_status import describe_node_backup
+from exchange.node.links import check_links
 from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
@@ -91,6 +92,8 @@ class AddAgency(Request, frozen=True):
     #: Whether the endpoint is asked first if it wants webhooks of this node.
     handshake: bool = True
     key: AgencyKeyFile | None = None
+    #: Whether its events have a one-time link by which to take the section on.
+    links: bool = False
 
 
 class NewToken(Request, frozen=True):
@@ -232,6 +235,7 @@ class LocalApi:
         check_networks(wanted.networks)
         check_file(wanted.ca_file)
         check_endpoint(wanted.certificate, wanted.proxy, wanted.url)
+        check_links(services, wanted.links)
         agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret()
         row = AgencyRow(
             id=agency_id,
@@ -251,6 +255,7 @@ class LocalApi:
             retry_s=None if wanted.retry_s is None else json.dumps(wanted.retry_s),
             certificate=wanted.certificate,
             proxy=wanted.proxy,
+            links=int(wanted.links),
         )
         handshake = Handshake("skipped")
         if wanted.handshake:

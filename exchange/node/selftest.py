@@ -72,12 +72,13 @@ class SelfTest:
             NotFound: there is none.
         """
         row, endpoint = await self._find(name)
+        secrets = self._endpoints.secrets(row, endpoint)
+        if not secrets:
+            raise RequestInvalid(f"no webhooks go to agency {row.name}: there is nothing to verify")
         at_s = self._services.now_ms() // 1000
         event_id = f"evt_5e1f7e57{at_s:024x}"
         body = self._body(row, event_id, at_s)
-        headers = signed_headers(
-            self._endpoints.secrets(row, endpoint), await self._endpoints.key(), event_id, at_s, body
-        )
+        headers = signed_headers(secrets, await self._endpoints.key(), event_id, at_s, body)
         return SignedSample(row.kind, row.url, event_id, at_s, body, headers)
 
     async def diagnose(
