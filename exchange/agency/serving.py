@@ -15,8 +15,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from exchange.agency.acknowledging import say
+from exchange.agency.asked import Question
+from exchange.agency.asking import Node
 from exchange.agency.event import MOST_BYTES
 from exchange.agency.receiving import Agency, Inbox, Kept, receive
+from exchange.agency.speaking import VERBS, forms, word_of
 from exchange.errors import ExchangeError
 from exchange.schema.page import Html, fill, join, page, page_headers
 
@@ -29,9 +33,15 @@ _NOT_ALLOWED: Final = Html("<p>Open the address that was printed when the receiv
 class Receiver:
     """The handlers of a receiver."""
 
-    def __init__(self, agency: Agency, inbox: Inbox, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, agency: Agency, inbox: Inbox, now_s: Callable[[], float] = time.time, node: Node | None = None
+    ) -> None:
         self._agency = agency
         self._inbox = inbox
+        #: Where it is told what becomes of a section; without it the page only shows them.
+        self._node = node
+        #: In every form: another site cannot have a person's browser say something here.
+        self._form_word = secrets.token_urlsafe(32)
         self._now_s = now_s
         self.word = secrets.token_urlsafe(32)
 
@@ -44,6 +54,7 @@ class Receiver:
                 web.get("/enter", self._enter),
                 web.get("/", self._list),
                 web.get("/sections/{id:evt_[0-9a-f]{32}}", self._section),
+                web.post("/sections/{id:evt_[0-9a-f]{32}}/{verb}", self._say),
             ]
         )
         return application
@@ -88,7 +99,8 @@ class Receiver:
         table = fill("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, rows)
         if not kept:
             table = Html("<p>Nothing yet.</p>")
-        return _page(f"Sections for {self._agency.kind}", table)
+        asked = await asyncio.to_thread(lambda: list(self._inbox.questions(self._agency, _MOST_SHOWN)))
+        return _page(f"Sections for {self._agency.kind}", join([table, _questions(asked)]))
 
     async def _section(self, request: web.Request) -> web.Response:
         if not self._may_look(request):
@@ -101,8 +113,30 @@ class Receiver:
             return _page("It does not open", fill("<p>{}</p><p>{}</p>", error, error.hint), 422)
         facts = join(fill("<tr><th scope='row'>{}</th><td>{}</td></tr>", *fact) for fact in _facts(kept))
         content = json.dumps(kept.content, indent=2, ensure_ascii=False)
-        body = fill("<p><a href='/'>All sections</a></p><table>{}</table><pre>{}</pre>", facts, content)
+        saying = forms(kept.event.id, self._form_word) if self._node is not None else Html("")
+        body = fill("<p><a href='/'>All sections</a></p><table>{}</table>{}<pre>{}</pre>", facts, saying, content)
         return _page(f"Section {kept.event.data.section}", body)
+
+    async def _say(self, request: web.Request) -> web.Response:
+        fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        is_ours = hmac.compare_digest(fields.get("word", "").encode(errors="surrogatepass"), self._form_word.encode())
+        if not self._may_look(request) or not is_ours or self._node is None:
+            return _page("Not allowed", _NOT_ALLOWED, 403)
+        verb, node = request.match_info["verb"], self._node
+        if verb not in VERBS:
+            return _page("Not found", Html("<p>That cannot be said of a section.</p>"), 404)
+        try:
+            word = word_of(verb, fields)
+            kept = await asyncio.to_thread(self._inbox.read, self._agency, request.match_info["id"])
+            agency = self._agency
+            await asyncio.to_thread(say, node, kept.event, word, agency.keys, agency.senders, agency.kind)
+        except OSError:
+            return _page("Not found", Html("<p>There is no such section.</p>"), 404)
+        except ExchangeError as error:
+            text = "<p>{}</p><p>{}</p><p><a href='/sections/{}'>Back</a></p>"
+            return _page("It was not said", fill(text, error, error.hint, request.match_info["id"]), 422)
+        told = "<p>The sending borough is told: {}.</p><p><a href='/'>All sections</a></p>"
+        return _page("Said", fill(told, word.rung.value))
 
 
 def who_could_read(kept: Kept) -> str:
@@ -112,6 +146,23 @@ def who_could_read(kept: Kept) -> str:
     if kept.opened.alone:
         return "You alone: sealed to your key"
     return f"You, and {', '.join(kept.opened.others)}; the borough's node for each of them without a key of its own"
+
+
+def _questions(asked: list[Question]) -> Html:
+    if not asked:
+        return Html("")
+    head = join(fill("<th scope='col'>{}</th>", name) for name in ("Asked", "Section", "By", "Question"))
+    rows = []
+    for one in asked:
+        who = f"{one.kind}, {one.signer or one.borough or 'as your node says'}"
+        cells = (one.at, f"{one.section} of {one.message_id}", who, one.text)
+        rows.append(fill("<tr>{}</tr>", join(fill("<td>{}</td>", cell) for cell in cells)))
+    return fill(
+        "<h2>Questions</h2><p>About sections that your borough sent. Reply by telephone: the exchange carries no "
+        "replies yet.</p><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>",
+        head,
+        join(rows),
+    )
 
 
 def _row(kept: Kept) -> Html:
@@ -140,7 +191,9 @@ def _facts(kept: Kept) -> list[tuple[str, str]]:
 
 
 def _page(heading: str, body: Html, status: int = 200) -> web.Response:
-    return web.Response(text=page(heading, body), status=status, content_type="text/html", headers=page_headers())
+    return web.Response(
+        text=page(heading, body), status=status, content_type="text/html", headers=page_headers(forms=True)
+    )
 
 
 async def serve(

@@ -8,12 +8,7 @@ from exchange.cli.client import Node
 from exchange.cli.output import config_option, json_option, print_json, print_table
 
 
-@click.group()
-def section() -> None:
-    """Sections that arrived here."""
-
-
-@section.command("link")
+@click.command("link")
 @click.argument("message_id")
 @click.argument("section")
 @click.option("--agency", "name", help="Which agency's, where several have it.")
@@ -35,7 +30,7 @@ def section_link(message_id: str, section: str, name: str | None, days: int, con
     )
 
 
-@section.command("links")
+@click.command("links")
 @click.argument("message_id")
 @click.argument("section")
 @config_option
@@ -60,7 +55,7 @@ def section_links(message_id: str, section: str, config: Path, as_json: bool) ->
     print_table(("id", "agency", "made by", "expires", "used", "withdrawn"), rows)
 
 
-@section.command("unlink")
+@click.command("unlink")
 @click.argument("link_id")
 @config_option
 @json_option
@@ -71,3 +66,6 @@ def section_unlink(link_id: str, config: Path, as_json: bool) -> None:
         print_json(document)
     else:
         click.echo(f"Withdrew {link_id}.")
+
+
+COMMANDS = (section_link, section_links, section_unlink)

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from exchange.schema.agency_names import AgencyName, AgencyNameOrNone, kind_of
 from exchange.schema.vocabulary import AgeBand, MoveType
-from exchange.schema.wire import AreaText, KindText, SectionText
+from exchange.schema.wire import AreaText, SectionText
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,12 +44,16 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """To which of several agencies sections go: rules in order, who takes what others cannot, by kind; and one agency
+    """Which of several agencies gets what: rules in order, those that take what others of their kind cannot, and the one
     that is the point of contact for all that its kind may read, if there is one."""
 
     rule: Annotated[tuple[Rule, ...], Meta(max_length=500)] = ()
-    fallback: dict[KindText, AgencyName] = {}
+    fallback: Annotated[tuple[AgencyName, ...], Meta(max_length=100)] = ()
     single_point_of_contact: AgencyNameOrNone = ""
+
+    def deputies(self, kind: str) -> list[str]:
+        """Who takes what other agencies of a kind cannot."""
+        return [name for name in self.fallback if kind_of(name) == kind]
 
 
 #: A borough that has one agency of each kind needs none.
@@ -77,7 +81,8 @@ class Choice:
 
 def covers(name: str, section: str) -> bool:
     """Whether a name in a rule is that of a section, or of the whole that it is a part of."""
-    return section == name or section.startswith((f"{name}.", f"{name}-"))
+    rest = section.removeprefix(name)
+    return section.startswith(name) and (not rest or rest[0] == "." or (rest[0] == "-" and rest[1:].isdecimal()))
 
 
 def decide(
@@ -96,8 +101,8 @@ def decide(
     number = next(
         (at for at, rule in enumerate(rules.rule, 1) if rule.of_kind(kind) and rule.fits(facts, section)), None
     )
-    wanted += rules.rule[number - 1].of_kind(kind) if number is not None else _usual(kind, here)
-    wanted += [name for name in (rules.fallback.get(kind),) if name is not None and kind_of(name) == kind]
+    wanted += rules.rule[number - 1].of_kind(kind) if number is not None else usual(kind, here)
+    wanted += rules.deputies(kind)
     present = [name for name in wanted if name in here]
     if not present:
         return Choice(None, _nobody(kind, wanted, here), number)
@@ -109,12 +114,10 @@ def _contact(rules: Rules, readers: Collection[str]) -> Iterator[str]:
     contact = rules.single_point_of_contact
     if contact and kind_of(contact) in readers:
         yield contact
-        deputy = rules.fallback.get(kind_of(contact))
-        if deputy is not None and kind_of(deputy) == kind_of(contact):
-            yield deputy
+        yield from rules.deputies(kind_of(contact))
 
 
-def _usual(kind: str, here: Mapping[str, bool]) -> list[str]:
+def usual(kind: str, here: Collection[str]) -> list[str]:
     """Where no rule says: the agency that is named by its kind alone, or the only one of the kind."""
     if kind in here:
         return [kind]
@@ -138,5 +141,5 @@ def may_pass_on(rules: Rules, name: str) -> bool:
     if rules.single_point_of_contact == name:
         return True
     kind = kind_of(name)
-    alternatives = {other for rule in rules.rule if name in rule.to for other in rule.of_kind(kind)}
-    return bool((alternatives | {rules.fallback.get(kind, name)}) - {name})
+    named = {other for rule in rules.rule if name in rule.to for other in rule.of_kind(kind)}
+    return bool((named | set(rules.deputies(kind))) - {name})

@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from exchange import crash_points
 from exchange.crypto.sealing import SealingPublicKey
 from exchange.handover.holding import By, Event, Guard, Transition, transition
 from exchange.node.agency_keys import own_parcel
+from exchange.node.agency_parcels import card_file_of
 from exchange.node.cards import peer_card
 from exchange.node.compose import current_sealing_key
 from exchange.node.errors import AgencySigns, NoCurrentKey, NotSaidThere, WordsTooMany
@@ -154,8 +157,8 @@ class Acknowledging:
             found = await find_section(tx, speaker, message_id, section)
             if not found.is_theirs:
                 raise NotFound(f"agency {speaker.name} has redirected {message_id}/{section}")
-            row = await peer(tx, found.message.peer)
-            return {**describe_section(found), "sender": {"statement": row.card, "proof": row.proof}}
+            card = msgspec.Raw(await card_file_of(tx, found.message.peer))
+            return {**describe_section(found), "sender": card}
 
         return await self._services.store.read(view)
 

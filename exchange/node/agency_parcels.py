@@ -139,13 +139,13 @@ async def _sealed(
     return {
         "manifest": message.statement,
         "proof": (message.proof or "").encode(),
-        "card": await _card_of(tx, message.peer),
+        "card": await card_file_of(tx, message.peer),
         "parcel": parcel.parcel,
         "key_id": parcel.key_id,
     }
 
 
-async def _card_of(tx: Transaction, origin: str) -> bytes:
+async def card_file_of(tx: Transaction, origin: str) -> bytes:
     """A peer's card file, with what leads to its present keys."""
     row = await peer(tx, origin)
     rotations = (await proven_rotations(tx, origin))[-MOST_ROTATIONS:]
@@ -174,7 +174,7 @@ async def _collect_question(services: Services, delivery: Delivery) -> AgencyPar
             sealed = {
                 "receipt": receipt.statement,
                 "proof": (receipt.proof or "").encode(),
-                "card": await _card_of(tx, message.peer),
+                "card": await card_file_of(tx, message.peer),
                 "ciphertext": kept.ciphertexts[0],
                 "parcel": parcel.parcel,
                 "key_id": parcel.key_id,

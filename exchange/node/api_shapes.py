@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from exchange.handover.routing import Rule
 from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
@@ -19,7 +20,8 @@ from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
 
 TrustText = Literal["unverified", "confirming", "verified", "suspended", "blocked", "quarantined", "revoked"]
-RungText = Literal["received", "routed", "delivered", "owned"]
+RungText = Literal["received", "routed", "delivered", "queried", "owned", "redirected"]
+WordText = Literal["owned", "queried", "redirected"]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 KeyIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
@@ -173,6 +175,7 @@ class DescribedCard(Shape, frozen=True):
     sealing_keys: list[SealingTime]
     agencies: list[KindText]
     agency_keys: dict[KindText, KeyIdText]
+    agency_signers: dict[KindText, Hash]
     tls_spki_sha256: list[Hash]
     issued_at: datetime
     expires_at: datetime
@@ -494,6 +497,93 @@ class Agencies(Shape, frozen=True):
     items: list[Agency]
 
 
+class RoutedAgency(Shape, frozen=True):
+    """An agency as routing sees it: whether it keeps what it is given, and why that waits, if it does."""
+
+    name: AgencyName
+    kind: KindText
+    available: bool
+    waits: str | None
+
+
+class RoutingFinding(Shape, frozen=True):
+    """What is doubtful about routing rules."""
+
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+
+
+class Routing(Shape, frozen=True):
+    """The routing rules in force, and the agencies."""
+
+    single_point_of_contact: AgencyName | None
+    rules: list[Rule]
+    fallback: list[AgencyName]
+    agencies: list[RoutedAgency]
+    findings: list[RoutingFinding]
+
+
+class TrialAgency(Shape, frozen=True):
+    """How many sections would go to an agency, and how many do by the rules in force."""
+
+    agency: AgencyName
+    sections: int
+    now: int
+
+
+class TrialHeld(Shape, frozen=True):
+    """How many sections would be held for a reason, and how many are by the rules in force."""
+
+    reason: str
+    sections: int
+    now: int
+
+
+class TrialChange(Shape, frozen=True):
+    """How many sections go to one place by the rules in force, and would go to another."""
+
+    now: str
+    then: str
+    sections: int
+
+
+class TrialItem(Shape, frozen=True):
+    """One section that would go elsewhere, for the readers of a kind; `rule` is counted from 1."""
+
+    id: MessageText
+    section: str
+    kind: KindText
+    now: str
+    then: str
+    rule: int | None
+
+
+class Trial(Shape, frozen=True):
+    """What rules would do with the messages that arrived since a time; `unread` are those whose move is not known here.
+
+    `left_off` says that there are more messages than were looked at; `items` are the first changes of all.
+    """
+
+    since: datetime
+    messages: int
+    sections: int
+    left_off: bool
+    unread: int
+    agencies: list[TrialAgency]
+    held: list[TrialHeld]
+    changes: list[TrialChange]
+    items: list[TrialItem]
+    findings: list[RoutingFinding]
+
+
+class RoutedAgain(Shape, frozen=True):
+    """So many deliveries are routed again."""
+
+    agency: AgencyName
+    deliveries: int
+
+
 class HandshakeTold(Shape, frozen=True):
     """What an endpoint said when it was asked whether it wants webhooks of this node."""
 
@@ -683,14 +773,35 @@ class Sent(Shape, frozen=True):
     repeated: bool
 
 
+class Word(Shape, frozen=True):
+    """What an agency said of a section. `signed` where it did so with its own keys; `by` the borough where that spoke
+    for it; `to` the kind of agency there that has the section now. What is `sealed` the node cannot read in full."""
+
+    by: Literal["agency", "borough"]
+    signed: bool
+    to: KindText | None
+    sealed: bool
+    erased: bool
+    name: str | None
+    role: str | None
+    contact: str | None
+    note: str | None
+    question: str | None
+    reason: str | None
+    whose: str | None
+
+
 class Section(Shape, frozen=True):
-    """How far a section has come at an agency. `rung` is null until the other node has signed for the message."""
+    """How far a section has come at an agency. `rung` is null until the other node has signed for the message. Where it
+    is the agency's word that put it there, `word` is that; `holder` is the name in it."""
 
     section: str
     agency: KindText
     rung: RungText | None
     at: datetime | None
     holder: str | None
+    word: Word | None
+    given_to: AgencyName | None
     held: str | None
 
 
@@ -849,3 +960,52 @@ class AskingAgency(Shape, frozen=True):
     area: AreaText
     token_id: str
     expires_at: datetime | None
+
+
+class SaidReceipt(Shape, frozen=True):
+    """The receipt that the node has signed for the sender, with its tlog-proof."""
+
+    statement: bytes
+    proof: str
+
+
+class WordTaken(Shape, frozen=True):
+    """What was said of a section, and the receipt for it: the same each time that it is said."""
+
+    id: str
+    rung: WordText
+    receipt: SaidReceipt
+
+
+class SectionOfAgency(Shape, frozen=True):
+    """A section that the agency has, and as which kinds of reader."""
+
+    id: str
+    message_id: MessageText
+    section: str
+    agencies: list[KindText]
+    rung: RungText
+    sender: CardFile
+
+
+class Question(Shape, frozen=True):
+    """A question of an agency elsewhere; without its text where that was sealed to the counterpart's key, or erased."""
+
+    number: int
+    id: MessageText
+    section: str
+    agency: KindText
+    sender: str = msgspec.field(name="from")
+    at: datetime
+    by_borough: bool
+    question: str | None
+    sealed: bool
+    erased: bool
+    delivered: bool
+    held: str | None
+
+
+class Questions(Shape, frozen=True):
+    """The latest questions, newest first."""
+
+    items: list[Question]

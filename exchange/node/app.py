@@ -18,6 +18,7 @@ from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
 from exchange.handover.retries import ASKED_CAP_S
+from exchange.handover.routing_review import doubts
 from exchange.node import openapi
 from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
@@ -71,6 +72,7 @@ from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
 from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
+from exchange.node.routing_api import RoutingApi
 from exchange.node.sections_api import SectionsApi
 from exchange.node.selftest import SelfTest
 from exchange.node.selftest_api import SelfTestApi
@@ -80,6 +82,7 @@ from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
 from exchange.schema.wire import card_decoder, decode_wire
+from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
 from exchange.store.locking import lock_store
@@ -234,6 +237,13 @@ async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
         dispatcher.wake(lane)
 
 
+async def _doubt_rules(services: Services) -> None:
+    """Tell the admin of routing rules that come to nothing."""
+    here = [row.name for row in await services.store.read(all_agencies)]
+    for finding in doubts(services.configuration.tables.routing, services.catalogue, here):
+        services.log.warning("routing", reason=f"routing.{finding.path}: {finding.message}")
+
+
 async def run_node(
     configuration: Configuration,
     keyring: Keyring,
@@ -343,6 +353,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *AgencyTokensApi(services).routes(),
             *SectionsApi(services, acknowledging).routes(),
             *LinksApi(links).routes(),
+            *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
@@ -364,6 +375,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(Replicas(services, dispatcher).run(stop))
             group.create_task(services.admission.run(services, stop))
             await _greet_peers(services, dispatcher)
+            await _doubt_rules(services)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
             services.log.info("node is draining", origin=configuration.origin)

@@ -7,8 +7,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 import msgspec
 
@@ -19,12 +18,10 @@ from exchange.crypto.sealing import SealingPublicKey
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, seal_section
 from exchange.node.errors import NoCurrentKey
+from exchange.schema.card_file import usable_key
 from exchange.schema.split import FormPart
 from exchange.schema.wire import VERSION, Card, CardSealingKey, Manifest, ParcelEntry, SectionEntry, encode_wire
 from exchange.store.messages import KeysRow, SectionRow
-
-#: A key that is this young may be in force by the clock of its node and not by ours.
-_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 _encode_content = msgspec.msgpack.Encoder().encode
 _decode_secrets = msgspec.msgpack.Decoder(dict[str, bytes]).decode
@@ -41,15 +38,15 @@ class Composed:
 
 
 def current_key(card: Card, now: datetime) -> CardSealingKey:
-    """The key to seal to: of those in force, the youngest, so that a lifetime that is made shorter holds at once.
+    """The key to seal to.
 
     Raises:
         NoCurrentKey: none is in force, or the card itself is not.
     """
-    usable = [key for key in card.sealing_keys if key.not_before - _CLOCKS_DIFFER <= now < key.not_after]
-    if not usable or now >= card.expires_at:
+    key = usable_key(card, now)
+    if key is None:
         raise NoCurrentKey(f"the card of {card.origin} holds no sealing key that is in force")
-    return max(usable, key=lambda key: key.not_before)
+    return key
 
 
 def current_sealing_key(card: Card, now: datetime) -> SealingPublicKey:

@@ -310,18 +310,21 @@ class LocalApi:
         agency_id = request.match_info["id"]
         now_ms = self._services.now_ms()
 
-        async def operation(tx: Transaction) -> str:
-            lane = f"agency:{(await agency(tx, agency_id)).name}"
+        async def operation(tx: Transaction) -> tuple[str, str]:
+            row = await agency(tx, agency_id)
             await remove_agency(tx, agency_id)
             await end_keys(tx, agency_id, now_ms)
-            # Another may have what it has not accepted; else it is held for its kind.
-            await bring_forward(tx, lane)
-            await release_lane(tx, lane, now_ms + RELEASED_FOR_MS)
-            return lane
+            # Another may have what it has not accepted, or what nobody could tell whose it was; else it is held.
+            lanes = (f"agency:{row.name}", f"route:{row.kind}")
+            await bring_forward(tx, lanes[0])
+            for lane in lanes:
+                await release_lane(tx, lane, now_ms + RELEASED_FOR_MS)
+            return lanes
 
-        lane = await self._services.store.write(operation, long=True)
+        lanes = await self._services.store.write(operation, long=True)
         await renew_card(self._services, self._dispatcher)
-        self._dispatcher.wake(lane)
+        for lane in lanes:
+            self._dispatcher.wake(lane)
         return json_response({"id": agency_id, "removed": True})
 
     # Forms and messages

@@ -63,7 +63,7 @@ class Rerouting:
         services, number = self._services, delivery.message or 0
         if delivery.kind == QUESTION:
             return await turn_away(services, kind, [delivery])
-        facts = await recall_facts(services, number)
+        _, facts = await recall(services, number)
 
         async def operation(tx: Transaction) -> set[str]:
             if not await done_if_claimed(tx, delivery):
@@ -116,7 +116,7 @@ async def _ask_another(services: Services, tx: Transaction, row: Delivery) -> se
     return {lane}
 
 
-async def route_again(services: Services, tx: Transaction, name: str, deadline_ms: int) -> tuple[int, set[str]]:
+async def route_again(tx: Transaction, name: str, deadline_ms: int) -> tuple[int, set[str]]:
     """Have all that waits for an agency, or for agencies of a kind, routed again; how much, and the lanes to wake."""
     lanes, waiting = {f"route:{kind_of(name)}"}, await webhooks_in(tx, f"agency:{name}")
     for row in waiting:
@@ -148,8 +148,8 @@ async def _send_back(tx: Transaction, name: str, row: Delivery) -> set[str]:
     return {f"route:{kind}" for kind in kinds}
 
 
-async def recall_facts(services: Services, number: int) -> Facts:
-    """What rules ask of a message that is stored: its referral is opened again, where the node may and it is there."""
+async def recall(services: Services, number: int) -> tuple[Manifest, Facts]:
+    """The manifest of a message in the store, and what rules ask: its referral is opened again, where the node may."""
 
     async def view(tx: Transaction) -> tuple[MessageRow, frozenset[str], KeysRow | None, list[SectionRow]]:
         message = await message_by_number(tx, number)
@@ -164,9 +164,9 @@ async def recall_facts(services: Services, number: int) -> Facts:
     entry = next((entry for entry in manifest.sections if entry.name == REFERRAL), None)
     row = next((row for row in rows if row.section == REFERRAL), None)
     if entry is None or row is None or keys is None:
-        return facts_of(manifest, sealed, None)
+        return manifest, facts_of(manifest, sealed, None)
     try:
         secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-        return facts_of(manifest, sealed, open_content(manifest, secrets, entry, row))
+        return manifest, facts_of(manifest, sealed, open_content(manifest, secrets, entry, row))
     except CryptoError:
-        return facts_of(manifest, sealed, None)
+        return manifest, facts_of(manifest, sealed, None)

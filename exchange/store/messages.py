@@ -102,6 +102,12 @@ _list = Sql(
     .order_by(messages.c.number.desc())
     .limit(bindparam("most"))
 )
+_arrived = Sql(
+    select(messages.c.number)
+    .where(messages.c.direction == INBOUND, messages.c.stored_at_ms >= bindparam("since_ms"))
+    .order_by(messages.c.number.desc())
+    .limit(bindparam("most"))
+)
 _add_key = Sql(
     insert(message_keys).values(
         message=bindparam("message"), wrapped=bindparam("wrapped"), secrets=bindparam("secrets")
@@ -334,6 +340,11 @@ async def delivered_to(tx: Transaction, agency: str, since_ms: int, number: int 
 async def list_messages(tx: Transaction, direction: str, most: int) -> list[MessageRow]:
     """The latest messages of a direction, newest first."""
     return [MessageRow(*row) for row in await tx.fetch_all(_list, {"direction": direction, "most": most})]
+
+
+async def arrived_since(tx: Transaction, since_ms: int, most: int) -> list[int]:
+    """The numbers of the messages that arrived since a time, the latest first."""
+    return [int(row[0]) for row in await tx.fetch_all(_arrived, {"since_ms": since_ms, "most": most})]
 
 
 async def keys_of(tx: Transaction, number: int) -> KeysRow:

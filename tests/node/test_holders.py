@@ -1,4 +1,4 @@
-"""Who holds a section: what agencies say on their listener, and the borough for them, is signed, and shown at the sender."""
+"""Who holds a section: what agencies and boroughs say is signed, and shown at the sender."""
 
 import asyncio
 import io
@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import aiohttp
 import pytest
+import yarl
 
 from tests.node.agency import Agency
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, Pair, reserved_port, running, until
@@ -275,3 +278,57 @@ async def test_more_is_not_said_of_a_section_than_the_sender_takes(at: Asked, mo
     assert [(await at.say("own", who))[0] for who in (ANA, BEN)] == [200, 200]
     status, problem = await at.say("own", ANA)
     assert (status, problem["code"]) == (409, "words-too-many")
+
+
+async def test_the_subject_of_the_event_is_the_id_with_its_slash_escaped_too(at: Asked) -> None:
+    (subject,) = {event["subject"] for event in at.housing.accepted if event["data"]["section"] == "housing"}
+    place = f"{at.url}/v1/sections/{quote(subject, safe='')}/own"
+    headers = {"authorization": f"Bearer {at.token}"}
+    async with at.pair.enfield.http.post(
+        yarl.URL(place, encoded=True), headers=headers, data=json.dumps(ANA).encode()
+    ) as answer:
+        assert answer.status == 200, await answer.read()
+    await at.at_sender("owned", holder=ANA["name"])
+    status, document = await at.say("", None)
+    assert (status, document["id"], document["rung"]) == (200, subject, "owned")
+
+
+async def test_an_agency_may_own_a_section_before_its_2xx_is_recorded(at: Asked) -> None:
+    calls: list[tuple[int, Any]] = []
+    message = ""
+
+    async def owns(event: dict[str, Any]) -> None:
+        if event["data"]["section"] == "housing":
+            at.message = event["data"]["message_id"]
+            calls.append(await at.say("own", ANA))
+
+    at.housing.before = owns
+    message = await at.pair.hackney.send(ENFIELD)
+
+    async def owned() -> Any:
+        return (await placed(at.pair.hackney, message))["holder"] == ANA["name"]
+
+    await until("it is owned", owned)
+    assert [status for status, _ in calls] == [200]
+    assert (await placed(at.pair.enfield, message))["rung"] == "owned"
+
+
+async def test_what_cannot_be_sealed_to_the_sender_now_is_not_taken(at: Asked, clock: Clock) -> None:
+    hackney, enfield = at.pair.hackney, at.pair.enfield
+    hackney.stop.set()
+
+    async def silent() -> bool:
+        try:
+            async with hackney.http.get(f"{hackney.url}/v1/health"):
+                return False
+        except aiohttp.ClientError:
+            return True
+
+    await until("the sender has stopped", silent)
+    kept = enfield.kept()["receipts"]
+    clock.stop()
+    clock.now_ms += 40 * 86_400_000
+    clock.run()
+    status, problem = await at.say("own", ANA)
+    assert (status, problem["code"]) == (503, "no-current-key")
+    assert enfield.kept()["receipts"] == kept

@@ -74,6 +74,22 @@ ELSEWHERE = {
     ("*", "local", 503, "too-busy"): ("node/test_local_api", "bounded"),
     ("*", "peers", 429, "too-many-requests"): ("node/test_callers", "too-many-requests"),
 }
+ELSEWHERE |= {
+    ("post", f"/v1/sections/{{id}}/{verb}", status, code): (f"node/{file}", word)
+    for verb in ("own", "query", "redirect")
+    for status, code, file, word in (
+        (200, "", "test_holders", verb),
+        (400, "request-invalid", "test_holders", "request-invalid"),
+        (403, "agency-signs", "test_signed_words", "agency-signs"),
+        (404, "not-found", "test_holders", "not-found"),
+        (409, "not-said-there", "test_holders", "not-said-there"),
+        (409, "words-too-many", "test_holders", "words-too-many"),
+        (422, "acknowledgement-invalid", "test_signed_words", "acknowledgement-invalid"),
+        (422, "words-invalid", "test_signed_words", "words-invalid"),
+        (503, "no-current-key", "test_holders", "no-current-key"),
+    )
+}
+ELSEWHERE |= {("get", "/v1/questions", 200, ""): ("node/test_holders", "/v1/questions")}
 #: PostgreSQL alone refuses the value; the disk is watched where the store is a file.
 OF_ONE_STORE = {"value-refused", "store-full"}
 
