@@ -15,7 +15,7 @@ from exchange.node.config import RetryTable, is_proxy_url
 from exchange.node.delivery import Dispatcher
 from exchange.node.endpoints import Endpoints
 from exchange.node.errors import RequestInvalid
-from exchange.node.links import check_links
+from exchange.node.event_links import check_links
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of, check_certificate
 from exchange.node.resending import resend

@@ -21,7 +21,7 @@ from exchange.handover.rungs import has_reached
 from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.cards import as_items
 from exchange.node.compose import recall_secrets
-from exchange.node.links import event_links
+from exchange.node.event_links import event_links
 from exchange.node.said import open_said
 from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body

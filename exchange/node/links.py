@@ -9,15 +9,15 @@
 * Where the sender sealed to a key by which the agency signs, no link can speak for it, and none is made.
 """
 
-import secrets
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from exchange.crypto.link import link_digest, link_token
+from exchange.crypto.link import link_digest
 from exchange.handover.holding import By, State
 from exchange.handover.linking import Standing, standing
 from exchange.node.acknowledging import Acknowledging, Word, signer_for
 from exchange.node.errors import AgencySigns, LinkUseless, NotSaidThere, RequestInvalid
+from exchange.node.event_links import new_link, url_of
 from exchange.node.sections_here import SectionHere, Speaker, find_section
 from exchange.node.services import Services, moment
 from exchange.store.agencies import AgencyRow, agency, agency_named
@@ -25,10 +25,6 @@ from exchange.store.errors import NotFound
 from exchange.store.links import LinkRow, add_link, find_link, links_of, use_link, withdraw_link
 from exchange.store.messages import INBOUND, message_by_number, messages_by_id, placements_of
 from exchange.store.transaction import Transaction
-
-_DAY_MS: Final = 86_400_000
-#: How long a link is good, where nobody says otherwise.
-DAYS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,70 +35,6 @@ class Shown:
     agency: AgencyRow
     section: SectionHere | None
     standing: Standing
-
-
-def url_of(services: Services, token: str) -> str:
-    """The address of a link.
-
-    Raises:
-        RequestInvalid: the configuration does not say where agencies reach the node.
-    """
-    base = services.configuration.tables.agencies.url
-    if not base:
-        raise RequestInvalid(
-            "the configuration does not say where agencies reach this node",
-            hint="Set `url` in [agencies], and restart the node.",
-        )
-    return f"{base.rstrip('/')}/acknowledge/{token}"
-
-
-def check_links(services: Services, wanted: bool) -> None:
-    """Check that links can be given to agencies, where that is wanted.
-
-    Raises:
-        RequestInvalid: the configuration does not say where agencies reach the node.
-    """
-    if wanted:
-        url_of(services, "")
-
-
-def _new_link(
-    services: Services, message: int, section: str, agency_id: str, made_by: str | None, days: int
-) -> tuple[str, LinkRow]:
-    link_id, now_ms = secrets.token_hex(8), services.now_ms()
-    token = link_token(services.keyring.store_key, link_id)
-    digest = link_digest(token) or b""
-    return token, LinkRow(link_id, digest, message, section, agency_id, made_by, now_ms, now_ms + days * _DAY_MS)
-
-
-async def event_links(services: Services, message: int, name: str, sections: list[str]) -> dict[str, str]:
-    """The addresses that go to an agency with sections of a message: for each the one that it has, or a fresh one."""
-
-    async def plan(tx: Transaction) -> tuple[dict[str, str], list[LinkRow]]:
-        row = await agency_named(tx, name)
-        if row is None:
-            return {}, []
-        of_agency = [link for link in await links_of(tx, message) if link.agency == row.id and link.made_by is None]
-        known, given, fresh = {link.section: link for link in of_agency}, {}, []
-        for section in sections:
-            link = known.get(section)
-            if link is not None and (link.used_at_ms is not None or link.withdrawn_at_ms is not None):
-                continue
-            token = "" if link is None else link_token(services.keyring.store_key, link.id)
-            if link is None or link.expires_at_ms <= services.now_ms() or link_digest(token) != link.hash:
-                token, link = _new_link(services, message, section, row.id, None, DAYS)
-                fresh.append(link)
-            given[section] = url_of(services, token)
-        return given, fresh
-
-    async def make(tx: Transaction) -> dict[str, str]:
-        given, fresh = await plan(tx)
-        for link in fresh:
-            await add_link(tx, link)
-        return given
-
-    given, fresh = await services.store.read(plan)
-    return await services.store.write(make) if fresh else given
 
 
 class Links:
@@ -135,7 +67,7 @@ class Links:
                 raise NotSaidThere(f"no link can be made for a section that is {found.state}")
             if await signer_for(tx, found, speaker) is not None:
                 raise AgencySigns("the sender takes only what this agency has signed with its own key")
-            token, link = _new_link(services, found.message.number, section, row.id, who, days)
+            token, link = new_link(services, found.message.number, section, row.id, who, days)
             await add_link(tx, link)
             return token, link, wanted
 

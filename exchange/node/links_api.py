@@ -5,7 +5,8 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta
 
-from exchange.node.links import DAYS, Links
+from exchange.node.event_links import DAYS
+from exchange.node.links import Links
 from exchange.node.peers_api import who_asks
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of

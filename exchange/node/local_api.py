@@ -36,8 +36,8 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.endpoints import Endpoints, wrap_secret
 from exchange.node.epochs import renew_card
 from exchange.node.errors import HandshakeRefused, RequestInvalid
+from exchange.node.event_links import check_links
 from exchange.node.key_status import describe_node_backup
-from exchange.node.links import check_links
 from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
