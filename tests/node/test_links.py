@@ -239,12 +239,18 @@ async def test_an_unknown_link_says_nothing(at: Asked) -> None:
 
 
 async def test_who_tries_many_links_is_refused_for_a_while(tmp_path: Path, clock: Clock, lines: io.StringIO) -> None:
-    async with asked(tmp_path, clock, "[limits]\naddress_requests_per_minute = 100\n") as at:
+    limits = '[limits]\naddress_requests_per_minute = 100\ntrusted_proxies = ["127.0.0.1"]\n'
+    async with asked(tmp_path, clock, limits) as at:
         clock.stop()
-        statuses = [(await at.press(f"{at.url}/acknowledge/{UNKNOWN}", "GET"))[0] for _ in range(12)]
-        assert statuses[0] == 404
+
+        async def ask(url: str, caller: str) -> int:
+            async with at.enfield.http.get(url, headers={"x-forwarded-for": caller}) as answer:
+                return answer.status
+
+        statuses = [await ask(f"{at.url}/acknowledge/{UNKNOWN}", "192.0.2.1") for _ in range(12)]
+        assert (statuses[0], statuses[-1]) == (404, 429)
+        assert await ask(at.of_event(), "192.0.2.2") == 200
         clock.run()
-        assert statuses[-1] == 429
 
 
 async def test_what_is_entered_wrongly_is_told_beside_the_field_and_kept(at: Asked) -> None:
