@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from exchange.crypto.names import MessageId, Origin
@@ -21,7 +21,7 @@ from exchange.node.said import Kept, seal_said
 from exchange.node.services import Services, milliseconds
 from exchange.schema.acknowledgement import ProvenAcknowledgement, check_is_of, prove_acknowledgement
 from exchange.schema.errors import SchemaError
-from exchange.schema.wire import Receipt, Rung, Words
+from exchange.schema.wire import Placement, Receipt, Rung, Words
 from exchange.schema.words import HOLDER, PARTS, Bond, ciphertexts_of, open_words, parts_of
 from exchange.store.acknowledgements import (
     BY_AGENCY,
@@ -142,21 +142,7 @@ async def keep_heard(
     at_rest = await seal_said(services, tx, message, leaf_hash, heard.kept)
     lanes: set[str] = set()
     for place in receipt.placements:
-        row = AcknowledgementRow(
-            number=0,
-            message=message.number,
-            section=section,
-            agency=place.agency,
-            rung=receipt.rung.value,
-            name=None,
-            by=BY_BOROUGH if receipt.by_borough else BY_AGENCY,
-            target=receipt.to,
-            leaf_hash=leaf_hash,
-            word_hash=word_hash,
-            position=None,
-            at_ms=milliseconds(receipt.at),
-            sealed=at_rest,
-        )
+        row = replace(_row(message.number, place, receipt, leaf_hash), word_hash=word_hash, sealed=at_rest)
         number = await add_acknowledgement(tx, row)
         if receipt.rung is Rung.QUERIED:
             deadline_ms = services.now_ms() + RELEASED_FOR_MS
@@ -165,6 +151,39 @@ async def keep_heard(
     if receipt.rung is Rung.REDIRECTED and receipt.to is None:
         await _alarm_redirected(services, tx, message, receipt)
     return lanes
+
+
+async def keep_returned(tx: Transaction, number: int, receipt: Receipt, leaf_hash: bytes, position: int | None) -> None:
+    """Keep that something was said, with a receipt that a peer gave back after it was lost here; move the section.
+
+    A peer may have signed in the meantime what an agency has not: of what it must sign, only that counts.
+    """
+    signed = receipt.acknowledgement is not None
+    signers = await signers_of(tx, number)
+    for place in receipt.placements:
+        if place.agency in signers and not signed:
+            return
+        row = _row(number, place, receipt, leaf_hash)
+        await add_acknowledgement(tx, replace(row, position=position))
+    await move_section(tx, number, receipt)
+
+
+def _row(number: int, place: Placement, receipt: Receipt, leaf_hash: bytes) -> AcknowledgementRow:
+    return AcknowledgementRow(
+        number=0,
+        message=number,
+        section=place.section,
+        agency=place.agency,
+        rung=receipt.rung.value,
+        name=None,
+        by=BY_BOROUGH if receipt.by_borough else BY_AGENCY,
+        target=receipt.to,
+        leaf_hash=leaf_hash,
+        word_hash=None,
+        position=None,
+        at_ms=milliseconds(receipt.at),
+        sealed=None,
+    )
 
 
 async def move_section(tx: Transaction, number: int, receipt: Receipt) -> None:

@@ -12,6 +12,7 @@ from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.names import LeafHash
 from exchange.crypto.proof import VerifiedStatement
 from exchange.handover.rungs import LADDER, has_reached
+from exchange.node.acknowledged import keep_returned
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
@@ -28,6 +29,7 @@ from exchange.schema.wire import (
     manifest_decoder,
     receipt_decoder,
 )
+from exchange.schema.words import PARTS
 from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card_at, last_card
@@ -221,6 +223,10 @@ class Replay:
         pairs = [(placement.section, placement.agency) for placement in receipt.placements]
         if receipt.rung is Rung.RECEIVED:
             await add_event(tx, number, rung, at_ms, detail=receipt.origin if position is None else receipt.recipient)
+        elif receipt.rung in PARTS:
+            # Whether it must be signed by the agency was checked when it came first, or it is this node's own. What was
+            # said is lost with the content.
+            await keep_returned(tx, number, receipt, verified.leaf_hash, position)
         elif rung in LADDER:
             await raise_rung(tx, number, rung, pairs, at_ms)
             await add_rung_events(tx, number, rung, pairs, at_ms)

@@ -146,6 +146,8 @@ class World:
         self.boroughs: list[Borough] = [self.hackney, self.enfield]
         self.seen: set[tuple[str, str]] = set()
         self.exported: list[Exported] = []
+        #: What somebody said of a section, and was told that it was taken.
+        self.said: set[tuple[str, str, str, str]] = set()
         #: What was done, for the table.
         self.counts: Counter[str] = Counter()
         self._undo: list[Callable[[], object]] = []
@@ -204,6 +206,14 @@ class World:
                 with urllib.request.urlopen(url, timeout=5) as answer:
                     self.seen.add((borough.origin, answer.read().decode()))
 
+    def own(self, message_id: str) -> None:
+        """Say for an agency that somebody has taken its section on; while the node does not answer nobody knows."""
+        row = self.enfield.api("GET", f"/v1/messages/{message_id}")["sections"][0]
+        path = f"/v1/sections/{message_id}/{row['section']}/own"
+        with contextlib.suppress(CommandFailed):
+            self.enfield.api("POST", path, {"agency": row["given_to"], "name": "A", "role": "B", "contact": "C"})
+            self.said.add((self.enfield.origin, message_id, row["section"], "owned"))
+
     def export(self, message_id: str) -> None:
         """Export a message's receipts, as somebody does who will want to prove something."""
         with contextlib.suppress(CommandFailed):
@@ -237,6 +247,7 @@ class World:
             told=tuple((self.hackney.origin, message_id) for message_id in self.sender.told),
             seen=tuple(sorted(self.seen)),
             exported=tuple(self.exported),
+            said=tuple(sorted(self.said)),
             readers=READERS,
             one_clock=one_clock,
             settled=settled,

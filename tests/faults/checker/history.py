@@ -135,6 +135,8 @@ class History:
     #: Origin and text of checkpoints that were seen from outside while the run went on.
     seen: tuple[tuple[str, str], ...] = ()
     exported: tuple[Exported, ...] = ()
+    #: Receiver's origin, message id, section and rung: somebody was told that the word was taken.
+    said: tuple[tuple[str, str, str, str], ...] = ()
     #: Which kinds of agency may read a part, by the part's name.
     readers: Mapping[str, frozenset[str]] | None = None
     #: Whether nodes and agencies share a clock, so that their times can be compared.

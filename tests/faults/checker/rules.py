@@ -6,6 +6,7 @@
 * given: of several agencies of a kind, the one that has a section by the receiver's store gets it, and no other.
 * receipts: there is no receipt without what it says: a message, an acceptance, a place in its signer's log.
 * logs: every checkpoint of a node that anybody saw is signed and lies on one tree; every proof holds.
+* said: what somebody said of a section is signed, with the words sealed beside it; nothing is signed that nobody said.
 * returned: what the receiver signed has reached the sender, or waits to.
 """
 
@@ -27,6 +28,8 @@ from tests.faults.checker.history import Call, History, Message, Node
 from tests.faults.checker.tree import Tree
 
 _IN, _OUT = "in", "out"
+_DELIVERED: Final = "exchange.section.delivered.v1"
+_WORDS: Final = {"owned", "queried", "redirected"}
 #: Receipts tell whole ones.
 _A_MILLISECOND: Final = 0.001
 Keys = tuple[VerifierKey, VerifierKey]
@@ -62,7 +65,7 @@ class _Reading:
         #: (receiver, message id) -> the calls about it
         self.calls: dict[str, list[Call]] = defaultdict(list)
         for call in history.calls:
-            if "message_id" in call.event.get("data", {}):
+            if "message_id" in call.event.get("data", {}) and call.event["type"] == _DELIVERED:
                 self.calls[call.event["data"]["message_id"]].append(call)
 
     def _learn(self, card: bytes) -> None:
@@ -229,8 +232,8 @@ def _readers(reading: _Reading) -> Iterator[str]:
                 yield f"{call.agency} got a call that does not verify, {call.event_id}"
             continue
         data = call.event["data"]
-        if "message_id" not in data:
-            continue  # a test event
+        if "message_id" not in data or call.event["type"] != _DELIVERED:
+            continue  # a test event, or a question
         what = f"section {data['section']} of message {data['message_id']}"
         if data["message_id"] not in manifests:
             yield f"{call.agency} got {what}, which no node has stored"
@@ -327,6 +330,27 @@ def _in_log(reading: _Reading, origin: str, statement: bytes, proof: str, who: s
             yield f"{what} that is not in its log at {index}"
 
 
+def _said(reading: _Reading) -> Iterator[str]:
+    said = set(reading.history.said)
+    signed: set[tuple[str, str, str, str]] = set()
+    for node in reading.nodes.values():
+        for leaf in node.leaves:
+            if leaf.type != "receipt" or not leaf.statement:
+                continue
+            receipt = _body(leaf.statement)
+            if receipt["rung"] not in _WORDS:
+                continue
+            sections = {entry["section"] for entry in receipt["placements"]}
+            what = f"{node.origin} signed {receipt['rung']} for message {receipt['message_id']}"
+            if len(sections) != 1:
+                yield f"{what}, and of {len(sections)} sections at once"
+            if ("words" in receipt) == ("acknowledgement" in receipt):
+                yield f"{what}, without what was said or with it twice"
+            signed |= {(node.origin, receipt["message_id"], section, receipt["rung"]) for section in sections}
+    for origin, message_id, section, rung in sorted(said - signed):
+        yield f"{origin} took it that section {section} of message {message_id} is {rung}, and has not signed it"
+
+
 def _logs(reading: _Reading) -> Iterator[str]:
     seen: dict[str, dict[str, str]] = defaultdict(dict)  # origin -> text -> by whom
     for node in reading.nodes.values():
@@ -394,7 +418,7 @@ def _on_one_tree(reading: _Reading, origin: str, texts: Mapping[str, str]) -> It
 
 def _returned(reading: _Reading) -> Iterator[str]:
     for node in reading.nodes.values():
-        on_the_way = {row.position for row in node.waiting if row.kind == "statement"}
+        on_the_way = {row.position for row in node.waiting if row.kind in ("statement", "word")}
         for leaf in node.leaves:
             if leaf.type != "receipt" or not leaf.statement:
                 continue
@@ -425,6 +449,7 @@ RULES: Final[Mapping[str, Callable[[_Reading], Iterator[str]]]] = {
     "readers": _readers,
     "given": _given,
     "receipts": _receipts,
+    "said": _said,
     "logs": _logs,
     "returned": _returned,
 }
