@@ -988,6 +988,38 @@ class SectionOfAgency(Shape, frozen=True):
     sender: CardFile
 
 
+class Link(Shape, frozen=True):
+    """A one-time link; `made_by` is null where it went to the agency with the section."""
+
+    id: str
+    section: str
+    agency: AgencyName
+    made_by: str | None
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    withdrawn_at: datetime | None
+
+
+class LinkMade(Link, frozen=True):
+    """A new link, with its address, which is shown this once."""
+
+    url: str
+
+
+class Links(Shape, frozen=True):
+    """The links for a section, oldest first."""
+
+    items: list[Link]
+
+
+class LinkWithdrawn(Shape, frozen=True):
+    """A link that works no more."""
+
+    id: str
+    withdrawn: bool
+
+
 class Question(Shape, frozen=True):
     """A question of an agency elsewhere; without its text where that was sealed to the counterpart's key, or erased."""
 

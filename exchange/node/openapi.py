@@ -21,6 +21,7 @@ from exchange.node.agency_tokens import NewAgencyToken
 from exchange.node.directory_api import Join
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
+from exchange.node.links_api import NewLink
 from exchange.node.local_api import AddAgency, NewToken
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.peers_api import AddPeer, VerifyPeer
@@ -482,6 +483,17 @@ LOCAL: Final = (
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
     *_say(OwnFor, QueryFor, RedirectFor, {}),
+    Operation(
+        "post",
+        "/v1/sections/{id}/links",
+        "Make a one-time link by which an agency takes a section on",
+        {201: shapes.LinkMade},
+        {400: _BODY, 403: ("agency-signs",), 404: ("not-found",), 409: ("not-said-there",)},
+        NewLink,
+        text=_SUBJECT,
+    ),
+    Operation("get", "/v1/sections/{id}/links", "The links for a section", {200: shapes.Links}, {404: ("not-found",)}),
+    Operation("delete", "/v1/links/{id}", "Withdraw a link", {200: shapes.LinkWithdrawn}, {404: ("not-found",)}),
     Operation(
         "get", "/v1/questions", "What agencies elsewhere ask about sections that were sent", {200: shapes.Questions}
     ),

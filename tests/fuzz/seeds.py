@@ -117,6 +117,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "given-webhook", "real", given.encode()
     yield "given-webhook", "deep", b"webhook-signature: v1,AAAA\n\n" + deep("[", "]")
     yield "browser-form", "real", b"multipart/form-data; boundary=x\n" + BROWSER_FORM
+    yield "link-form", "real", b"name=Ana+Fictitious&role=Housing+officer&contact=020+7946+0000&note=a%0D%0Ab"
     yield "webhook-key", "secret", vectors[0]["secret"].encode()
     yield "webhook-key", "public", b"whpk_" + base64.b64encode(bytes(32))
     yield "card", "real", body(card)

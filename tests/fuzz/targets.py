@@ -44,6 +44,8 @@ from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
 from exchange.node.errors import ItemRefused
 from exchange.node.form_data import parse_form
+from exchange.node.pages.acknowledge import FORM_TYPE as LINK_FORM_TYPE
+from exchange.node.pages.acknowledge import given_fields, read_fields
 from exchange.node.revocation import is_revocation, parse_revocation
 from exchange.schema.agency_keys import read_answer, read_challenge, read_key_file
 from exchange.schema.catalogue import default_catalogue, load_catalogue
@@ -321,6 +323,14 @@ def browser_form(data: bytes) -> None:
     parse_form(text_of(kind), form)
 
 
+def link_form(data: bytes) -> None:
+    """The form of a one-time link; what it says is what can be said."""
+    wanted, wrong = read_fields(given_fields(LINK_FORM_TYPE, data))
+    assert (wanted is None) == bool(wrong)
+    if wanted is not None:
+        wanted.word()
+
+
 def webhook_key(data: bytes) -> None:
     parse_webhook_key(text_of(data))
 
@@ -345,6 +355,7 @@ TARGETS = (
     Target("agency-event", agency_event, strangers=True),
     Target("given-webhook", given_webhook),
     Target("browser-form", browser_form),
+    Target("link-form", link_form, strangers=True),
     Target("webhook-key", webhook_key),
     Target("card", wire(card_decoder), strangers=True),
     Target("manifest", wire(manifest_decoder), strangers=True),

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from exchange.agency.keys import AgencyKeys
+from exchange.crypto.names import Origin
 from tests.node.agency import LOOPBACK, Agency
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, Pair, reserved_port, running, until
 from tests.node.test_holders import ANA, BEN, placed
+from tests.node.test_sealed import sealed_agency
 
 DAY_MS = 86_400_000
 UNKNOWN = "exlk_" + "A" * 43
@@ -232,7 +236,8 @@ async def test_a_link_is_in_no_store_no_log_and_no_other_site_hears_of_it(at: As
 
 
 async def test_an_unknown_link_says_nothing(at: Asked) -> None:
-    answers = [await at.press(f"{at.url}/acknowledge/{token}", "GET") for token in (UNKNOWN, "x", "%C3%AB", UNKNOWN[:-1])]
+    tokens = (UNKNOWN, "x", "%C3%AB", UNKNOWN[:-1])
+    answers = [await at.press(f"{at.url}/acknowledge/{token}", "GET") for token in tokens]
     assert {status for status, _, _ in answers} == {404}
     assert len({text for _, text, _ in answers}) == 1
     assert (await at.press(f"{at.url}/acknowledge/{UNKNOWN}", **ANA))[0] == 404
@@ -274,3 +279,33 @@ async def test_links_go_only_to_agencies_that_want_them_and_need_an_address(tmp_
         assert (status, document["code"]) == (400, "request-invalid")
         body = {"kind": "police", "url": housing.url, "networks": LOOPBACK, "handshake": False, "links": True}
         assert (await enfield.local("POST", "/v1/agencies", body))[0] == 400
+
+
+async def test_no_link_speaks_for_an_agency_that_signs_itself(tmp_path: Path, clock: Clock) -> None:
+    clock.now_ms = round(time.time() * 1000)  # as the agency's own clock
+    table = '[agencies]\naddress = "127.0.0.1:0"\nurl = "https://agencies.enfield.example"\n'
+    async with (
+        running(tmp_path / "hackney", HACKNEY, "exchange.hackney.example", clock) as hackney,
+        running(tmp_path / "enfield", ENFIELD, "exchange.enfield.example", clock, table) as enfield,
+        Agency("housing").listening() as housing,
+    ):
+        await sealed_agency(enfield, housing, AgencyKeys.generate(Origin("housing.enfield.example")))
+        assert (await enfield.local("POST", f"/v1/agencies/{housing.id}/settings", {"links": True}))[0] == 200
+        await hackney.know(enfield)
+        await enfield.know(hackney)
+        message = await hackney.send(ENFIELD)
+
+        async def came() -> Any:
+            return [one for one in housing.accepted if one["subject"] == f"{message}/housing"] or None
+
+        (event,) = await until("the section came", came)
+        assert "sealed" in event["data"]
+        assert "links" not in event["data"]
+
+        async def delivered() -> Any:
+            return (await placed(enfield, message))["rung"] == "delivered"
+
+        await until("that is recorded", delivered)
+        status, document = await enfield.local("POST", f"/v1/sections/{message}/housing/links", {})
+        assert (status, document["code"]) == (403, "agency-signs")
+        assert enfield.rows("SELECT count(*) FROM links") == [(0,)]

@@ -28,7 +28,7 @@ from exchange.schema.vocabulary import Line, Text
 
 _PATH: Final = "/acknowledge/{token}"
 _HEADING: Final = "Take on a section"
-_FORM_TYPE: Final = "application/x-www-form-urlencoded"
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
 _MOST_FIELDS: Final = 20
 _LABELS: Final = {"name": "your name", "role": "your role", "contact": "how to reach you", "note": "a note"}
 _TELEPHONE: Final = "Ask your borough's coordinator for a new link, if you need one."
@@ -72,8 +72,8 @@ class AcknowledgePages:
             return self._unknown(request)
         if (useless := _useless(shown.standing)) is not None:
             return useless
-        given = _given(request.content_type, await request.read())
-        wanted, wrong = _read(given)
+        given = given_fields(request.content_type, await request.read())
+        wanted, wrong = read_fields(given)
         if wanted is None:
             title, body = f"Error: {_HEADING}", join([_summary(wrong), _form(shown, given, wrong)])
             return _respond(_HEADING, body, 422, title)
@@ -99,9 +99,9 @@ def _useless(standing: Standing) -> web.Response | None:
     return _respond(heading, fill("<p>{}</p>", text), 410)
 
 
-def _given(content_type: str, body: bytes) -> dict[str, str]:
+def given_fields(content_type: str, body: bytes) -> dict[str, str]:
     """The fields of the form, where it is one."""
-    if content_type != _FORM_TYPE:
+    if content_type != FORM_TYPE:
         return {}
     try:
         pairs = parse_qsl(body.decode(), max_num_fields=_MOST_FIELDS, errors="strict")
@@ -110,7 +110,7 @@ def _given(content_type: str, body: bytes) -> dict[str, str]:
     return {name: value.replace("\r\n", "\n").strip() for name, value in pairs if name in _LABELS}
 
 
-def _read(given: Mapping[str, str]) -> tuple[OwnSection | None, dict[str, str]]:
+def read_fields(given: Mapping[str, str]) -> tuple[OwnSection | None, dict[str, str]]:
     """What is said, or what is wrong with each field."""
     wrong = {}
     for name, label in _LABELS.items():
