@@ -117,7 +117,7 @@ async def tell_unsigned(services: Services, origin: str, receipt: Receipt) -> No
     async def operation(tx: Transaction) -> bool:
         if await has_alarm(tx, UNSIGNED, origin, detail):
             return False
-        await add_alarm(tx, UNSIGNED, origin, detail, services.now_ms())
+        await add_alarm(tx, "acknowledgement-unsigned", origin, detail, services.now_ms())
         return True
 
     if await services.store.write(operation):

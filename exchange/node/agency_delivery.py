@@ -28,8 +28,9 @@ from exchange.handover.routing import may_pass_on
 from exchange.handover.rungs import has_reached
 from exchange.node.agency_client import AgencyClient, Answer, Handshake
 from exchange.node.agency_parcels import AgencyParcel, collect, section_event
+from exchange.node.agency_standing import NotHere, find_agency, held_reason
 from exchange.node.delivery import Outcome
-from exchange.node.endpoints import Endpoints, held_reason
+from exchange.node.endpoints import Endpoints
 from exchange.node.lanes import LaneState
 from exchange.node.receipts import climb
 from exchange.node.rerouting import turn_away
@@ -38,8 +39,8 @@ from exchange.node.webhook import event_body, secret_id, test_data
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.events import CHALLENGE, TEST
 from exchange.schema.wire import Rung
-from exchange.store.agencies import AgencyRow, agency_named
-from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force
+from exchange.store.agencies import AgencyRow
+from exchange.store.agency_keys import keys_in_force
 from exchange.store.attempts import AttemptRow, add_attempts
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
@@ -94,8 +95,8 @@ class AgencyDeliveries:
     async def perform(self, name: str, rows: Sequence[Delivery]) -> Outcome:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
-        found = await services.store.read(lambda tx: _find(tx, name))
-        if isinstance(found, _NotHere):
+        found = await services.store.read(lambda tx: find_agency(tx, name))
+        if isinstance(found, NotHere):
             return await self._turned_away(name, rows, found)
         agency, endpoint, keys = found
         own_key = name in keys_in_force(keys)  # by kind, which is the name of the one that has it
@@ -125,11 +126,11 @@ class AgencyDeliveries:
                 break
         return outcome
 
-    async def _turned_away(self, name: str, rows: Sequence[Delivery], found: "_NotHere") -> Outcome:
+    async def _turned_away(self, name: str, rows: Sequence[Delivery], found: NotHere) -> Outcome:
         """An agency takes nothing: what another may have is routed again, and the rest held."""
 
         async def is_over(tx: Transaction) -> bool:
-            return not isinstance(await _find(tx, name), _NotHere)
+            return not isinstance(await find_agency(tx, name), NotHere)
 
         passing = [row for row in rows if row.kind != REPLAY and self._passes_on(name, found.state)]
         held = [(row, found.reason) for row in rows if row not in passing]
@@ -381,24 +382,3 @@ def _attempt(delivery: Delivery, message: int, agency: str, section: str, answer
         answer.digest,
         answer.code,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _NotHere:
-    """Why nothing can be delivered to an agency; `state` is that of its endpoint, if it is registered."""
-
-    reason: str
-    state: str | None
-
-
-async def _find(tx: Transaction, name: str) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]] | _NotHere:
-    """An agency, its endpoint and everybody's keys; or why it gets nothing."""
-    agency = await agency_named(tx, name)
-    if agency is None:
-        return _NotHere(f"no agency {name} is registered", None)
-    endpoint, keys = await endpoint_of(tx, agency.id), await all_agency_keys(tx)
-    if endpoint.state != State.ACTIVE:
-        return _NotHere(held_reason(name, endpoint.state, endpoint.reason), endpoint.state)
-    if any(row.agency == agency.id and row.is_pending and row.holds for row in keys):
-        return _NotHere(f"agency {name} has not proven its key yet", endpoint.state)
-    return agency, endpoint, keys

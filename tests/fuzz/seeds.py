@@ -118,6 +118,19 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "given-webhook", "deep", b"webhook-signature: v1,AAAA\n\n" + deep("[", "]")
     yield "browser-form", "real", b"multipart/form-data; boundary=x\n" + BROWSER_FORM
     yield "link-form", "real", b"name=Ana+Fictitious&role=Housing+officer&contact=020+7946+0000&note=a%0D%0Ab"
+    said = json.loads((ROOT / "tests" / "vectors" / "acknowledgements.json").read_text())[0]
+    statement = bytes.fromhex(said["statement"])
+    yield "acknowledgement", "real", parse_statement(statement).body
+    signed = {
+        "statement": base64.b64encode(statement).decode(),
+        "proof": said["proof"],
+        "signing_keys": said["vkeys"],
+        "ciphertexts": [base64.b64encode(bytes.fromhex(text)).decode() for text in said["ciphertexts"]],
+    }
+    yield "signed-word", "real", json.dumps({"acknowledgement": signed}).encode()
+    holder = {"name": "fictitious", "role": "officer", "contact": "none"}
+    yield "signed-word", "clear", json.dumps(holder).encode()
+    yield "words", "real", msgspec.msgpack.encode(holder)
     yield "webhook-key", "secret", vectors[0]["secret"].encode()
     yield "webhook-key", "public", b"whpk_" + base64.b64encode(bytes(32))
     yield "card", "real", body(card)

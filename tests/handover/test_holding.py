@@ -1,6 +1,8 @@
 """What may be said of a section, and what that makes of it: no sequence leads where it must not."""
 
+import runpy
 from dataclasses import dataclass
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +84,10 @@ def test_every_change_of_holder_or_state_is_signed_for(said: list[tuple[tuple[Ev
         after = Section(line.next, holder_after(line, section.holder, name))
         assert line.receipt is not None or after == section
         section = after
+
+
+def test_the_page_has_the_table_of_today() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "agencies.md").read_text(encoding="utf-8")
+    script = runpy.run_path(str(docs / "render_holding.py"))
+    assert script["page"](text) == text, "run: python docs/render_holding.py"

@@ -206,6 +206,7 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
         await about_peers(seen, camden)
         await about_agencies(seen, agency)
         await about_messages(seen, camden)
+        await about_routing(seen)
         async with running(tmp_path / "harrow", "E09000015", "exchange.harrow.example", clock) as harrow:
             await about_invitations(seen, harrow)
             await about_pairings(seen, harrow)
@@ -424,6 +425,18 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(404, "GET", f"/v1/messages/{UUID}/attempts", code="not-found")
     await seen.ask(200, "DELETE", f"/v1/agencies/{added['id']}")
     await seen.ask(404, "DELETE", f"/v1/agencies/{added['id']}", code="not-found")
+
+
+async def about_routing(seen: Seen) -> None:
+    await seen.ask(200, "GET", "/v1/routing")
+    await seen.ask(200, "POST", "/v1/routing/trial")
+    rules = {"rule": [{"to": ["housing/south"], "sections": ["housing"]}], "fallback": ["police"]}
+    await seen.ask(200, "POST", "/v1/routing/trial", {"rules": rules, "since": "2026-11-23T16:00:00Z"})
+    await seen.ask(400, "POST", "/v1/routing/trial", {"rules": {"rule": [{"to": []}]}}, code="request-invalid")
+    await seen.ask(400, "POST", "/v1/routing/trial", {"rules": {"fallback": ["polise"]}}, code="request-invalid")
+    await seen.ask(200, "POST", "/v1/routing/again", {"agency": "housing"})
+    await seen.ask(404, "POST", "/v1/routing/again", {"agency": "housing/none"}, code="not-found")
+    await seen.ask(400, "POST", "/v1/routing/again", {"agency": "Housing"}, code="request-invalid")
 
 
 async def _disabled(tx: Transaction, agency_id: str) -> None:
