@@ -36,7 +36,7 @@ def agency_selftest(
     config: Path,
     as_json: bool,
 ) -> None:
-    """Sign a sample for the agency of that id or kind; or say what is wrong with what its receiver got.
+    """Sign a sample for the agency of that id or name; or say what is wrong with what its receiver got.
 
     Of the files one may be -, standard input. Nothing is kept.
     """

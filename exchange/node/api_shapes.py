@@ -674,7 +674,7 @@ class AgencyTested(Shape, frozen=True):
 class SelfTestSample(Shape, frozen=True):
     """A synthetic event, and the bytes that are signed: as text, and in hexadecimal by sixteen."""
 
-    agency: KindText
+    agency: AgencyName
     url: str
     id: str
     timestamp: int

@@ -361,7 +361,7 @@ LOCAL: Final = (
         "A signed sample",
         {200: shapes.SelfTestSample},
         _NO_AGENCY,
-        text="About nobody, and sent nowhere. The id may be the agency's kind.",
+        text="About nobody, and sent nowhere. The id may be the agency's name.",
     ),
     Operation(
         "post",
@@ -370,7 +370,7 @@ LOCAL: Final = (
         {200: Diagnosis},
         {400: ("request-invalid",), **_NO_AGENCY},
         GivenWebhook,
-        text="Nothing of it is kept. The id may be the agency's kind.",
+        text="Nothing of it is kept. The id may be the agency's name.",
     ),
     Operation(
         "post",

@@ -32,7 +32,8 @@ _MOST_S: Final = 2**33
 class SignedSample:
     """A synthetic event for an agency, with the headers that prove it."""
 
-    kind: str
+    agency_id: str
+    name: str
     url: str
     event_id: str
     timestamp_s: int
@@ -66,7 +67,7 @@ class SelfTest:
         self._endpoints = endpoints
 
     async def sample(self, name: str) -> SignedSample:
-        """A fresh sample for the agency of that id or kind.
+        """A fresh sample for the agency of that id or name.
 
         Raises:
             NotFound: there is none.
@@ -79,7 +80,7 @@ class SelfTest:
         event_id = f"evt_5e1f7e57{at_s:024x}"
         body = self._body(row, event_id, at_s)
         headers = signed_headers(secrets, await self._endpoints.key(), event_id, at_s, body)
-        return SignedSample(row.kind, row.url, event_id, at_s, body, headers)
+        return SignedSample(row.id, row.name, row.url, event_id, at_s, body, headers)
 
     async def diagnose(
         self, name: str, headers: str, body: bytes, secret: str | None, computed: str | None, clock: str | None
@@ -122,14 +123,14 @@ class SelfTest:
     def _body(self, row: AgencyRow, event_id: str, at_s: int) -> bytes:
         at, node = datetime.fromtimestamp(at_s, UTC), self._services.configuration
         message_id = f"{at_s * 1000:012x}"
-        data = test_data(row.kind, node.tables.node.area, f"{message_id[:8]}-{message_id[8:]}-7000-8000-000000000000")
+        data = test_data(row.name, node.tables.node.area, f"{message_id[:8]}-{message_id[8:]}-7000-8000-000000000000")
         return event_body(event_id, TEST, node.origin, row.id, at, data)
 
 
 def describe_sample(sample: SignedSample) -> dict[str, Any]:
     """A sample as the API shows it; what is signed is text and a hex dump."""
     return {
-        "agency": sample.kind,
+        "agency": sample.name,
         "url": sample.url,
         "id": sample.event_id,
         "timestamp": sample.timestamp_s,

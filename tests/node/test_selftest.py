@@ -84,6 +84,15 @@ async def test_a_sample_is_known_by_its_id_although_nothing_of_it_is_kept(node: 
     assert node.kept() == before
 
 
+async def test_an_agency_with_a_label_is_found_by_its_name(node: Node) -> None:
+    body = {"kind": "housing", "label": "south", "url": "https://south.example/hook", "handshake": False}
+    status, added = await node.local("POST", "/v1/agencies", body)
+    assert status == 201, added
+    for name in (added["id"], "housing%2Fsouth"):
+        assert (await sample_of(node, name))["agency"] == "housing/south"
+        assert (await page_of(node, f"/selftest/{name}"))[0] == 200
+
+
 async def test_what_the_receiver_says_of_itself_is_compared(node: Node, housing: Agency) -> None:
     sample = await sample_of(node)
     headers, body = sample["headers"], sample["body"].encode()
@@ -253,7 +262,7 @@ async def test_the_pages_lead_to_each_agency(node: Node) -> None:
     assert "No agency is registered" in (await page_of(node, "/selftest"))[1]
     async with Agency("housing").listening() as housing:
         await housing.register(node)
-        assert "<a href='/selftest/housing'>housing</a>" in (await page_of(node, "/selftest"))[1]
+        assert f"<a href='/selftest/{housing.id}'>housing</a>" in (await page_of(node, "/selftest"))[1]
 
 
 @pytest.mark.parametrize(

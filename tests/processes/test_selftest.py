@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 
+import pytest
 from standardwebhooks import Webhook
 
 from tests.processes.conftest import Town
 from tests.processes.harness import ENFIELD
 
 
+@pytest.mark.slow
 def test_a_technician_finds_out_why_a_receiver_refuses(town: Town) -> None:
     enfield = town.borough("enfield", ENFIELD).start()
     added = enfield.add_agency("housing", town.receiver())

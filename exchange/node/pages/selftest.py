@@ -73,7 +73,7 @@ class SelfTestPages:
 
     async def _list(self, _: web.Request) -> web.Response:
         rows = await self._services.store.read(all_agencies)
-        links = join(fill("<li><a href='{}/{}'>{}</a></li>", PAGES, row.kind, row.kind) for row in rows)
+        links = join(fill("<li><a href='{}/{}'>{}</a></li>", PAGES, row.id, row.name) for row in rows)
         none = Html("<p>No agency is registered. Register one with <code>exchange agency add</code>.</p>")
         body = fill("<p>Choose whose webhooks to check.</p><ul>{}</ul>", links) if rows else none
         return _respond("Check how agencies verify webhooks", body)
@@ -145,7 +145,7 @@ def _failed(error: ExchangeError) -> web.Response:
 
 
 def _heading(sample: SignedSample) -> str:
-    return f"Check how {sample.kind} verifies webhooks"
+    return f"Check how {sample.name} verifies webhooks"
 
 
 def _error(error: ExchangeError) -> Html:
@@ -189,7 +189,15 @@ def _sample(sample: SignedSample) -> Html:
     )
     signed, dump = sample.signed, hex_dump(sample.signed)
     return fill(
-        _read("selftest-sample.html"), until, PAGES, sample.kind, rows, len(signed), signed.decode(), dump, sample.curl
+        _read("selftest-sample.html"),
+        until,
+        PAGES,
+        sample.agency_id,
+        rows,
+        len(signed),
+        signed.decode(),
+        dump,
+        sample.curl,
     )
 
 
