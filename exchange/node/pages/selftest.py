@@ -187,18 +187,9 @@ def _sample(sample: SignedSample) -> Html:
         fill("<dt>{}</dt><dd><code>{}</code></dd>", name, value)
         for name, value in (*sample.headers.items(), ("body", sample.body.decode()))
     )
-    signed, dump = sample.signed, hex_dump(sample.signed)
-    return fill(
-        _read("selftest-sample.html"),
-        until,
-        PAGES,
-        sample.agency_id,
-        rows,
-        len(signed),
-        signed.decode(),
-        dump,
-        sample.curl,
-    )
+    signed = sample.signed
+    shown = (rows, len(signed), signed.decode(), hex_dump(signed), sample.curl)
+    return fill(_read("selftest-sample.html"), until, PAGES, sample.agency_id, *shown)
 
 
 def _form(shown: Mapping[str, str]) -> Html:
