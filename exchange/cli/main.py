@@ -36,6 +36,7 @@ _VERBS: Final = {
     "schema": ("exchange.cli.forms", "schema"),
     "send": ("exchange.cli.messages", "send"),
     "status": ("exchange.cli.messages", "status"),
+    "handover": ("exchange.cli.handovers", "handover"),
     "explain": ("exchange.cli.messages", "explain"),
     "inbox": ("exchange.cli.messages", "inbox"),
     "outbox": ("exchange.cli.messages", "outbox"),
@@ -46,6 +47,9 @@ _VERBS: Final = {
     "verify": ("exchange.cli.verify", "verify"),
     "demo": ("exchange.cli.demo", "demo"),
 }
+
+
+_NO_FILE: Final = "Nothing was changed. Look at the path: it counts from where the command is run."
 
 
 class _Verbs(click.Group):
@@ -85,8 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
         # A file that a verb was told to read or write; what a node's own files lack has an error of its own.
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         click.echo(f"Error: {reason}", err=True)
+        if isinstance(error, FileNotFoundError):
+            click.echo(f"       {_NO_FILE}", err=True)
         if "--json" in wanted:
-            _print_error("file", reason, "")
+            _print_error("file", reason, _NO_FILE if isinstance(error, FileNotFoundError) else "")
         sys.exit(1)
     except ExchangeError as error:
         click.echo(f"Error: {error}", err=True)

@@ -42,6 +42,7 @@ from exchange.schema.words import Said, ciphertexts_of, seal_words
 from exchange.store.acknowledgements import AcknowledgementRow, add_acknowledgement, count_acknowledgements
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.errors import NotFound
+from exchange.store.handovers import look_soon
 from exchange.store.log import proven_at
 from exchange.store.messages import add_receipt, add_rung_events, stand
 from exchange.store.outbox import WORD, enqueue, new_delivery
@@ -261,6 +262,7 @@ class Acknowledging:
             )
             await add_acknowledgement(tx, row)
         await stand(tx, number, line.next.value, found.pairs, now_ms)
+        await look_soon(tx, number, now_ms)
         await add_rung_events(tx, number, rung, found.pairs, now_ms)
         delivery = new_delivery(
             f"peer:{message.peer}",

@@ -44,12 +44,9 @@ from exchange.store.agency_keys import keys_in_force
 from exchange.store.attempts import AttemptRow, add_attempts
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
-from exchange.store.messages import (
-    add_alarm,
-    alarms_about,
-    placements_of,
-)
+from exchange.store.messages import add_alarm_once_a_day, placements_of
 from exchange.store.outbox import (
+    OVERDUE,
     QUESTION,
     REPLAY,
     URGENT_RANK,
@@ -62,10 +59,16 @@ from exchange.store.outbox import (
 from exchange.store.transaction import Transaction
 
 _AT_ONCE: Final = 4
-_DAY_MS: Final = 86_400_000
+#: What is for one agency alone: it waits for that one where others are given what it does not take.
+_STAYS: Final = frozenset({REPLAY, OVERDUE})
 #: From so many failures of a delivery on, the record of its attempts is kept short.
 _MANY: Final = 20
-_COUNTED: Final = {WEBHOOK: "sections_delivered", REPLAY: "sections_replayed", QUESTION: "questions_delivered"}
+_COUNTED: Final = {
+    WEBHOOK: "sections_delivered",
+    REPLAY: "sections_replayed",
+    QUESTION: "questions_delivered",
+    OVERDUE: "overdue_told",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ class AgencyDeliveries:
         async def is_over(tx: Transaction) -> bool:
             return not isinstance(await find_agency(tx, name), NotHere)
 
-        passing = [row for row in rows if row.kind != REPLAY and self._passes_on(name, found.state)]
+        passing = [row for row in rows if row.kind not in _STAYS and self._passes_on(name, found.state)]
         held = [(row, found.reason) for row in rows if row not in passing]
         return Outcome(
             held=held, is_over=is_over, wake=await turn_away(self._services, name, passing) if passing else set()
@@ -147,7 +150,7 @@ class AgencyDeliveries:
     def _leave(self, target: _Target, rows: Sequence[Delivery], disabled: str, outcome: Outcome) -> None:
         """An agency was disabled just now: what may go to another is taken up again, and the rest held."""
         for row in rows:
-            if row.kind != REPLAY and self._passes_on(target.agency.name, State.DISABLED):
+            if row.kind not in _STAYS and self._passes_on(target.agency.name, State.DISABLED):
                 outcome.again.append(row)
             else:
                 outcome.held.append((row, disabled))
@@ -213,6 +216,8 @@ class AgencyDeliveries:
             await self._tell_refused(agency, f"{lasting}.")
         elif unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
+        elif parcel.denied:
+            lasting = f"agency {agency} may not read {', '.join(parcel.denied)}"
         if disabled is not None:
             outcome.error, lasting = None, disabled
             self._leave(target, [delivery], disabled, outcome)
@@ -251,15 +256,7 @@ class AgencyDeliveries:
         """Tell the admins that something for an agency is held, once a day for one reason."""
         services, detail = self._services, f"{reason} It is held; `exchange held list` names it."
         origin, now_ms = services.configuration.origin, services.now_ms()
-
-        async def operation(tx: Transaction) -> bool:
-            told = await alarms_about(tx, "agency-refuses", origin)
-            if any(earlier == detail and now_ms - at_ms < _DAY_MS for at_ms, earlier, _ in told):
-                return False
-            await add_alarm(tx, "agency-refuses", origin, detail, now_ms)
-            return True
-
-        if await services.store.write(operation):
+        if await services.store.write(lambda tx: add_alarm_once_a_day(tx, "agency-refuses", origin, detail, now_ms)):
             services.log.error("alarm", code="agency-refuses", agency=name)
 
     async def _disable(self, target: _Target, event: Event, reason: str) -> str:

@@ -1,6 +1,7 @@
 """What one agency is still to have of one message, and the events that it gets it in.
 
 * It is what was given to the agency and its kind may read, by the manifest and by the catalogue: never anything else.
+  What was given to it before the catalogue denied it that is named, so that it can be held.
 * A section that the agency has accepted is not among it, unless it is replayed.
 * What is sealed to a key of the agency's own goes on as it came, with what proves its sender; the node opens none.
 * Where the node opens a section, plaintext exists from the making of its event until that has left.
@@ -8,7 +9,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -17,9 +18,11 @@ from exchange.crypto.names import MessageId, Origin, SectionName
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
+from exchange.handover.overdue import Open, late_for
 from exchange.handover.rungs import has_reached
 from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.cards import as_items
+from exchange.node.cases import read_handover
 from exchange.node.compose import recall_secrets
 from exchange.node.event_links import event_links
 from exchange.node.said import open_said
@@ -28,7 +31,14 @@ from exchange.node.webhook import event_body
 from exchange.schema.acknowledgement import words_of
 from exchange.schema.agency_names import kind_of
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile
-from exchange.schema.events import SECTION_DELIVERED, SECTION_QUERIED, question_event_id, section_event_id
+from exchange.schema.events import (
+    HANDOVER_OVERDUE,
+    SECTION_DELIVERED,
+    SECTION_QUERIED,
+    overdue_event_id,
+    question_event_id,
+    section_event_id,
+)
 from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_decoder, receipt_decoder
 from exchange.store.acknowledgements import AcknowledgementRow, acknowledgement
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
@@ -45,10 +55,13 @@ from exchange.store.messages import (
     receipt_by_hash,
     sections_of,
 )
-from exchange.store.outbox import QUESTION, REPLAY, Delivery
+from exchange.store.outbox import OVERDUE, QUESTION, REPLAY, Delivery
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
+
+#: What stands for the section where an event is about the whole handover.
+_HANDOVER: Final = "handover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +74,30 @@ class AgencyParcel:
     sections: list[tuple[SectionEntry, SectionRow]]
     #: What goes with each section where the agency opens it itself.
     sealed: dict[str, bytes] | None = None
+    #: Sections that it was given, and may not read any more.
+    denied: tuple[str, ...] = ()
     #: In place of a section, a question about it.
     question: "Question | None" = None
+    #: In place of a section, what is late of the handover.
+    late: "Late | None" = None
     #: Addresses by which to take sections on, by section, where the agency wants them.
     links: Mapping[str, str] = field(default_factory=dict)
 
     def event_id(self, section: str, kind: str) -> str:
         """The id of the event of a section."""
+        if self.late is not None:
+            return overdue_event_id(self.message.leaf_hash, self.late.delivery, kind)
         if self.question is not None:
             return question_event_id(self.question.row.leaf_hash, section, kind)
         return section_event_id(self.message.leaf_hash, section, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What an agency is to see to, told by a delivery of that number."""
+
+    delivery: int
+    steps: tuple[Open, ...]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -90,11 +117,21 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
     """
     if delivery.kind == QUESTION:
         return await _collect_question(services, delivery)
+    if delivery.kind == OVERDUE:
+        return await services.store.read(lambda tx: _collect_late(services, tx, delivery, name))
     number, kind = delivery.message or 0, kind_of(name)
 
     async def view(
         tx: Transaction,
-    ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None, bool]:
+    ) -> tuple[
+        MessageRow,
+        Manifest,
+        KeysRow,
+        list[tuple[SectionEntry, SectionRow]],
+        dict[str, bytes] | None,
+        set[str],
+        bool,
+    ]:
         message = await message_by_number(tx, number)
         manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
         given = [row for row in await placements_of(tx, number) if row.given_to == name]
@@ -106,7 +143,7 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
         waiting = [
             (entry, rows[entry.name])
             for entry in manifest.sections
-            if entry.name in wanted and kind in entry.readers and kind in services.catalogue.allowed(entry.name)
+            if entry.name in wanted and kind in services.catalogue.allowed(entry.name).intersection(entry.readers)
         ]
         return (
             message,
@@ -114,16 +151,17 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
             await keys_of(tx, number),
             waiting,
             await _sealed(services, tx, message, manifest, name),
+            wanted - {entry.name for entry, _ in waiting},
             await wants_links(tx, name),
         )
 
-    message, manifest, keys, waiting, sealed, wants = await services.store.read(view)
+    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view)
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
     links: dict[str, str] = {}
     # What is sealed goes to an agency with a program of its own, whose word the sender may want signed.
     if wants and sealed is None:
         links = await event_links(services, number, name, [entry.name for entry, _ in waiting])
-    return AgencyParcel(message, manifest, secrets, waiting, sealed, links=links)
+    return AgencyParcel(message, manifest, secrets, waiting, sealed, tuple(sorted(denied)), links=links)
 
 
 async def _sealed(
@@ -181,9 +219,41 @@ async def _collect_question(services: Services, delivery: Delivery) -> AgencyPar
             }
         section = next(entry for entry in manifest.sections if entry.name == row.section)
         asked = Question(row, kept.said.question)
-        return AgencyParcel(message, manifest, {}, [(section, SectionRow(section.name, b""))], sealed, asked)
+        return AgencyParcel(message, manifest, {}, [(section, SectionRow(section.name, b""))], sealed, question=asked)
 
     return await services.store.read(view)
+
+
+async def _collect_late(services: Services, tx: Transaction, delivery: Delivery, name: str) -> AgencyParcel:
+    """What is late still, and an agency's to see to; nothing where that was done meanwhile."""
+    handover = await read_handover(tx, await message_by_number(tx, delivery.message or 0))
+    steps = late_for(handover.case, services.deadlines, services.now(), kind_of(name))
+    whole = msgspec.structs.replace(handover.manifest.sections[0], name=_HANDOVER)
+    told = [(whole, SectionRow(_HANDOVER, b""))] if steps else []
+    late = Late(delivery.number, tuple(steps))
+    return AgencyParcel(handover.message, handover.manifest, {}, told, late=late)
+
+
+def _overdue_event(services: Services, parcel: AgencyParcel, late: Late, agency: str) -> bytes:
+    manifest = parcel.manifest
+    return event_body(
+        parcel.event_id(_HANDOVER, agency),
+        HANDOVER_OVERDUE,
+        services.configuration.origin,
+        manifest.message_id,
+        services.now(),
+        {
+            "message_id": manifest.message_id,
+            "from": manifest.from_area,
+            "to": manifest.to_area,
+            "urgent": manifest.urgent,
+            "agency": agency,
+            "overdue": [
+                {"step": step.due.step, "agency": step.kind, "sections": step.sections, "due_at": step.due.at}
+                for step in late.steps
+            ],
+        },
+    )
 
 
 def _question_event(services: Services, parcel: AgencyParcel, question: Question, section: str) -> bytes:
@@ -213,6 +283,8 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
     Raises:
         CryptoError: the section cannot be opened.
     """
+    if parcel.late is not None:
+        return _overdue_event(services, parcel, parcel.late, agency)
     if parcel.question is not None:
         return _question_event(services, parcel, parcel.question, entry.name)
     manifest = parcel.manifest

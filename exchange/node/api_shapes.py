@@ -840,6 +840,68 @@ class Timeline(Shape, frozen=True):
     last_error: str | None
 
 
+class DueStep(Shape, frozen=True):
+    """A step of a handover that is still to be done; without `agency`, the agencies do it together."""
+
+    step: Literal["received", "owned", "answered", "met", "complete"]
+    agency: KindText | None
+    sections: list[str]
+    due_at: datetime
+    overdue: bool
+    missing: str
+
+
+class HandoverHead(Shape, frozen=True):
+    """A handover; what people recorded of it, and who did."""
+
+    id: MessageText
+    direction: Literal["in", "out"]
+    peer: str
+    urgent: bool
+    sent_at: datetime
+    overdue: bool
+    met_at: datetime | None
+    met_by: str | None
+    complete_at: datetime | None
+    complete_by: str | None
+
+
+class HandoverListed(HandoverHead, frozen=True):
+    """A handover in a list: how many sections at agencies it has, how many have a holder, and what is due next."""
+
+    sections: int
+    held: int
+    next: DueStep | None
+
+
+class Handovers(Shape, frozen=True):
+    """The latest thousand, or a thousand with something overdue."""
+
+    items: list[HandoverListed]
+
+
+class ResponsibleSection(Shape, frozen=True):
+    """A section at an agency: who is responsible, in which borough, since when, what is due and what is missing."""
+
+    section: str
+    agency: KindText
+    rung: RungText | None
+    responsible: Literal["sender", "holder", "nobody"]
+    borough: AreaText | None
+    holder: str | None
+    since: datetime
+    due_at: datetime | None
+    overdue: bool
+    missing: str | None
+
+
+class Handover(HandoverHead, frozen=True):
+    """A handover, section by section, with the steps that are still to be done."""
+
+    sections: list[ResponsibleSection]
+    due: list[DueStep]
+
+
 class Receipts(Shape, frozen=True):
     """A message's signed receipts, with the card of the node that signed them: `exchange verify` checks this file."""
 

@@ -35,6 +35,7 @@ from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
+from exchange.node.deadline_watch import DeadlineWatch
 from exchange.node.delivery import Dispatcher
 from exchange.node.directory import Directory
 from exchange.node.directory_api import DirectoryApi
@@ -48,6 +49,7 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.handovers_api import HandoversApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
@@ -81,6 +83,8 @@ from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
+from exchange.schema.deadlines import Deadlines, default_deadlines, load_deadlines
+from exchange.schema.errors import DeadlinesInvalid
 from exchange.schema.wire import card_decoder, decode_wire
 from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
@@ -125,6 +129,7 @@ async def open_services(
     store = await open_store(configuration.store_url, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
     services = Services(
+        deadlines=_deadlines(configuration),
         configuration=configuration,
         now_ms=wall_clock_ms,
         store=store,
@@ -144,6 +149,24 @@ async def open_services(
         stack.push_async_callback(part, services)
     await load_sealing_keys(services)
     return services
+
+
+def _deadlines(configuration: Configuration) -> Deadlines:
+    """The deadlines that the configuration names, or those that are shipped.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read, or says something that cannot be.
+    """
+    name = configuration.tables.handover.deadlines
+    if not name:
+        return default_deadlines()
+    path = configuration.resolve(name)
+    try:
+        return load_deadlines(path.read_bytes(), default_catalogue())
+    except OSError as error:
+        raise ConfigurationInvalid(f"handover.deadlines: cannot read {path}: {error.strerror}") from None
+    except DeadlinesInvalid as error:
+        raise ConfigurationInvalid(f"{path}: {error}", hint=error.hint) from None
 
 
 async def prepare(services: Services, *, old_store: bool = False) -> None:
@@ -318,6 +341,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
+        watch = DeadlineWatch(services)
+        watch.wake = dispatcher.wake
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
@@ -353,6 +378,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *AgencyTokensApi(services).routes(),
             *SectionsApi(services, acknowledging).routes(),
             *LinksApi(links).routes(),
+            *HandoversApi(services).routes(),
             *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
             *openapi.routes(),
@@ -366,6 +392,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
+            group.create_task(watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(agency_door.run(stop))

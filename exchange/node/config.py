@@ -135,6 +135,12 @@ class LimitsTable(_Table, frozen=True):
     least_free_mib: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 512
 
 
+class HandoverTable(_Table, frozen=True):
+    """The file of the deadlines that handovers have; without one, those that are shipped."""
+
+    deadlines: str = ""
+
+
 class FileTables(_Table, frozen=True):
     """The whole file."""
 
@@ -149,6 +155,7 @@ class FileTables(_Table, frozen=True):
     delivery: DeliveryTable = DeliveryTable()
     limits: LimitsTable = LimitsTable()
     routing: Rules = NO_RULES
+    handover: HandoverTable = HandoverTable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,13 @@ class RequestInvalid(NodeError):
     code = "request-invalid"
 
 
+class HandoverOpen(NodeError):
+    """A handover cannot be complete while something of it is the sender's."""
+
+    code = "handover-open"
+    hint = "`exchange handover show ID` names who is responsible for each section."
+
+
 class HandshakeRefused(NodeError):
     """An endpoint was asked whether it wants webhooks of this node, and said no."""
 

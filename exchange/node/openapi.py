@@ -480,6 +480,26 @@ LOCAL: Final = (
     ),
     Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
     Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),
+    Operation(
+        "get",
+        "/v1/handovers",
+        "Handovers, with what is due next",
+        {200: shapes.Handovers},
+        {400: ("request-invalid",)},
+        query=(("overdue", {"type": "boolean"}, "Only those with something overdue, the longest overdue first"),),
+    ),
+    Operation("get", "/v1/handovers/{id}", "Who is responsible for what", {200: shapes.Handover}, _NO_MESSAGE),
+    Operation(
+        "post", "/v1/handovers/{id}/met", "Record that the agencies have met", {200: shapes.Handover}, _NO_MESSAGE
+    ),
+    Operation(
+        "post",
+        "/v1/handovers/{id}/complete",
+        "Record that nothing is left to hand over",
+        {200: shapes.Handover},
+        {**_NO_MESSAGE, 409: ("handover-open",)},
+        text="Refused while a section has no holder.",
+    ),
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
     *_say(OwnFor, QueryFor, RedirectFor, {}),

@@ -27,6 +27,7 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.ForkDetected, 403),
     (errors.NotSaidThere, 409),
     (errors.WordsTooMany, 409),
+    (errors.HandoverOpen, 409),
     (errors.AgencySigns, 403),
     (errors.RequestInvalid, 400),
     (ValueRefused, 400),

@@ -162,6 +162,9 @@ _SENTENCES = {
     "returned": "This node was restored from a backup. {detail} returned what was signed; the content is lost here.",
     "lost": "{detail} was restored from a backup and lost the content: what was not delivered must be sent again.",
     "given": "Given to {agency}: {detail}.",
+    "overdue": "Overdue at {agency}: {detail}.",
+    "met": "The agencies have met about it; {detail} recorded that.",
+    "complete": "The handover is complete; {detail} recorded that.",
     "replayed": "An admin had it sent to {agency} again.",
     "held": "Held for a person to decide: {detail}.",
 }

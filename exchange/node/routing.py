@@ -7,7 +7,6 @@
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final
 
 from exchange.crypto.names import LeafHash
 from exchange.crypto.statement import parse_statement
@@ -15,6 +14,7 @@ from exchange.handover.routing import Facts, decide
 from exchange.node.agency_keys import sealed_kinds
 from exchange.node.agency_standing import held_because, is_available
 from exchange.node.errors import RequestInvalid
+from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.receipts import tell
 from exchange.node.services import Services, milliseconds
 from exchange.schema.agency_names import kind_of
@@ -26,7 +26,6 @@ from exchange.store.outbox import ROUTE, WEBHOOK, enqueue, new_delivery
 from exchange.store.transaction import Transaction
 
 Pair = tuple[str, str]
-_RELEASED_FOR_MS: Final = 13 * 86_400_000
 
 
 async def route(
@@ -163,7 +162,7 @@ async def give(services: Services, tx: Transaction, message: MessageRow, section
         lane,
         WEBHOOK,
         now_ms=now_ms,
-        deadline_ms=now_ms + _RELEASED_FOR_MS,
+        deadline_ms=now_ms + RELEASED_FOR_MS,
         urgent=manifest.urgent,
         message=message.number,
         agency=name,

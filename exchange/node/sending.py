@@ -9,6 +9,7 @@ import msgspec
 
 from exchange.crypto.names import MessageId, context, new_message_id, parse_message_id
 from exchange.crypto.rest import MessageKey, open_at_rest, seal_at_rest, unwrap_message_key, wrap_message_key
+from exchange.node.acknowledged import pinned_signers
 from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
 from exchange.node.errors import IdentityRevoked, NoCurrentKey, PeerUnknown, PeerUntrusted
@@ -241,13 +242,8 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
         urgent=form.urgent,
     )
     manifest = composed.manifest
-    readers = {kind for part in form.parts for kind in part.readers}
     # What these have not signed will not count as theirs, whatever later cards of the borough name.
-    signers = {
-        agency.kind: agency.signer
-        for agency in card.agencies
-        if agency.kind in readers and agency.key is not None and agency.signer is not None
-    }
+    signers = pinned_signers(card, manifest)
 
     async def operation(tx: Transaction) -> None:
         now_ms = milliseconds(now)

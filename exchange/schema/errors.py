@@ -41,6 +41,13 @@ class AgencyKeyInvalid(SchemaError):
     hint = "Take the file as the other side wrote it; `exchange agency-key` makes them."
 
 
+class DeadlinesInvalid(SchemaError):
+    """A file of deadlines says something that cannot be."""
+
+    code = "deadlines-invalid"
+    hint = "config/deadlines.toml has every line that is shipped, and says what each key means."
+
+
 class ContentInvalid(SchemaError):
     """A section's content is not a map that JSON holds, in its one encoding."""
 

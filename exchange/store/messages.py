@@ -15,6 +15,7 @@ from exchange.store.errors import NotFound
 from exchange.store.tables import alarms, contents, message_keys, messages, placements, receipts, timeline
 from exchange.store.transaction import Sql, Transaction
 
+_DAY_MS: Final = 86_400_000
 OUTBOUND: Final = "out"
 INBOUND: Final = "in"
 #: How many alarms of a kind about a peer are looked at.
@@ -523,6 +524,15 @@ async def alarms_about(tx: Transaction, kind: str, origin: str) -> list[tuple[in
         (int(row[0]), str(row[1]), None if row[2] is None else bytes(row[2]))
         for row in await tx.fetch_all(_alarms_about, {"kind": kind, "origin": origin})
     ]
+
+
+async def add_alarm_once_a_day(tx: Transaction, kind: str, origin: str, detail: str, now_ms: int) -> bool:
+    """Add an alarm that says what none of the last day said; whether it was added."""
+    told = await alarms_about(tx, kind, origin)
+    if any(earlier == detail and now_ms - at_ms < _DAY_MS for at_ms, earlier, _ in told):
+        return False
+    await add_alarm(tx, kind, origin, detail, now_ms)
+    return True
 
 
 async def list_alarms(tx: Transaction, most: int) -> list[tuple[int, str, str, str]]:

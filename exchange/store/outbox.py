@@ -30,6 +30,7 @@ STATEMENT: Final = "statement"
 #: A receipt with what an agency said, to the sender; and a question to the counterpart, `position` its number.
 WORD: Final = "word"
 QUESTION: Final = "question"
+OVERDUE: Final = "overdue"
 WEBHOOK: Final = "webhook"
 ROUTE: Final = "route"
 REPLAY: Final = "replay"

@@ -369,6 +369,30 @@ outbox = Table(
     Index("outbox_by_message", "message"),
 )
 
+#: The case that each message opens: when to look at its deadlines next, what is overdue, and what people recorded.
+#: What was late when it was looked at last has been told.
+handovers = Table(
+    "handovers",
+    metadata,
+    Column(
+        "message", _Serial, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("look_at_ms", BigInteger),
+    Column("looked_at_ms", BigInteger),
+    Column("overdue_since_ms", BigInteger),
+    Column("met_at_ms", BigInteger),
+    Column("met_by", Text),
+    Column("complete_at_ms", BigInteger),
+    Column("complete_by", Text),
+    Index("handovers_to_look_at", "look_at_ms"),
+    Index(
+        "handovers_overdue",
+        "overdue_since_ms",
+        sqlite_where=text("overdue_since_ms IS NOT NULL"),
+        postgresql_where=text("overdue_since_ms IS NOT NULL"),
+    ),
+)
+
 #: The requests of each delivery to an agency, and what was answered: never the body, which may repeat a section.
 attempts = Table(
     "attempts",

@@ -14,6 +14,7 @@ from exchange.node.routing import give
 from exchange.store.errors import NotFound
 from exchange.store.messages import message_by_id
 from exchange.store.transaction import Transaction
+from tests import databases
 from tests.node.agency import LOOPBACK, Agency
 from tests.node.handmade import Borough, Desk, read_reply
 from tests.node.pair import ENFIELD, Clock, Node, running, running_pair, until
@@ -389,3 +390,24 @@ async def test_only_the_agency_that_is_named_by_its_kind_can_have_a_key(enfield:
     )
     await south.register(enfield)
     assert (await enfield.local("POST", f"/v1/agencies/{south.id}/key", {"key": key_of(HOUSING_KEYS)}))[0] == 400
+
+
+async def test_what_the_catalogue_denies_an_agency_meanwhile_is_held_and_the_rest_delivered(
+    enfield: Node, desk: Desk, named: dict[str, Named]
+) -> None:
+    await enfield.know(desk.borough)
+    await register(enfield, named, "housing", "police")
+    await enfield.local("POST", f"/v1/agencies/{named['housing'].id}/pause")
+    sent = await send(enfield, desk.borough)
+    # As by another catalogue, or by who can write to the store: the police's section stands as housing's.
+    change = "UPDATE placements SET given_to = 'housing', rung = 'routed' WHERE section = 'police'"
+    await delivered(enfield, sent, "police")
+    databases.execute(enfield.services.configuration.store_url, change)
+    await enfield.local("POST", f"/v1/agencies/{named['housing'].id}/resume")
+
+    async def waits() -> bool:
+        items = (await enfield.local("GET", "/v1/held"))[1]["items"]
+        return "agency housing may not read police" in {item["reason"] for item in items}
+
+    await until("it is held", waits)
+    assert sections_of(named["housing"].accepted) == ["housing", "subject"]
