@@ -1,7 +1,7 @@
 """The gate at the sender: what is missing before a form may leave. Pure; the day is an argument.
 
-* Without an agreement in force that covers the borough and each agency kind that will read something, and without a legal
-  basis for each part and reader, nothing passes, unless the policy only advises them or an override lifts them.
+* Without an agreement in force that covers the borough and each agency kind that will read something, and a legal basis
+  for each part and reader, nothing passes, unless the policy only advises them or an override lifts them.
 * A form without a marking, or with errors, does not pass. No override lifts that.
 * What is of health or social-care origin does not go through a gateway that may not carry it. Nothing lifts that.
 * Where the policy wants a second person, one who is not the sender has approved, or an override lifts that.
@@ -52,7 +52,7 @@ class Effect(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What comes of a need where agreements are required and where they are advised, and whether an override lifts it."""
+    """What comes of a need where agreements are required, and where they are advised; whether an override lifts it."""
 
     need: Need
     required: Effect
@@ -254,7 +254,9 @@ def _gateways_closed(facts: Facts, grounds: Mapping[tuple[str, str], Ground]) ->
         for ground in closed[:1]:
             title = GATEWAYS[ground.basis.gateway] if ground.basis is not None else ""
             message = f"is of {part.origin} origin, which the {title}, does not let out"
-            hint = "Leave the section out, or state another gateway for it in the form's legal_bases. No override helps."
+            hint = (
+                "Leave the section out, or state another gateway for it in the form's legal_bases. No override helps."
+            )
             yield Need.GATEWAY, part.name, message, hint
 
 
@@ -277,7 +279,12 @@ def _approval_missing(facts: Facts, policy: Policy, approvals: Iterable[str]) ->
     reasons = sorted(policy.second_approver & facts.reasons)
     if reasons and not {who for who in approvals if who} - {facts.sent_by}:
         message = f"a second person must approve: {', and '.join(_WHY[reason] for reason in reasons)}"
-        yield Need.APPROVAL, "approval", message, "Another person runs `exchange approve ID`, from an account of their own."
+        yield (
+            Need.APPROVAL,
+            "approval",
+            message,
+            "Another person runs `exchange approve ID`, from an account of their own.",
+        )
 
 
 def _override_refused(facts: Facts, override: Override | None) -> Iterator[_Need]:

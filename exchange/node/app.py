@@ -41,6 +41,8 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.gate import Gatekeeper
+from exchange.node.gate_api import GateApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
@@ -315,7 +317,9 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(f"peer:{origin}")
 
         directory = Directory(services, client, changed)
+        gatekeeper = Gatekeeper(services)
         more = [
+            *GateApi(services, dispatcher, gatekeeper).routes(),
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
@@ -332,6 +336,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
             group.create_task(directory.run(stop))
+            group.create_task(gatekeeper.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))

@@ -96,7 +96,7 @@ def may_carry(gateway: Gateway, origin: PartOrigin | None) -> bool:
 
 
 def stated_for(stated: Iterable[StatedBasis], *names: str) -> Basis | None:
-    """The basis that a form states for the first of the names that it states one for: a part's own, then its section's."""
+    """The basis that a form states for the first of the names for which it states one."""
     by_name = {item.section: item for item in stated}
     found = next((by_name[name] for name in names if name in by_name), None)
     return Basis(found.regime, found.gateway) if found is not None else None

@@ -15,7 +15,6 @@ from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import SECTION_FIELDS, Form, form_to_builtins
 from exchange.schema.vocabulary import Marking
 
-
 #: What a section says where the form does not.
 _UNSET: Final = {"referral": {"marking": Marking.OFFICIAL_SENSITIVE.value}}
 

@@ -11,7 +11,7 @@ from exchange.store.transaction import Sql, Transaction
 
 @dataclass(frozen=True, slots=True)
 class AgreementRow:
-    """An agreement. `kinds` is a JSON list, empty for all kinds of agency; `bases` a JSON object; days are ISO dates."""
+    """An agreement. `kinds` is a JSON list, empty for all kinds; `bases` a JSON object; days are ISO dates."""
 
     id: str
     area: str

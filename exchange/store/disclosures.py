@@ -1,4 +1,4 @@
-"""What the gate said of each form: one row from when it is sent, whether it waits, has become a message, or was refused.
+"""What the gate said of each form: one row, whether it waits, has become a message, or was refused.
 
 * `awaiting` until a second person has approved or refused it; `passed` where none was wanted.
 * A refused form is not kept; its row is.
@@ -77,6 +77,14 @@ async def disclosure_of(tx: Transaction, message_id: str) -> DisclosureRow | Non
 async def keep_disclosure(tx: Transaction, row: DisclosureRow) -> None:
     """Note how it stands now."""
     await tx.execute(_keep, {"key": row.message_id, **{f"new_{name}": getattr(row, name) for name in _SET}})
+
+
+async def put_disclosure(tx: Transaction, row: DisclosureRow) -> None:
+    """Note how it stands now, where there may be no row yet: a form can have waited since before there was a gate."""
+    if await disclosure_of(tx, row.message_id) is None:
+        await add_disclosure(tx, row)
+    else:
+        await keep_disclosure(tx, row)
 
 
 async def awaiting_approval(tx: Transaction) -> list[DisclosureRow]:
