@@ -41,7 +41,8 @@ class Finding(Shape, frozen=True):
 class Problem(Shape, frozen=True):
     """An RFC 9457 problem document. Rely on `status` and `code`; the words may change.
 
-    `findings` are there where a form is refused, or the gate is closed to it; from the size `holds` of the log a consistency proof is awaited.
+    `findings` are there where a form is refused, or the gate is closed to it; from the size `holds` of the log a
+    consistency proof is awaited.
     """
 
     title: str

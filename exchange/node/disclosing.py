@@ -1,7 +1,7 @@
 """What is kept of each disclosure: its grounds in clear, which are no personal data, and a person's reason sealed.
 
-* A reason may hold content. While the form is no message yet, it is sealed under a key of its own; then it goes under the
-  message's key, so that what erases the content erases it too.
+* A reason may hold content. While the form is no message yet, it is sealed under a key of its own; then it goes under
+  the message's key, so that what erases the content erases it too.
 """
 
 from collections.abc import Iterable, Mapping
