@@ -28,10 +28,11 @@ def _print_sections(document: dict[str, Any], *, each: bool) -> None:
         print_table(("section", "agency", "rung", "at", "held because", "legal basis"), table)
     else:
         print_table(("agency", "sections", "rung", "at", "held because"), _by_agency(rows))
-    if document.get("held"):
-        see = "exchange approvals list" if document.get("awaits_approval") else "exchange held list"
-        click.echo(f"Held: {document['held']}. See `{see}`.", err=True)
     told = document.get("disclosure")
+    awaits = document.get("awaits_approval") or (told and told["state"] == "awaiting")
+    if document.get("held") and not (told and told["state"] == "refused"):
+        see = "exchange approvals list" if awaits else "exchange held list"
+        click.echo(f"Held: {document['held']}. See `{see}`.", err=True)
     if told and told["decided_by"]:
         click.echo(
             f"Sent by {told['sent_by']}; {told['state']} by {told['decided_by']} at {told['decided_at']}.", err=True
@@ -61,7 +62,11 @@ def _by_agency(rows: Sequence[tuple[str, str, str, str | None, str | None]]) -> 
 @click.option("--to", "area", required=True, help="ONS/GSS code of the receiving borough.")
 @click.option("--wait", "rung", type=_RUNGS, help="Wait until every section has come this far.")
 @click.option("--timeout", "timeout_s", type=float, default=60, show_default=True, help="Seconds to wait.")
-@click.option("--override", metavar="REASON", help="In an emergency: pass the gate in your name. The admins are told.")
+@click.option(
+    "--override",
+    metavar="REASON",
+    help="In an emergency: pass the gate in your name. The admins are told. With -, read from standard input.",
+)
 @click.option("--dry-run", is_flag=True, help="Send nothing: show who would read what on what ground.")
 @click.option("--id", "message_id", help="The message's id, a UUID: give it again to send once. [default: a new one]")
 @_sections_option
@@ -80,6 +85,8 @@ def send(
     as_json: bool,
 ) -> None:
     """Send the form in FILE to the borough of an area."""
+    if override == "-":  # what stands on a command line, every account on the machine may read
+        override = click.get_text_stream("stdin").read().strip()
     if dry_run:
         from exchange.cli.gate import preview
 

@@ -132,6 +132,9 @@ def test_where_all_is_required_a_form_needs_an_agreement_and_a_second_person(tow
     tonight = hackney.cli("send", urgent, "--to", ENFIELD, "--override", REASON, "--wait", "received")
     assert tonight.code == 0, tonight
     assert REASON in hackney.cli("overrides", "list").stdout
+    shown = hackney.cli("status", other["id"])
+    assert "Sent by" in shown.stderr
+    assert "refused by" in shown.stderr
     assert {row["kind"] for row in hackney.ask("alarms")["items"]} == {"gate-overridden"}
     assert len(enfield.ask("inbox")["items"]) == 2
     hackney.stop()
