@@ -1,5 +1,6 @@
 """Messages: send, status, explain, inbox, outbox, held, receipt."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +87,7 @@ def send(
 ) -> None:
     """Send the form in FILE to the borough of an area."""
     if override == "-":  # what stands on a command line, every account on the machine may read
-        override = click.get_text_stream("stdin").read().strip()
+        override = sys.stdin.read().strip()
     if dry_run:
         from exchange.cli.gate import preview
 

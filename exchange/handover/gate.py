@@ -135,6 +135,9 @@ class Ground:
     basis: Basis | None = None
 
 
+_NONE: Final = Ground()
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the gate says: what is missing, and the ground for each part and reader."""
@@ -168,9 +171,7 @@ def decide(
     """Decide whether a form may leave; `approvals` are the people who approved it."""
     here = [agreement for agreement in agreements if agreement.area == facts.area]
     in_force = sorted((one for one in here if one.is_in_force(today)), key=_newest, reverse=True)
-    grounds = {
-        (part.name, kind): _ground(part, kind, in_force, facts.stated) for part in facts.parts for kind in part.readers
-    }
+    grounds = _grounds(facts, in_force)
     needs = [
         *_agreements_missing(facts, here, in_force, grounds, today),
         *_bases_missing(facts, grounds),
@@ -197,20 +198,34 @@ def _newest(agreement: Agreement) -> tuple[date, str]:
     return agreement.starts_on, agreement.id
 
 
-def _ground(part: Disclosed, kind: str, in_force: Sequence[Agreement], stated: Sequence[StatedBasis]) -> Ground:
-    """The newest agreement for the reader whose basis may carry the part; failing that, what there is."""
-    covering = [agreement for agreement in in_force if agreement.covers(kind)]
-    said = stated_for(stated, part.name, part.entry, part.section)
-    if said is not None:
-        return Ground(covering[0].id if covering else None, said)
-    found = [Ground(agreement.id, agreement.basis_for(kind)) for agreement in covering]
-    with_basis = [ground for ground in found if ground.basis is not None]
-    fitting = [ground for ground in with_basis if _carries(ground, part)]
-    return (fitting or with_basis or found or [Ground()])[0]
+def _grounds(facts: Facts, in_force: Sequence[Agreement]) -> dict[tuple[str, str], Ground]:
+    """The ground for each part and reader; `in_force` are the agreements, newest first."""
+    kinds = {kind for part in facts.parts for kind in part.readers}
+    offered = {
+        kind: [Ground(one.id, one.basis_for(kind)) for one in in_force if one.covers(kind)] or [_NONE] for kind in kinds
+    }
+    fitting: dict[tuple[str, PartOrigin | None], Ground] = {}
+    grounds = {}
+    for part in facts.parts:
+        said = stated_for(facts.stated, part.name, part.entry, part.section)
+        for kind in part.readers:
+            if said is not None:
+                grounds[part.name, kind] = Ground(offered[kind][0].agreement, said)
+                continue
+            if (kind, part.origin) not in fitting:
+                fitting[kind, part.origin] = _fitting(offered[kind], part.origin)
+            grounds[part.name, kind] = fitting[kind, part.origin]
+    return grounds
 
 
-def _carries(ground: Ground, part: Disclosed) -> bool:
-    return ground.basis is None or may_carry(ground.basis.gateway, part.origin)
+def _fitting(offered: Sequence[Ground], origin: PartOrigin | None) -> Ground:
+    """The newest ground whose basis may carry what has that origin; failing that, the best there is."""
+    with_basis = [ground for ground in offered if ground.basis is not None]
+    return next((ground for ground in with_basis if _carries(ground, origin)), (with_basis or offered)[0])
+
+
+def _carries(ground: Ground, origin: PartOrigin | None) -> bool:
+    return origin is None or ground.basis is None or may_carry(ground.basis.gateway, origin)
 
 
 _Need: TypeAlias = tuple[Need, str, str, str]
@@ -250,7 +265,7 @@ def _bases_missing(facts: Facts, grounds: Mapping[tuple[str, str], Ground]) -> I
 
 def _gateways_closed(facts: Facts, grounds: Mapping[tuple[str, str], Ground]) -> Iterator[_Need]:
     for part in facts.parts:
-        closed = [ground for kind in part.readers if not _carries(ground := grounds[part.name, kind], part)]
+        closed = [ground for kind in part.readers if not _carries(ground := grounds[part.name, kind], part.origin)]
         for ground in closed[:1]:
             title = GATEWAYS[ground.basis.gateway] if ground.basis is not None else ""
             message = f"is of {part.origin} origin, which the {title}, does not let out"

@@ -688,7 +688,6 @@ class DisclosureTold(Shape, frozen=True):
 
     state: Literal["passed", "awaiting", "approved", "refused"]
     sent_by: str
-    awaited: str | None
     decided_by: str | None
     decided_at: datetime | None
     overrode: list[str]
@@ -855,7 +854,7 @@ class Approval(Shape, frozen=True):
     to: AreaText
     sent_by: str
     at: datetime
-    why: str | None
+    why: str
     due_at: datetime
     overdue: bool
 

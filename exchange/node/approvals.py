@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from typing import Any, Final
 
+from exchange.handover.gate import Effect
 from exchange.node.disclosing import describe_grounds, reason_of, with_reason
 from exchange.node.errors import RequestInvalid, SecondPersonNeeded
 from exchange.node.gate import is_overdue, refuse_if_closed
@@ -86,8 +87,13 @@ async def refuse(services: Services, message_id: str, who: str, reason: str) -> 
 
 async def list_approvals(services: Services) -> dict[str, Any]:
     """The forms that await a second person, oldest first."""
-    rows = await services.store.read(awaiting_approval)
-    return {"items": [_describe(services, row) for row in rows]}
+    items = []
+    for row in await services.store.read(awaiting_approval):
+        try:
+            items.append(_describe(services, await _opened(services, row.message_id, None)))
+        except NotFound:
+            continue  # somebody has decided meanwhile
+    return {"items": items}
 
 
 async def show_approval(services: Services, message_id: str) -> dict[str, Any]:
@@ -98,7 +104,7 @@ async def show_approval(services: Services, message_id: str) -> dict[str, Any]:
     """
     opened = await _opened(services, message_id, None)
     sections = describe_grounds(decode_sections(opened.kept.sections), opened.decision.grounds)
-    return {**_describe(services, opened.disclosure), "sha256": _digest(opened), "sections": sections}
+    return {**_describe(services, opened), "sha256": _digest(opened), "sections": sections}
 
 
 async def list_overrides(services: Services) -> dict[str, Any]:
@@ -158,13 +164,14 @@ def _digest(opened: Opened) -> str:
     return hashlib.sha256(opened.data).hexdigest()
 
 
-def _describe(services: Services, row: DisclosureRow) -> dict[str, Any]:
+def _describe(services: Services, opened: Opened) -> dict[str, Any]:
+    row = opened.disclosure
     return {
         "id": row.message_id,
         "to": row.area,
         "sent_by": row.sent_by,
         "at": moment(row.at_ms),
-        "why": row.awaited,
+        "why": "; ".join(item.message for item in opened.decision.of(Effect.WAIT)),
         "due_at": moment(row.due_ms or row.at_ms),
         "overdue": is_overdue(row, services.now_ms()),
     }

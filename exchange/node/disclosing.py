@@ -46,7 +46,6 @@ def new_disclosure(
         sent_by=facts.sent_by,
         at_ms=now_ms,
         state=PASSED,
-        awaited=None,
         due_ms=None,
         decided_by=None,
         decided_at_ms=None,
@@ -57,14 +56,13 @@ def new_disclosure(
     )
     if lifted and override is not None:
         row = with_reason(store_key, row, override.reason)
-    return awaiting(row, facts, decision, now_ms) if decision.awaits else row
+    return awaiting(row, facts, now_ms) if decision.awaits else row
 
 
-def awaiting(row: DisclosureRow, facts: Facts, decision: Decision, now_ms: int) -> DisclosureRow:
-    """The row of a form that awaits a second person from now on."""
+def awaiting(row: DisclosureRow, facts: Facts, now_ms: int) -> DisclosureRow:
+    """The row of a form that awaits a second person from now on. Why is not kept: it is content of the form."""
     due = URGENT_APPROVAL_DUE if "urgent" in facts.reasons else APPROVAL_DUE
-    why = "; ".join(item.message for item in decision.of(Effect.WAIT))
-    return replace(row, state=AWAITING, awaited=why, due_ms=now_ms + round(due.total_seconds() * 1000))
+    return replace(row, state=AWAITING, due_ms=now_ms + round(due.total_seconds() * 1000))
 
 
 # Grounds
@@ -72,11 +70,11 @@ def awaiting(row: DisclosureRow, facts: Facts, decision: Decision, now_ms: int) 
 
 def encode_grounds(grounds: Mapping[tuple[str, str], Ground]) -> bytes:
     """Grounds, as short as they are alike; who reads a part on no ground is left out."""
-    by_ground: dict[Ground, dict[str, list[str]]] = {}
+    alike: dict[int, tuple[Ground, dict[str, list[str]]]] = {}  # the gate makes few, and gives each many times
     for (section, kind), ground in grounds.items():
-        if ground != _NOWHERE:
-            by_ground.setdefault(ground, {}).setdefault(section, []).append(kind)
-    return msgspec.msgpack.encode([(*_texts(ground), pairs) for ground, pairs in by_ground.items()])
+        alike.setdefault(id(ground), (ground, {}))[1].setdefault(section, []).append(kind)
+    told = [(*_texts(ground), pairs) for ground, pairs in alike.values() if ground != _NOWHERE]
+    return msgspec.msgpack.encode(told)
 
 
 def decode_grounds(data: bytes) -> dict[tuple[str, str], Ground]:

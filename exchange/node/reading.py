@@ -142,7 +142,6 @@ def _describe_disclosure(row: DisclosureRow | None) -> dict[str, Any] | None:
     return {
         "state": row.state,
         "sent_by": row.sent_by,
-        "awaited": row.awaited,
         "decided_by": row.decided_by,
         "decided_at": moment(row.decided_at_ms) if row.decided_at_ms is not None else None,
         "overrode": row.lifted.split(", ") if row.lifted else [],
@@ -210,8 +209,8 @@ def _sentence(message: MessageRow, event: EventRow) -> str:
 def _events_unsigned(services: Services, found: _Unsigned) -> Iterator[dict[str, Any]]:
     """What happened to a form that is no message."""
     row, form = found.disclosure, found.form
-    if row is not None and row.awaited is not None:
-        yield _event(row.at_ms, "awaited", f"{row.sent_by} sent the form. {row.awaited}.")
+    if row is not None and row.due_ms is not None:
+        yield _event(row.at_ms, "awaited", _SENTENCES["awaited"].format(detail=row.sent_by))
     if row is not None and row.decided_by is not None and row.decided_at_ms is not None:
         origin = services.configuration.origin
         reason = reason_of(services.keyring.store_key, row, origin, None) if row.state == REFUSED else None

@@ -23,6 +23,7 @@ from exchange.schema.split import split
 from exchange.store.agreements import AgreementRow, all_agreements
 from exchange.store.disclosures import (
     APPROVED,
+    AWAITING,
     PASSED,
     DisclosureRow,
     add_disclosure,
@@ -137,7 +138,10 @@ async def sign_waiting(services: Services, row: PeerRow, deliveries: Sequence[De
                 awaited.add(opened.kept.message_id)
                 await services.store.write(_await_approval(services, opened))
             continue
-        signing = sign_form(services, opened.form, row, opened.disclosure, opened.kept)
+        disclosure = opened.disclosure
+        if disclosure.state == AWAITING:  # the policy wants nobody any more
+            disclosure = replace(disclosure, state=PASSED)
+        signing = sign_form(services, opened.form, row, disclosure, opened.kept)
         if await services.store.write(_while_it_waits(number, signing)):
             services.counters.add("messages_signed")
     services.changes.notify()
@@ -159,8 +163,7 @@ def _await_approval(services: Services, opened: Opened) -> Operation[None]:
     async def operation(tx: Transaction) -> None:
         row = await disclosure_of(tx, opened.kept.message_id)
         if row is None or row.state == PASSED:
-            wanted = awaiting(row or opened.disclosure, opened.facts, opened.decision, services.now_ms())
-            await put_disclosure(tx, wanted)
+            await put_disclosure(tx, awaiting(row or opened.disclosure, opened.facts, services.now_ms()))
 
     return operation
 

@@ -22,14 +22,13 @@ REFUSED: Final = "refused"
 
 @dataclass(frozen=True, slots=True)
 class DisclosureRow:
-    """What the gate said. `awaited`: why a second person is wanted; `lifted`: what an override lifted, if one did."""
+    """What the gate said. `due_ms`: until when a second person is wanted; `lifted`: what an override lifted."""
 
     message_id: str
     area: str
     sent_by: str
     at_ms: int
     state: str
-    awaited: str | None
     due_ms: int | None
     decided_by: str | None
     decided_at_ms: int | None

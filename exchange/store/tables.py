@@ -402,7 +402,6 @@ disclosures = Table(
     Column("sent_by", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
     Column("state", Text, nullable=False),
-    Column("awaited", Text),
     Column("due_ms", BigInteger),
     Column("decided_by", Text),
     Column("decided_at_ms", BigInteger),

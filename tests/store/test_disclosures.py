@@ -59,7 +59,6 @@ def disclosure_row(message_id: str = ONE, **changes: Any) -> DisclosureRow:
         sent_by="ada",
         at_ms=NOW_MS,
         state=PASSED,
-        awaited=None,
         due_ms=None,
         decided_by=None,
         decided_at_ms=None,
@@ -96,7 +95,7 @@ async def test_an_agreement_is_ended_once_and_stays(store: Store) -> None:
 
 async def test_what_awaits_somebody_is_what_has_a_form_that_waits(store: Store) -> None:
     for message_id in (ONE, TWO):
-        await store.write(call(add_disclosure, disclosure_row(message_id, state=AWAITING, awaited="why", due_ms=1)))
+        await store.write(call(add_disclosure, disclosure_row(message_id, state=AWAITING, due_ms=1)))
         await store.write(call(waits, message_id))
     found = await store.read(awaiting_approval)
     assert [row.message_id for row in found] == [ONE, TWO]
@@ -105,7 +104,7 @@ async def test_what_awaits_somebody_is_what_has_a_form_that_waits(store: Store) 
     assert await store.read(awaiting_approval) == []
     kept = await store.read(call(disclosure_of, ONE))
     assert kept is not None
-    assert (kept.state, kept.decided_by, kept.awaited) == (APPROVED, "ben", "why")
+    assert (kept.state, kept.decided_by, kept.due_ms) == (APPROVED, "ben", 1)
 
 
 async def test_overrides_are_listed_newest_first(store: Store) -> None:
