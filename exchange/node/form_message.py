@@ -4,12 +4,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from exchange.crypto.names import MessageId
+from exchange.node.acknowledged import pinned_signers
 from exchange.node.cards import peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
 from exchange.node.disclosing import with_message
 from exchange.node.services import Services, milliseconds
 from exchange.schema.split import FormPart
 from exchange.schema.wire import MANIFEST as MANIFEST_TYPE
+from exchange.store.acknowledgements import add_signers
 from exchange.store.disclosures import APPROVED, DisclosureRow, add_disclosure, put_disclosure
 from exchange.store.messages import OUTBOUND, MessageRow, add_event, add_message
 from exchange.store.outbox import MANIFEST, enqueue, new_delivery, remove_delivery
@@ -52,6 +54,8 @@ def sign_form(
         urgent=form.urgent,
     )
     manifest = composed.manifest
+    # What these have not signed will not count as theirs, whatever later cards of the borough name.
+    signers = pinned_signers(card, manifest)
     disclosed = with_message(services.keyring.store_key, disclosure, manifest.sender, composed.keys)
 
     async def operation(tx: Transaction) -> None:
@@ -78,6 +82,7 @@ def sign_form(
             composed.keys,
             composed.sections,
         )
+        await add_signers(tx, number, signers)
         if kept is None:
             await add_disclosure(tx, disclosed)
         else:
