@@ -49,6 +49,8 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.gate import Gatekeeper
+from exchange.node.gate_api import GateApi
 from exchange.node.handovers_api import HandoversApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
@@ -365,11 +367,13 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         directory = Directory(services, client, changed)
         selftest = SelfTest(services, endpoints)
+        gatekeeper = Gatekeeper(services)
         acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
         links = Links(services, acknowledging)
         more = [
             *SelfTestApi(selftest).routes(),
             *SelfTestPages(services, selftest).routes(),
+            *GateApi(services, dispatcher, gatekeeper).routes(),
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
@@ -394,6 +398,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(endpoints.run(stop))
             group.create_task(watch.run(stop))
             group.create_task(directory.run(stop))
+            group.create_task(gatekeeper.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(agency_door.run(stop))
             group.create_task(telling.run(stop))

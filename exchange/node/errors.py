@@ -1,9 +1,10 @@
 """What can go wrong in a running node. Each class has the HTTP status that the local API gives it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from exchange.errors import ExchangeError
+from exchange.handover.gate import Missing
 from exchange.store.transaction import Operation
 
 
@@ -79,6 +80,26 @@ class HandshakeRefused(NodeError):
 
     code = "handshake-refused"
     hint = "Ask the agency to allow this node's origin, or register it with --no-handshake. Nothing was stored."
+
+
+class GateClosed(NodeError):
+    """The gate does not let a form leave; `missing` says why."""
+
+    code = "gate-closed"
+    hint = "See to what is named, and send the form again; nothing was stored."
+
+    def __init__(self, missing: Sequence[Missing]) -> None:
+        self.missing = tuple(missing)
+        first = self.missing[0]
+        more = f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else ""
+        super().__init__(f"the form may not leave: {first.path}: {first.message}{more}")
+
+
+class SecondPersonNeeded(NodeError):
+    """Who sent a form cannot approve it."""
+
+    code = "second-person-needed"
+    hint = "Another person runs `exchange approve ID`, from an account of their own."
 
 
 class PeerUntrusted(NodeError):

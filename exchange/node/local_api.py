@@ -37,6 +37,8 @@ from exchange.node.endpoints import Endpoints, wrap_secret
 from exchange.node.epochs import renew_card
 from exchange.node.errors import HandshakeRefused, RequestInvalid
 from exchange.node.event_links import check_links
+from exchange.node.gate import describe_gate
+from exchange.node.gate_api import sender_of
 from exchange.node.key_status import describe_node_backup
 from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
@@ -177,7 +179,7 @@ class LocalApi:
 
     async def _health(self, _: web.Request) -> web.Response:
         services = self._services
-        rows, replicas = await services.store.read(_backlog_and_replicas)
+        rows, replicas, gate = await services.store.read(lambda tx: _state(tx, services))
         lanes = [
             {
                 "lane": lane,
@@ -207,6 +209,7 @@ class LocalApi:
                 ],
                 "limits": services.admission.describe(services.now_ms()),
                 "backup": describe_node_backup(services),
+                "gate": gate,
             }
         )
 
@@ -339,7 +342,9 @@ class LocalApi:
             message_id = parse_message_id(key) if key is not None else None
         except NameInvalid:
             raise RequestInvalid("Idempotency-Key becomes the message's id: a UUID, in lower case") from None
-        sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key, message_id)
+        sent = await send_form(
+            self._services, await request.read(), area, self._cards.has_current_key, sender_of(request), message_id
+        )
         crash_points.reached("send.before-answer")
         self._dispatcher.wake(f"peer:{sent['peer']}", urgent=sent["urgent"])
         return json_response(sent, 200 if sent["repeated"] else 201)
@@ -418,8 +423,10 @@ class LocalApi:
         return json_response({"id": token_id, "name": wanted.name, "token": token}, 201)
 
 
-async def _backlog_and_replicas(tx: Transaction) -> tuple[list[tuple[str, str, int]], list[ReplicaRow]]:
-    return await backlog(tx), await all_replicas(tx)
+async def _state(
+    tx: Transaction, services: Services
+) -> tuple[list[tuple[str, str, int]], list[ReplicaRow], dict[str, Any]]:
+    return await backlog(tx), await all_replicas(tx), await describe_gate(tx, services)
 
 
 def _reached(found: dict[str, Any], rung: str) -> bool:

@@ -19,6 +19,7 @@ from exchange.node.agencies_api import ChangeAgency, ConfirmSecret, PauseAgency,
 from exchange.node.agency_keys_api import Prove, Rekey
 from exchange.node.agency_tokens import NewAgencyToken
 from exchange.node.directory_api import Join
+from exchange.node.gate_api import OVERRIDE, AddAgreement, ApproveForm, ExpireAgreement, RefuseForm
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
 from exchange.node.links_api import NewLink
@@ -100,6 +101,9 @@ _NO_AGENCY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_MESSAGE: Final[dict[int, Codes]] = {404: ("not-found",)}
 _BODY: Final[Codes] = ("request-invalid", "value-refused")
 
+_NO_AGREEMENT: Final[dict[int, Codes]] = {404: ("not-found",)}
+_NO_APPROVAL: Final[dict[int, Codes]] = {404: ("not-found",)}
+_OVERRIDE: Final = (OVERRIDE, str, "Why the form may pass the gate in an emergency, percent-encoded")
 #: What can be wrong with what an agency says, whoever speaks for it.
 _SAID: Final[dict[int, Codes]] = {
     400: _BODY,
@@ -452,11 +456,11 @@ LOCAL: Final = (
             403: ("peer-untrusted", "identity-revoked"),
             404: ("peer-unknown",),
             409: ("conflict",),
-            422: ("form-invalid",),
+            422: ("form-invalid", "gate-closed"),
             503: ("queue-full", "store-full"),
         },
         Form,
-        headers=(("Idempotency-Key", MessageText, "A UUID, in lower case: becomes the message's id"),),
+        headers=(("Idempotency-Key", MessageText, "A UUID, in lower case: becomes the message's id"), _OVERRIDE),
         text="201 once the message is stored, and on its way. The same form under the same Idempotency-Key again is "
         "answered with 200; another form, with 409.",
     ),
@@ -480,6 +484,56 @@ LOCAL: Final = (
     ),
     Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
     Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),
+    # The gate
+    Operation("get", "/v1/agreements", "The sharing agreements on file", {200: shapes.Agreements}),
+    Operation(
+        "post",
+        "/v1/agreements",
+        "Put a sharing agreement on file",
+        {201: shapes.Agreement},
+        {400: _BODY},
+        AddAgreement,
+    ),
+    Operation("get", "/v1/agreements/{id}", "A sharing agreement", {200: shapes.Agreement}, _NO_AGREEMENT),
+    Operation(
+        "post",
+        "/v1/agreements/{id}/expire",
+        "End a sharing agreement before its last day",
+        {200: shapes.Agreement},
+        {400: _BODY, 409: ("already-there",), **_NO_AGREEMENT},
+        ExpireAgreement,
+    ),
+    Operation(
+        "post",
+        "/v1/forms/preview/{area}",
+        "What the gate would say of a form, and who would read what on what ground",
+        {200: shapes.Preview},
+        {400: ("request-invalid",), 422: ("form-invalid",)},
+        Form,
+        headers=(_OVERRIDE,),
+        text="Nothing is stored or sent.",
+    ),
+    Operation("get", "/v1/approvals", "The forms that await a second person", {200: shapes.Approvals}),
+    Operation("get", "/v1/approvals/{id}", "A form that awaits one", {200: shapes.ApprovalShown}, _NO_APPROVAL),
+    Operation(
+        "post",
+        "/v1/approvals/{id}/approve",
+        "Approve a form",
+        {200: shapes.Decided},
+        {400: ("request-invalid",), 403: ("second-person-needed",), 422: ("gate-closed",), **_NO_APPROVAL},
+        ApproveForm,
+        text="By another person than the one who sent it: the token's name, or the account behind the socket.",
+    ),
+    Operation(
+        "post",
+        "/v1/approvals/{id}/refuse",
+        "Refuse a form",
+        {200: shapes.Decided},
+        {400: ("request-invalid",), **_NO_APPROVAL},
+        RefuseForm,
+        text="It is not kept any longer.",
+    ),
+    Operation("get", "/v1/overrides", "The forms that passed by an override", {200: shapes.Overrides}),
     Operation(
         "get",
         "/v1/handovers",

@@ -436,6 +436,58 @@ waiting_forms = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+#: Sharing agreements, those that have ended too. `kinds` and `bases` are JSON; of its document the hash is kept.
+agreements = Table(
+    "agreements",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("area", Text, nullable=False),
+    Column("kinds", Text, nullable=False),
+    Column("bases", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("starts_on", Text, nullable=False),
+    Column("ends_on", Text, nullable=False),
+    Column("review_on", Text),
+    Column("sha256", Text),
+    Column("added_by", Text, nullable=False),
+    Column("added_at_ms", BigInteger, nullable=False),
+    Column("ended_by", Text),
+    Column("ended_at_ms", BigInteger),
+    Column("ended_reason", Text),
+)
+
+#: What the gate said of each form that was sent or waits: on what grounds, who approved, who overrode. A reason that a
+#: person gave is sealed: under the message's key, or while there is no message, under one of its own in `wrapped`.
+disclosures = Table(
+    "disclosures",
+    metadata,
+    Column("message_id", Text, primary_key=True),
+    Column("area", Text, nullable=False),
+    Column("sent_by", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("due_ms", BigInteger),
+    Column("decided_by", Text),
+    Column("decided_at_ms", BigInteger),
+    Column("lifted", Text),
+    Column("grounds", LargeBinary, nullable=False),
+    Column("wrapped", LargeBinary),
+    Column("sealed", LargeBinary),
+    Index(
+        "disclosures_awaiting",
+        "message_id",
+        sqlite_where=text("state = 'awaiting'"),
+        postgresql_where=text("state = 'awaiting'"),
+    ),
+    Index(
+        "disclosures_lifted",
+        "message_id",
+        sqlite_where=text("lifted IS NOT NULL"),
+        postgresql_where=text("lifted IS NOT NULL"),
+    ),
+)
+
 lanes = Table(
     "lanes",
     metadata,

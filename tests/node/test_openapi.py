@@ -40,6 +40,7 @@ from tests.node.agency import Agency
 from tests.node.handmade import Borough, Desk
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, card_file, form, running
 from tests.node.test_bodies import envelope, raw
+from tests.node.test_gate import agreed, person, urgent
 from tests.node.test_invitations import invite, sealed_registration
 from tests.node.test_pairings import NOWHERE
 from tests.node.test_pairings import start as start_pairing
@@ -220,6 +221,11 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
         await seen.ask(403, "POST", "/v1/peers", given, code="peer-untrusted")
         place = f"/v1/peers/verify/{camden.origin}"
         await seen.ask(403, "POST", place, {"fingerprint": camden.fingerprint}, code="peer-untrusted")
+        answers |= seen.answers
+    gate = '[gate]\nagreements = "required"\nsecond_approver = ["associates"]\n'
+    async with asked(tmp_path, clock, "E09000015", "exchange.harrow.example", gate) as seen:
+        await seen.node.know(camden)
+        await about_the_gate(seen, camden.area)
         answers |= seen.answers
     assert missing(answers, LOCAL) == set()
 
@@ -493,6 +499,46 @@ async def about_messages(seen: Seen, camden: Borough) -> None:
     await seen.ask(400, "POST", "/v1/held/none/release", code="request-invalid")
     await seen.ask(200, "GET", "/v1/health")
     await seen.ask(200, "GET", "/v1/alarms")
+
+
+async def about_the_gate(seen: Seen, area: str) -> None:
+    data, to, preview = form(area, "E09000015"), f"/v1/messages/to/{area}", f"/v1/forms/preview/{area}"
+    await seen.ask(200, "POST", preview, data=data)
+    await seen.ask(422, "POST", preview, data=b"{}", code="form-invalid")
+    empty = {"override-reason": ""}
+    await seen.ask(400, "POST", preview, data=data, headers=empty, code="request-invalid")
+    await seen.ask(422, "POST", to, data=data, code="gate-closed")
+    await seen.ask(400, "POST", "/v1/agreements", {}, code="request-invalid")
+    place = f"/v1/agreements/{(await seen.ask(201, 'POST', '/v1/agreements', agreed(area)))['id']}"
+    await seen.ask(200, "GET", place)
+    await seen.ask(404, "GET", "/v1/agreements/agreement-none", code="not-found")
+    ada = await person(seen.node, "ada")
+    waiting = [(await ada.send(data, area))["id"] for _ in range(3)]
+    own = (await seen.ask(201, "POST", to, data=data))["id"]
+    await seen.ask(200, "GET", "/v1/approvals")
+    await seen.ask(200, "GET", f"/v1/approvals/{own}")
+    await seen.ask(404, "GET", f"/v1/approvals/{UUID}", code="not-found")
+    approve = f"/v1/approvals/{waiting[0]}/approve"
+    await seen.ask(403, "POST", f"/v1/approvals/{own}/approve", {}, code="second-person-needed")
+    await seen.ask(400, "POST", approve, {"sha256": "0" * 64}, code="request-invalid")
+    await seen.ask(200, "POST", approve, {})
+    await seen.ask(404, "POST", approve, {}, code="not-found")
+    refuse = f"/v1/approvals/{waiting[1]}/refuse"
+    await seen.ask(400, "POST", refuse, {}, code="request-invalid")
+    await seen.ask(200, "POST", refuse, {"reason": "Not that borough."})
+    await seen.ask(404, "POST", refuse, {"reason": "Not that borough."}, code="not-found")
+    for number in (0, 1, 2):
+        for path in ("", "/timeline"):
+            await seen.ask(200, "GET", f"/v1/messages/{waiting[number]}{path}")
+    await seen.ask(400, "POST", f"{place}/expire", {}, code="request-invalid")
+    await seen.ask(200, "POST", f"{place}/expire", {"reason": "The borough left it."})
+    await seen.ask(409, "POST", f"{place}/expire", {"reason": "Again."}, code="already-there")
+    await seen.ask(404, "POST", "/v1/agreements/agreement-none/expire", {"reason": "None."}, code="not-found")
+    await seen.ask(422, "POST", f"/v1/approvals/{waiting[2]}/approve", {}, code="gate-closed")
+    await seen.ask(200, "GET", "/v1/agreements")
+    await ada.send(urgent(area, "E09000015"), area, override_reason="It%20cannot%20wait.")
+    await seen.ask(200, "GET", "/v1/overrides")
+    await seen.ask(200, "GET", "/v1/health")
 
 
 async def about_keys(seen: Seen, camden: Borough) -> None:
