@@ -35,6 +35,10 @@ _VERBS: Final = {
     "form": ("exchange.cli.forms", "form"),
     "schema": ("exchange.cli.forms", "schema"),
     "send": ("exchange.cli.messages", "send"),
+    "agreement": ("exchange.cli.gate", "agreement"),
+    "approve": ("exchange.cli.gate", "approve"),
+    "approvals": ("exchange.cli.gate", "approvals"),
+    "overrides": ("exchange.cli.gate", "overrides"),
     "status": ("exchange.cli.messages", "status"),
     "recall": ("exchange.cli.orders", "recall"),
     "erase": ("exchange.cli.orders", "erase"),
@@ -50,6 +54,9 @@ _VERBS: Final = {
     "verify": ("exchange.cli.verify", "verify"),
     "demo": ("exchange.cli.demo", "demo"),
 }
+
+
+_NO_FILE: Final = "Nothing was changed. Look at the path: it counts from where the command is run."
 
 
 class _Verbs(click.Group):
@@ -89,8 +96,10 @@ def main(arguments: list[str] | None = None) -> None:
         # A file that a verb was told to read or write; what a node's own files lack has an error of its own.
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         click.echo(f"Error: {reason}", err=True)
+        if isinstance(error, FileNotFoundError):
+            click.echo(f"       {_NO_FILE}", err=True)
         if "--json" in wanted:
-            _print_error("file", reason, "")
+            _print_error("file", reason, _NO_FILE if isinstance(error, FileNotFoundError) else "")
         sys.exit(1)
     except ExchangeError as error:
         click.echo(f"Error: {error}", err=True)

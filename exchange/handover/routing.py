@@ -44,8 +44,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Which of several agencies gets what: rules in order, those that take what others of their kind cannot, and the one
-    that is the point of contact for all that its kind may read, if there is one."""
+    """Which of several agencies gets what: rules in order, those that take what others of their kind cannot, and who is
+    the point of contact for all that its kind may read, if anybody is."""
 
     rule: Annotated[tuple[Rule, ...], Meta(max_length=500)] = ()
     fallback: Annotated[tuple[AgencyName, ...], Meta(max_length=100)] = ()

@@ -1,7 +1,7 @@
 """What rules would do with messages that have arrived, and what would change by them. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from exchange.handover.routing import Choice, Facts, Rules, decide
@@ -43,20 +43,14 @@ class Trial:
         """Try both rules on one message."""
         self.messages += 1
         self.unread += arrived.facts.move is None and arrived.facts.age_band is None
-        for section, kind, then in _choices(new, arrived, here):
-            self.sections += 1
-            readers = next(readers for name, readers in arrived.sections if name == section)
-            now = decide(in_force, arrived.facts, section, kind, readers, here)
-            self.then[_place(then)] += 1
-            self.now[_place(now)] += 1
-            if _place(now) != _place(then):
-                self.changes.append(Change(arrived.message_id, section, kind, now, then))
-
-
-def _choices(rules: Rules, arrived: Arrived, here: Mapping[str, bool]) -> Iterator[tuple[str, str, Choice]]:
-    for section, readers in arrived.sections:
-        for kind in readers:
-            yield section, kind, decide(rules, arrived.facts, section, kind, readers, here)
+        for section, readers in arrived.sections:
+            for kind in readers:
+                then, now = (decide(rules, arrived.facts, section, kind, readers, here) for rules in (new, in_force))
+                self.sections += 1
+                self.then[_place(then)] += 1
+                self.now[_place(now)] += 1
+                if _place(now) != _place(then):
+                    self.changes.append(Change(arrived.message_id, section, kind, now, then))
 
 
 def _place(choice: Choice) -> Choice:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from exchange.crypto.names import MessageId, Origin
+from exchange.crypto.sealing import SealingPublicKey
 from exchange.handover.holding import State, is_over
 from exchange.node.acknowledging import MOST_WORDS
 from exchange.node.counterparts import queue_question
@@ -21,7 +22,7 @@ from exchange.node.said import Kept, seal_said
 from exchange.node.services import Services, milliseconds
 from exchange.schema.acknowledgement import ProvenAcknowledgement, check_is_of, prove_acknowledgement
 from exchange.schema.errors import SchemaError
-from exchange.schema.wire import Placement, Receipt, Rung, Words
+from exchange.schema.wire import Card, Manifest, Placement, Receipt, Rung, Words
 from exchange.schema.words import HOLDER, PARTS, Bond, ciphertexts_of, open_words, parts_of
 from exchange.store.acknowledgements import (
     BY_AGENCY,
@@ -118,7 +119,7 @@ async def tell_unsigned(services: Services, origin: str, receipt: Receipt) -> No
     async def operation(tx: Transaction) -> bool:
         if await has_alarm(tx, UNSIGNED, origin, detail):
             return False
-        await add_alarm(tx, UNSIGNED, origin, detail, services.now_ms())
+        await add_alarm(tx, "acknowledgement-unsigned", origin, detail, services.now_ms())
         return True
 
     if await services.store.write(operation):
@@ -155,18 +156,40 @@ async def keep_heard(
 
 
 async def keep_returned(tx: Transaction, number: int, receipt: Receipt, leaf_hash: bytes, position: int | None) -> None:
-    """Keep that something was said, with a receipt that a peer gave back after it was lost here; move the section.
+    """Keep that something was said, with a receipt that was given back after it was lost here; move the section.
 
-    A peer may have signed in the meantime what an agency has not: of what it must sign, only that counts.
+    A peer may have signed in the meantime what its agency has not: of what that must sign, nothing else counts.
     """
-    signed = receipt.acknowledgement is not None
-    signers = await signers_of(tx, number)
+    if position is None and not _is_signed(await signers_of(tx, number), receipt):
+        return
     for place in receipt.placements:
-        if place.agency in signers and not signed:
-            return
         row = _row(number, place, receipt, leaf_hash)
         await add_acknowledgement(tx, replace(row, position=position))
     await move_section(tx, number, receipt)
+
+
+def _is_signed(signers: Mapping[str, bytes], receipt: Receipt) -> bool:
+    """Whether whoever must sign what a receipt says has signed it."""
+    wanted = {signers[place.agency] for place in receipt.placements if place.agency in signers}
+    if receipt.acknowledgement is None:
+        return not wanted
+    try:
+        proven = prove_acknowledgement(receipt.acknowledgement)
+        check_is_of(proven, receipt)
+    except SchemaError:
+        return False
+    return {proven.signer} == wanted
+
+
+def pinned_signers(card: Card, manifest: Manifest) -> dict[str, bytes]:
+    """Who signs for the agencies to whose own keys a message is sealed, by a card that names these keys."""
+    sealed_to = {parcel.key_id for parcel in manifest.parcels}
+    return {
+        agency.kind: agency.signer
+        for agency in card.agencies
+        if agency.key is not None and agency.signer is not None
+        if SealingPublicKey(agency.key).key_id in sealed_to
+    }
 
 
 def _row(number: int, place: Placement, receipt: Receipt, leaf_hash: bytes) -> AcknowledgementRow:

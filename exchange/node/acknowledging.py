@@ -46,7 +46,7 @@ from exchange.store.log import proven_at
 from exchange.store.messages import add_receipt, add_rung_events, stand
 from exchange.store.outbox import WORD, enqueue, new_delivery
 from exchange.store.peers import peer
-from exchange.store.transaction import Transaction
+from exchange.store.transaction import Operation, Transaction
 
 #: So much is said of one section, by all who have it in turn. The sender has the same bound.
 MOST_WORDS: Final = 64
@@ -99,8 +99,10 @@ class Acknowledging:
         self._has_current_key = has_current_key
         self._wake = wake
 
-    async def say(self, speaker: Speaker, message_id: str, section: str, word: Word) -> dict[str, Any]:
-        """Take a word, and answer with the receipt that was signed for it.
+    async def say(
+        self, speaker: Speaker, message_id: str, section: str, word: Word, first: Operation[None] | None = None
+    ) -> dict[str, Any]:
+        """Take a word, and answer with the receipt that was signed for it; `first` is of the same transaction.
 
         Raises:
             NotFound: the agency has no such section.
@@ -128,7 +130,13 @@ class Acknowledging:
             raise AgencySigns("the sender takes only what this agency has signed with its own key")
         else:
             sealed = await self._seal(found, speaker, word, card)
-        taken = await services.store.write(lambda tx: self._take(tx, speaker, message_id, section, word, sealed))
+
+        async def take(tx: Transaction) -> _Taken:
+            if first is not None:
+                await first(tx)
+            return await self._take(tx, speaker, message_id, section, word, sealed)
+
+        taken = await services.store.write(take)
         crash_points.reached("word.before-answer")
         services.counters.add(f"words_{word.rung.value}" if taken.lanes else "words_repeated")
         if taken.lanes:

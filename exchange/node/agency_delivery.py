@@ -29,19 +29,20 @@ from exchange.handover.rungs import has_reached
 from exchange.node.agency_client import MOST_ANSWER_BYTES, AgencyClient, Answer, Handshake
 from exchange.node.agency_orders import signed_in
 from exchange.node.agency_parcels import AgencyParcel, collect, section_event
+from exchange.node.agency_standing import NotHere, find_agency, held_reason
 from exchange.node.delivery import Outcome
-from exchange.node.endpoints import Endpoints, held_reason
+from exchange.node.endpoints import Endpoints
 from exchange.node.lanes import LaneState
 from exchange.node.orders_confirmed import note_accepted
 from exchange.node.receipts import climb
 from exchange.node.rerouting import turn_away
 from exchange.node.services import Services
-from exchange.node.webhook import event_body, secret_id
+from exchange.node.webhook import event_body, secret_id, test_data
 from exchange.schema.agency_keys import MOST_BYTES, ChallengeFile
 from exchange.schema.events import CHALLENGE, TEST
 from exchange.schema.wire import AgencyStatement, Rung
-from exchange.store.agencies import AgencyRow, agency_named
-from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force
+from exchange.store.agencies import AgencyRow
+from exchange.store.agency_keys import keys_in_force
 from exchange.store.attempts import AttemptRow, add_attempts
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
@@ -101,8 +102,8 @@ class AgencyDeliveries:
     async def perform(self, name: str, rows: Sequence[Delivery]) -> Outcome:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
-        found = await services.store.read(lambda tx: _find(tx, name))
-        if isinstance(found, _NotHere):
+        found = await services.store.read(lambda tx: find_agency(tx, name))
+        if isinstance(found, NotHere):
             return await self._turned_away(name, rows, found)
         agency, endpoint, keys = found
         own_key = name in keys_in_force(keys)  # by kind, which is the name of the one that has it
@@ -132,11 +133,11 @@ class AgencyDeliveries:
                 break
         return outcome
 
-    async def _turned_away(self, name: str, rows: Sequence[Delivery], found: "_NotHere") -> Outcome:
+    async def _turned_away(self, name: str, rows: Sequence[Delivery], found: NotHere) -> Outcome:
         """An agency takes nothing: what another may have is routed again, and the rest held."""
 
         async def is_over(tx: Transaction) -> bool:
-            return not isinstance(await _find(tx, name), _NotHere)
+            return not isinstance(await find_agency(tx, name), NotHere)
 
         passing = [row for row in rows if row.kind not in _STAYS and self._passes_on(name, found.state)]
         held = [(row, found.reason) for row in rows if row not in passing]
@@ -235,6 +236,8 @@ class AgencyDeliveries:
             await self._tell_refused(agency, f"{lasting}.")
         elif unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
+        elif parcel.denied:
+            lasting = f"agency {agency} may not read {', '.join(parcel.denied)}"
         if disabled is not None:
             outcome.error, lasting = None, disabled
             self._leave(target, [delivery], disabled, outcome)
@@ -342,17 +345,8 @@ class AgencyDeliveries:
         """Send a synthetic section, which looks like a section and says that it is none."""
         services = self._services
         target = await self._target(agency)
-        tables = services.configuration.tables
-        data = {
-            "test": True,
-            "agency": agency.name,
-            "message_id": new_message_id(services.now_ms()),
-            "section": "test",
-            "from": tables.node.area,
-            "to": tables.node.area,
-            "urgent": False,
-            "content": {"text": "This is a test. It is about nobody."},
-        }
+        area = services.configuration.tables.node.area
+        data = test_data(agency.name, area, new_message_id(services.now_ms()))
         body = event_body(event_id, TEST, services.configuration.origin, agency.id, services.now(), data)
         answer, _ = await self._post(target, await self._endpoints.key(), event_id, body)
         await self._hear_names(target, [answer])
@@ -415,24 +409,3 @@ def _attempt(delivery: Delivery, message: int, agency: str, section: str, answer
         answer.digest,
         answer.code,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _NotHere:
-    """Why nothing can be delivered to an agency; `state` is that of its endpoint, if it is registered."""
-
-    reason: str
-    state: str | None
-
-
-async def _find(tx: Transaction, name: str) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]] | _NotHere:
-    """An agency, its endpoint and everybody's keys; or why it gets nothing."""
-    agency = await agency_named(tx, name)
-    if agency is None:
-        return _NotHere(f"no agency {name} is registered", None)
-    endpoint, keys = await endpoint_of(tx, agency.id), await all_agency_keys(tx)
-    if endpoint.state != State.ACTIVE:
-        return _NotHere(held_reason(name, endpoint.state, endpoint.reason), endpoint.state)
-    if any(row.agency == agency.id and row.is_pending and row.holds for row in keys):
-        return _NotHere(f"agency {name} has not proven its key yet", endpoint.state)
-    return agency, endpoint, keys

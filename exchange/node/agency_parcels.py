@@ -1,13 +1,14 @@
 """What one agency is still to have of one message, and the events that it gets it in.
 
 * It is what was given to the agency and its kind may read, by the manifest and by the catalogue: never anything else.
+  What was given to it before the catalogue denied it that is named, so that it can be held.
 * A section that the agency has accepted is not among it, unless it is replayed.
 * What is sealed to a key of the agency's own goes on as it came, with what proves its sender; the node opens none.
 * Where the node opens a section, plaintext exists from the making of its event until that has left.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +26,7 @@ from exchange.node.agency_orders import PassedOn, order_event, order_for
 from exchange.node.cards import as_items
 from exchange.node.cases import read_handover
 from exchange.node.compose import recall_secrets
+from exchange.node.event_links import event_links
 from exchange.node.said import open_said
 from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body
@@ -44,6 +46,7 @@ from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_d
 from exchange.store.acknowledgements import AcknowledgementRow, acknowledgement
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.attempts import accepted_in
+from exchange.store.endpoints import wants_links
 from exchange.store.errors import NotFound
 from exchange.store.messages import (
     KeysRow,
@@ -74,12 +77,16 @@ class AgencyParcel:
     sections: list[tuple[SectionEntry, SectionRow]]
     #: What goes with each section where the agency opens it itself.
     sealed: dict[str, bytes] | None = None
+    #: Sections that it was given, and may not read any more.
+    denied: tuple[str, ...] = ()
     #: In place of a section, a question about it.
     question: "Question | None" = None
     #: In place of a section, what is late of the handover.
     late: "Late | None" = None
     #: In place of a section, an order about it.
     passed: PassedOn | None = None
+    #: Addresses by which to take sections on, by section, where the agency wants them.
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def event_id(self, section: str, kind: str) -> str:
         """The id of the event of a section."""
@@ -125,7 +132,15 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
 
     async def view(
         tx: Transaction,
-    ) -> tuple[MessageRow, Manifest, KeysRow | None, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None]:
+    ) -> tuple[
+        MessageRow,
+        Manifest,
+        KeysRow | None,
+        list[tuple[SectionEntry, SectionRow]],
+        dict[str, bytes] | None,
+        set[str],
+        bool,
+    ]:
         message = await message_by_number(tx, number)
         manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
         given = [row for row in await placements_of(tx, number) if row.given_to == name and not is_over(row.rung)]
@@ -137,7 +152,7 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
         waiting = [
             (entry, rows[entry.name])
             for entry in manifest.sections
-            if entry.name in wanted and kind in entry.readers and kind in services.catalogue.allowed(entry.name)
+            if entry.name in wanted and kind in services.catalogue.allowed(entry.name).intersection(entry.readers)
         ]
         return (
             message,
@@ -145,13 +160,19 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
             await keys_of(tx, number) if waiting else None,
             waiting,
             await _sealed(services, tx, message, manifest, name),
+            wanted - {entry.name for entry, _ in waiting},
+            await wants_links(tx, name),
         )
 
-    message, manifest, keys, waiting, sealed = await services.store.read(view)
+    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view)
     if keys is None:
         return AgencyParcel(message, manifest, {}, [])
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-    return AgencyParcel(message, manifest, secrets, waiting, sealed)
+    links: dict[str, str] = {}
+    # What is sealed goes to an agency with a program of its own, whose word the sender may want signed.
+    if wants and sealed is None:
+        links = await event_links(services, number, name, [entry.name for entry, _ in waiting])
+    return AgencyParcel(message, manifest, secrets, waiting, sealed, tuple(sorted(denied)), links=links)
 
 
 async def _collect_order(tx: Transaction, delivery: Delivery, name: str) -> AgencyParcel:
@@ -217,7 +238,7 @@ async def _collect_question(services: Services, delivery: Delivery) -> AgencyPar
             }
         section = next(entry for entry in manifest.sections if entry.name == row.section)
         asked = Question(row, kept.said.question)
-        return AgencyParcel(message, manifest, {}, [(section, SectionRow(section.name, b""))], sealed, asked)
+        return AgencyParcel(message, manifest, {}, [(section, SectionRow(section.name, b""))], sealed, question=asked)
 
     return await services.store.read(view)
 
@@ -307,6 +328,7 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
             "to": manifest.to_area,
             "urgent": manifest.urgent,
             **content,
+            **({"links": {"acknowledge": parcel.links[name]}} if name in parcel.links else {}),
         },
     )
 

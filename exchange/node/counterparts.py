@@ -4,7 +4,7 @@
 * Where there is none that takes it, the question waits in the lane `route:KIND`, until one is registered.
 """
 
-from exchange.node.routing import is_available
+from exchange.node.agency_standing import is_available
 from exchange.node.services import Services
 from exchange.schema.agency_names import kind_of
 from exchange.store.agencies import Standing, standing_agencies

@@ -17,6 +17,7 @@ from exchange.crypto.webhook_key import WebhookKey
 from exchange.handover.endpoint import Event, State, transition
 from exchange.handover.routing import may_pass_on
 from exchange.handover.secret_rotation import Sign, Stage, step
+from exchange.node.agency_standing import held_reason
 from exchange.node.errors import RequestInvalid
 from exchange.node.rounds import go_round
 from exchange.node.services import Services, moment
@@ -44,11 +45,6 @@ _RELEASED_FOR_MS: Final = 13 * _DAY_MS
 #: How long an endpoint may fail before the admins are told; less where something urgent waits.
 FAILING_MS: Final = 15 * _MINUTE_MS
 FAILING_URGENT_MS: Final = 2 * _MINUTE_MS
-
-
-def held_reason(name: str, state: str, reason: str | None) -> str:
-    """Why what is for an agency waits, where its endpoint is not active."""
-    return f"agency {name} is {state}" + (f": {reason}" if reason else "")
 
 
 def secret_of(services: Services, agency_id: str, wrapped: bytes) -> str:
@@ -154,8 +150,12 @@ class Endpoints:
             since_ms=now_ms if line.next != endpoint.state else endpoint.since_ms,
         )
         await keep_endpoint(tx, changed)
+        passes_on = changed.state == State.DISABLED and may_pass_on(
+            self._services.configuration.tables.routing, row.name
+        )
         if line.alarm:
-            detail = f"agency {row.name} was disabled: {reason}. What is for it is held."
+            what = "goes to others where the rules name them" if passes_on else "is held"
+            detail = f"agency {row.name} was disabled: {reason}. What is for it {what}."
             await add_alarm(tx, "agency-disabled", self._services.configuration.origin, detail, now_ms)
             self._services.log.error("alarm", code="agency-disabled", agency=row.name, reason=reason)
         if line.next == State.ACTIVE:
@@ -164,7 +164,7 @@ class Endpoints:
                 pattern = f"agency {row.name} is {state}%"
                 count += await release_reasons_like(tx, lane, pattern, now_ms + _RELEASED_FOR_MS)
             return changed, count
-        if changed.state == State.DISABLED and may_pass_on(self._services.configuration.tables.routing, row.name):
+        if passes_on:
             return changed, await bring_forward(tx, lane)  # who works on the lane has it routed again
         return changed, await hold_lane(tx, lane, held_reason(row.name, changed.state, changed.reason))
 

@@ -7,39 +7,25 @@
 """
 
 from collections.abc import Collection, Sequence
-from typing import Final
 
 from exchange.crypto.names import LeafHash
 from exchange.crypto.statement import parse_statement
-from exchange.handover.endpoint import State
 from exchange.handover.routing import Facts, decide
 from exchange.node.agency_keys import sealed_kinds
-from exchange.node.endpoints import held_reason
+from exchange.node.agency_standing import held_because, is_available
 from exchange.node.errors import RequestInvalid
+from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.receipts import tell
 from exchange.node.services import Services, milliseconds
 from exchange.schema.agency_names import kind_of
 from exchange.schema.wire import Manifest, Rung, decode_wire, manifest_decoder
-from exchange.store.agencies import Standing, standing_agencies
+from exchange.store.agencies import standing_agencies
 from exchange.store.errors import NotFound
 from exchange.store.messages import MessageRow, add_event, give_sections, placements_of
 from exchange.store.outbox import ROUTE, WEBHOOK, enqueue, new_delivery
 from exchange.store.transaction import Transaction
 
 Pair = tuple[str, str]
-_RELEASED_FOR_MS: Final = 13 * 86_400_000
-
-
-def held_because(agency: Standing) -> str | None:
-    """Why what is given to an agency waits; None where it is delivered."""
-    if agency.state != State.ACTIVE:
-        return held_reason(agency.name, agency.state, agency.reason)
-    return f"agency {agency.name} has not proven its key yet" if agency.waits else None
-
-
-def is_available(agency: Standing) -> bool:
-    """Whether an agency keeps what it is given; one that is paused does, since it is to go on soon."""
-    return agency.state != State.DISABLED and not agency.waits
 
 
 async def route(
@@ -103,8 +89,11 @@ async def route(
             await add_event(tx, message.number, "held", now_ms, agency=name, detail=why)
     if not given:
         return set()
+    known: set[Pair] = set()
+    if only is not None:
+        known = {(row.section, row.agency) for row in await placements_of(tx, message.number) if row.rung != "received"}
     return {
-        *await _keep_given(services, tx, message, manifest, given),
+        *await _keep_given(services, tx, message, manifest, given, known),
         *(f"agency:{name}" for name, why in waits.items() if why is None),
     }
 
@@ -115,10 +104,10 @@ async def _keep_given(
     message: MessageRow,
     manifest: Manifest,
     given: Sequence[tuple[str, str, str]],
+    known: Collection[Pair],
 ) -> set[str]:
-    """Note which agency has which section, and sign that for the sender where it is news to it; the lanes to wake."""
+    """Note which agency has which section, and sign it for the sender where it is not `known` there; lanes to wake."""
     now_ms = services.now_ms()
-    known = {(row.section, row.agency) for row in await placements_of(tx, message.number) if row.rung != "received"}
     await give_sections(tx, message.number, given, now_ms)
     services.counters.add("sections_routed", len(given))
     by_name: dict[str, list[str]] = {}
@@ -128,6 +117,7 @@ async def _keep_given(
     for name, sections in by_name.items():
         await add_event(tx, message.number, "given", now_ms, agency=name, detail=", ".join(dict.fromkeys(sections)))
     fresh = [(section, kind) for section, kind, _ in given if (section, kind) not in known]
+    services.counters.add("sections_rerouted", len(given) - len(fresh))
     if not fresh:
         return set()
     leaf = LeafHash(message.leaf_hash)
@@ -172,7 +162,7 @@ async def give(services: Services, tx: Transaction, message: MessageRow, section
         lane,
         WEBHOOK,
         now_ms=now_ms,
-        deadline_ms=now_ms + _RELEASED_FOR_MS,
+        deadline_ms=now_ms + RELEASED_FOR_MS,
         urgent=manifest.urgent,
         message=message.number,
         agency=name,

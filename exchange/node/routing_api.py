@@ -11,13 +11,13 @@ from msgspec import Meta
 from exchange.handover.routing import Choice, Rules
 from exchange.handover.routing_review import doubts, mistakes
 from exchange.handover.routing_trial import Arrived, Change, Trial
+from exchange.node.agency_standing import held_because, is_available
 from exchange.node.delivery import Dispatcher
 from exchange.node.errors import RequestInvalid
 from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of
 from exchange.node.rerouting import recall, route_again
-from exchange.node.routing import held_because, is_available
 from exchange.node.services import Services, milliseconds
 from exchange.schema.agency_names import AgencyName, kind_of
 from exchange.schema.errors import Finding

@@ -5,6 +5,7 @@
 * The error says nothing of what was given: no piece of it that the program's own text does not have.
 """
 
+import base64
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,12 +28,12 @@ from exchange.crypto.names import MessageId, Origin, SectionName, parse_message_
 from exchange.crypto.note import format_note, parse_note, parse_vkey
 from exchange.crypto.number import parse_number
 from exchange.crypto.padding import pad, unpad
-from exchange.crypto.parcel import _encoder, _info, open_parcel
+from exchange.crypto.parcel import _encoder, _info, open_parcel, seal_parcel
 from exchange.crypto.proof import format_proof, parse_proof, verify_statement
 from exchange.crypto.rest import FileKey, StoreKey, open_at_rest
 from exchange.crypto.sealing import seal
 from exchange.crypto.secret import Plaintext, Secret
-from exchange.crypto.section import SectionContext, open_section
+from exchange.crypto.section import SectionContext, open_section, seal_section
 from exchange.crypto.shares import parse_share
 from exchange.crypto.signing import parse_fingerprint
 from exchange.crypto.statement import encode_statement, parse_statement
@@ -41,8 +42,13 @@ from exchange.node import peer_client
 from exchange.node.callers import parse_address
 from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
-from exchange.node.errors import ItemRefused
+from exchange.node.errors import ItemRefused, RequestInvalid
+from exchange.node.form_data import parse_form
+from exchange.node.pages.acknowledge import FORM_TYPE as LINK_FORM_TYPE
+from exchange.node.pages.acknowledge import given_fields, read_fields
 from exchange.node.revocation import is_revocation, parse_revocation
+from exchange.node.section_words import OwnSection
+from exchange.schema.acknowledgement import prove_acknowledgement
 from exchange.schema.agency_keys import read_answer, read_challenge, read_key_file
 from exchange.schema.catalogue import default_catalogue, load_catalogue
 from exchange.schema.errors import FormInvalid
@@ -59,8 +65,14 @@ from exchange.schema.registration import (
 )
 from exchange.schema.rejoining import ask_decoder, rejoin_answer_decoder, rejoin_request_decoder
 from exchange.schema.section_content import read_content
+from exchange.schema.selftest.diagnosis import Known, Receiver, diagnose
+from exchange.schema.selftest.headers import parse_headers
 from exchange.schema.split import split
 from exchange.schema.wire import (
+    ParcelEntry,
+    WordEntry,
+    Words,
+    acknowledgement_decoder,
     card_decoder,
     decode_wire,
     encode_wire,
@@ -70,6 +82,7 @@ from exchange.schema.wire import (
     reply_decoder,
     sightings_decoder,
 )
+from exchange.schema.words import Bond, open_words, parts_of
 from tests.crypto.keys import SEALING, SIGNING
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +92,13 @@ HERE = Origin("exchange.enfield.example")
 THERE = Origin("exchange.hackney.example")
 MESSAGE = MessageId("0b7f4a52-9c1e-4d0e-8f64-2f7f3c1d9a10")
 REPLY_SECRET = Secret(b"\x07" * 32)
+#: What an agency says to this borough.
+WORDS = Bond(MESSAGE, THERE, HERE)
 AGENCY_KEYS = AgencyKeys(Origin("housing.enfield.example"), SIGNING, (SEALING,))
+#: By secrets that nobody has signed with.
+KNOWN_WEBHOOKS = Known(
+    (f"whsec_{base64.b64encode(bytes(32)).decode()}",), f"whpk_{base64.b64encode(bytes(32)).decode()}"
+)
 FILE_KEY = KeystoreKey(bytes(16), Argon2Parameters(1, 8192), FileKey(b"\x05" * 32))
 DAY = date(2026, 11, 24)
 
@@ -176,6 +195,28 @@ def parcel_inside(data: bytes) -> bytes:
 
 def section(data: bytes) -> None:
     open_section(data[32:], REPLY_SECRET, SectionContext(MESSAGE, THERE, HERE, SectionName("housing")), data[:32])
+
+
+def words(data: bytes) -> bytes:
+    """A part of what an agency says, sealed and committed to by somebody who may fill it as he likes."""
+    made = seal_section(data, WORDS.of("holder"))
+    parcel = seal_parcel({SectionName("holder"): made.secret}, SEALING.public, THERE, HERE, MESSAGE)
+    sealed = Words(
+        parts=(WordEntry(name="holder", sha256=made.sha256, commitment=made.commitment),),
+        parcels=(ParcelEntry(key_id=SEALING.public.key_id, parcel=parcel),),
+    )
+    said = open_words(sealed, (made.ciphertext,), {SEALING.public.key_id: SEALING}, WORDS)
+    return parts_of(said)["holder"]
+
+
+def signed_word(data: bytes) -> None:
+    """What an agency brings, as a node decodes it."""
+    try:
+        word = msgspec.json.decode(data, type=OwnSection).word()
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise RequestInvalid("it does not fit") from None
+    if word.signed is not None:
+        prove_acknowledgement(word.signed)
 
 
 def section_content(data: bytes) -> bytes:
@@ -298,6 +339,29 @@ def agency_event(data: bytes) -> None:
         open_section_event(event, AGENCY_KEYS)
 
 
+def given_webhook(data: bytes) -> None:
+    """What somebody pastes of a webhook: headers, an empty line, body, what was taken for the secret."""
+    head, _, rest = data.partition(b"\n\n")
+    body, _, secret = rest.partition(b"\0")
+    receiver = Receiver(text_of(secret), text_of(secret), 0.0)
+    said = diagnose(parse_headers(text_of(head)), body, KNOWN_WEBHOOKS, receiver, 0.0)
+    assert said.findings
+    assert not said.ok
+
+
+def browser_form(data: bytes) -> None:
+    kind, _, form = data.partition(b"\n")
+    parse_form(text_of(kind), form)
+
+
+def link_form(data: bytes) -> None:
+    """The form of a one-time link; what it says is what can be said."""
+    wanted, wrong = read_fields(given_fields(LINK_FORM_TYPE, data))
+    assert (wanted is None) == bool(wrong)
+    if wanted is not None:
+        wanted.word()
+
+
 def webhook_key(data: bytes) -> None:
     parse_webhook_key(text_of(data))
 
@@ -320,6 +384,12 @@ TARGETS = (
     Target("section-content", section_content, strangers=True),
     Target("agency-file", agency_files, strangers=True),
     Target("agency-event", agency_event, strangers=True),
+    Target("given-webhook", given_webhook),
+    Target("browser-form", browser_form),
+    Target("link-form", link_form, strangers=True),
+    Target("acknowledgement", wire(acknowledgement_decoder), strangers=True),
+    Target("signed-word", signed_word, strangers=True),
+    Target("words", words, strangers=True),
     Target("webhook-key", webhook_key),
     Target("card", wire(card_decoder), strangers=True),
     Target("manifest", wire(manifest_decoder), strangers=True),

@@ -1,6 +1,8 @@
 """What may be said of a section, and what that makes of it: no sequence leads where it must not."""
 
+import runpy
 from dataclasses import dataclass
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -113,3 +115,10 @@ def test_an_order_puts_a_section_where_the_table_says_wherever_it_stood() -> Non
     for rung in (None, "received", *State):
         assert after_order(rung, Event.ERASE) == State.ERASED
         assert after_order(rung, Event.RECALL) == (State.ERASED if rung == "erased" else State.RECALLED)
+
+
+def test_the_page_has_the_table_of_today() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "agencies.md").read_text(encoding="utf-8")
+    script = runpy.run_path(str(docs / "render_holding.py"))
+    assert script["page"](text) == text, "run: python docs/render_holding.py"

@@ -161,11 +161,12 @@ def test_what_an_agency_has_may_pass_on_where_rules_name_another(rules: Rules, n
     assert may_pass_on(rules, name) is may
 
 
-KINDS = sorted(CATALOGUE.kinds())
+#: Few, so that they meet: one that reads little, one that reads much.
+KINDS = ["coordinator", "dwp", "housing", "police"]
 NAMES = st.builds(
     lambda kind, label: kind + label,
     st.sampled_from([*KINDS, "no-such-kind"]),
-    st.sampled_from(["", "/south", "/north"]),
+    st.sampled_from(["", "/south"]),
 )
 PARTS = [part.name for part in CATALOGUE.parts if not part.each] + ["injunction.condition-2", "urgent.action-1"]
 SECTIONS = st.sampled_from([*PARTS, "no-such-section"])

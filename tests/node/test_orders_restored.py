@@ -40,7 +40,7 @@ async def over(node: Node, message: str, rung: str) -> None:
 
 
 def left(node: Node) -> list[int]:
-    return [node.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("message_keys", "contents")]  # noqa: S608
+    return [node.rows(f"SELECT count(*) FROM {table}")[0][0] for table in ("message_keys", "contents")]
 
 
 async def left_in(restorable: Restorable) -> list[int]:

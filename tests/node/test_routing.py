@@ -14,11 +14,13 @@ from exchange.node.routing import give
 from exchange.store.errors import NotFound
 from exchange.store.messages import message_by_id
 from exchange.store.transaction import Transaction
+from tests import databases
 from tests.node.agency import LOOPBACK, Agency
 from tests.node.handmade import Borough, Desk, read_reply
-from tests.node.pair import ENFIELD, Clock, Node, running, until
+from tests.node.pair import ENFIELD, Clock, Node, running, running_pair, until
 from tests.node.test_agencies import delivered, send
 from tests.node.test_agencies import sections as sections_of
+from tests.node.test_sealed import HOUSING_KEYS, announced, key_of, sealed_agency
 
 RULES = """
 [[routing.rule]]
@@ -351,3 +353,61 @@ async def test_a_section_is_given_to_nobody_who_may_not_read_it(
     with pytest.raises(error, match=text):
         await given(enfield, sent, section, kind, name)
     assert enfield.rows("SELECT section, agency, given_to, rung FROM placements ORDER BY section, agency") == before
+
+
+async def test_what_is_sealed_goes_to_the_agency_that_has_the_key_whatever_a_rule_says(
+    tmp_path: Path, clock: Clock, named: dict[str, Named]
+) -> None:
+    async with running_pair(tmp_path, clock, '[[routing.rule]]\nto = ["housing/south"]\n') as pair:
+        await register(pair.enfield, named, "housing/south")
+        await sealed_agency(pair.enfield, named["housing"])
+        await announced(pair, HOUSING_KEYS)
+        sent = await pair.hackney.send(ENFIELD)
+        await pair.hackney.reached(sent, "received")
+        await delivered(pair.enfield, sent, "housing")
+        assert named["housing/south"].accepted == []
+        assert all("sealed" in event["data"] for event in named["housing"].accepted)
+        # Another could not open it. Of what others read too, and have no key for, the node has the secret.
+        with pytest.raises(RequestInvalid, match="housing/south has no key that opens it"):
+            await given(pair.enfield, sent, "housing", "housing", "housing/south")
+        await given(pair.enfield, sent, "subject", "housing", "housing/south")
+        await pair.enfield.local("POST", f"/v1/agencies/{named['housing/south'].id}/test")
+
+        async def opened() -> bool:
+            events = named["housing/south"].accepted
+            return [event["data"]["section"] for event in events if "content" in event["data"]].count("subject") == 1
+
+        await until("the other has it, opened by the node", opened)
+
+
+async def test_only_the_agency_that_is_named_by_its_kind_can_have_a_key(enfield: Node, named: dict[str, Named]) -> None:
+    south = named["housing/south"]
+    body = {"kind": "housing", "label": "south", "url": south.url, "networks": LOOPBACK}
+    status, document = await enfield.local("POST", "/v1/agencies", {**body, "key": key_of(HOUSING_KEYS)})
+    assert (status, document["message"]) == (
+        400,
+        "a key of its own is for agency housing alone: the card announces one for each kind",
+    )
+    await south.register(enfield)
+    assert (await enfield.local("POST", f"/v1/agencies/{south.id}/key", {"key": key_of(HOUSING_KEYS)}))[0] == 400
+
+
+async def test_what_the_catalogue_denies_an_agency_meanwhile_is_held_and_the_rest_delivered(
+    enfield: Node, desk: Desk, named: dict[str, Named]
+) -> None:
+    await enfield.know(desk.borough)
+    await register(enfield, named, "housing", "police")
+    await enfield.local("POST", f"/v1/agencies/{named['housing'].id}/pause")
+    sent = await send(enfield, desk.borough)
+    # As by another catalogue, or by who can write to the store: the police's section stands as housing's.
+    change = "UPDATE placements SET given_to = 'housing', rung = 'routed' WHERE section = 'police'"
+    await delivered(enfield, sent, "police")
+    databases.execute(enfield.services.configuration.store_url, change)
+    await enfield.local("POST", f"/v1/agencies/{named['housing'].id}/resume")
+
+    async def waits() -> bool:
+        items = (await enfield.local("GET", "/v1/held"))[1]["items"]
+        return "agency housing may not read police" in {item["reason"] for item in items}
+
+    await until("it is held", waits)
+    assert sections_of(named["housing"].accepted) == ["housing", "subject"]
