@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from exchange.handover.holding import TABLE, Event, State
+from exchange.handover.holding import TABLE, Event, State, is_over
 
 PAGE = Path(__file__).with_name("agencies.md")
 _TABLE = re.compile(r"(?<=<!-- holding -->\n).*?(?=<!-- /holding -->)", re.DOTALL)
@@ -15,7 +15,7 @@ def holding() -> str:
     for line in TABLE:
         said = "2xx" if line.event == Event.ACCEPT else f"{line.event}, {line.guard}"
         by = " or ".join(sorted(line.by))
-        holder = "the holder" if line.next == State.OWNED else "the sender"
+        holder = "nobody" if is_over(line.next) else "the holder" if line.next == State.OWNED else "the sender"
         rows.append(f"| {line.state} | {said} | {by} | {line.next} | {line.receipt or 'as before'} | {holder} |")
     return "\n" + "\n".join(rows) + "\n\n"
 

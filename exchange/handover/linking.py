@@ -5,7 +5,7 @@ What is said first is what cannot change any more: a link that was used stays us
 
 import enum
 
-from exchange.handover.holding import State
+from exchange.handover.holding import State, is_over
 
 
 class Standing(enum.StrEnum):
@@ -17,7 +17,7 @@ class Standing(enum.StrEnum):
     EXPIRED = "expired"
     #: The section was taken on in another way.
     TAKEN = "taken"
-    #: The agency has redirected the section, or has it no more.
+    #: The agency has redirected the section, or has it no more: its sender may have recalled it.
     ELSEWHERE = "elsewhere"
 
 
@@ -34,6 +34,6 @@ def standing(
         return Standing.WITHDRAWN
     if now_ms >= expires_at_ms:
         return Standing.EXPIRED
-    if state is None or state is State.REDIRECTED or (needs_delivery and state is State.ROUTED):
+    if state is None or state is State.REDIRECTED or is_over(state) or (needs_delivery and state is State.ROUTED):
         return Standing.ELSEWHERE
     return Standing.TAKEN if state is State.OWNED else Standing.GOOD

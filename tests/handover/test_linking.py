@@ -17,6 +17,8 @@ TABLE = [
     (False, False, NOW + 1, State.QUERIED, False, Standing.GOOD),
     (False, False, NOW + 1, State.OWNED, False, Standing.TAKEN),
     (False, False, NOW + 1, State.REDIRECTED, False, Standing.ELSEWHERE),
+    (False, False, NOW + 1, State.RECALLED, False, Standing.ELSEWHERE),
+    (False, False, NOW + 1, State.ERASED, False, Standing.ELSEWHERE),
     (False, False, NOW + 1, None, False, Standing.ELSEWHERE),
     (False, False, NOW, State.DELIVERED, False, Standing.EXPIRED),
     (False, True, NOW, State.DELIVERED, False, Standing.WITHDRAWN),
