@@ -814,11 +814,12 @@ class GroundTold(Shape, frozen=True):
 
 class Word(Shape, frozen=True):
     """What an agency said of a section. `signed` where it did so with its own keys; `by` the borough where that spoke
-    for it; `to` the kind of agency there that has the section now. What is `sealed` the node cannot read in full."""
+    for it; `to` the agency there that has the section now: its kind, or here its name. What is `sealed` the node
+    cannot read in full."""
 
     by: Literal["agency", "borough"]
     signed: bool
-    to: KindText | None
+    to: AgencyName | None
     sealed: bool
     erased: bool
     name: str | None
