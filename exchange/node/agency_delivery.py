@@ -86,7 +86,7 @@ class AgencyDeliveries:
         async def is_over(tx: Transaction) -> bool:
             return not isinstance(await _find(tx, kind), str)
 
-        found = await services.store.read(lambda tx: _find(tx, kind))
+        found = await services.store.read(lambda tx: _find(tx, kind), brief=True)
         if isinstance(found, str):
             return Outcome(held=[(delivery, found) for delivery in rows], is_over=is_over)
         agency, endpoint, keys = found

@@ -87,7 +87,7 @@ async def collect(services: Services, delivery: Delivery, kind: str) -> AgencyPa
             await _sealed(services, tx, message, manifest, kind),
         )
 
-    message, manifest, keys, waiting, sealed = await services.store.read(view)
+    message, manifest, keys, waiting, sealed = await services.store.read(view, brief=True)
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
     return AgencyParcel(message, manifest, secrets, waiting, sealed)
 

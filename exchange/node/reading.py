@@ -54,7 +54,7 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             await received_at_ms(tx, number),
         )
 
-    found = await services.store.read(collect)
+    found = await services.store.read(collect, brief=True)
     if isinstance(found, WaitingForm):
         return _describe_waiting(found)
     message, placements, waiting, received_ms = found

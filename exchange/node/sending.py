@@ -106,14 +106,14 @@ async def send_form(
         errors.append(Finding("error", "referral.to_area", "is not the area that the form is being sent to"))
     if errors:
         raise FormInvalid(tuple(errors))
-    row = peer_for_area(await services.store.read(peers_of_area(to_area)), to_area)
+    row = peer_for_area(await services.store.read(peers_of_area(to_area), brief=True), to_area)
     services.admission.check_sending(f"peer:{row.origin}")
     held: str | None = None
     try:
         operation = sign_form(services, split_form, row)
     except NoCurrentKey:
         if await has_current_key(row.origin):
-            row = peer_for_area(await services.store.read(peers_of_area(to_area)), to_area)
+            row = peer_for_area(await services.store.read(peers_of_area(to_area), brief=True), to_area)
             operation = sign_form(services, split_form, row)
         else:
             held = NO_CURRENT_KEY
