@@ -462,7 +462,7 @@ def _connect(path: Path) -> Any:
         "foreign_keys = ON",
         "secure_delete = ON",
         f"busy_timeout = {_PATIENCE_MS}",
-        "wal_autocheckpoint = 4000",
+        "wal_autocheckpoint = 1000",
         f"cache_size = -{_CACHE_KIB}",
         "temp_store = MEMORY",
     ):
