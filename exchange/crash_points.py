@@ -22,6 +22,8 @@ Point: TypeAlias = Literal[
     "webhook.before-call",
     "webhook.accepted",
     "webhook.recorded",
+    # What an agency says of a section: all is stored, and nobody has been told.
+    "word.before-answer",
     # The turn of an epoch of sealing keys.
     "epoch.before-store",
     "epoch.stored",

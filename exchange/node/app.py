@@ -18,16 +18,24 @@ from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
 from exchange.handover.retries import ASKED_CAP_S
+from exchange.handover.routing_review import doubts
 from exchange.node import openapi
+from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
+from exchange.node.agency_api import AgencyApi
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
+from exchange.node.agency_listener import AgencyListener
+from exchange.node.agency_sections_api import AgencySectionsApi
+from exchange.node.agency_tokens import AgencyTokensApi
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
+from exchange.node.deadline_watch import DeadlineWatch
 from exchange.node.delivery import Dispatcher
 from exchange.node.directory import Directory
 from exchange.node.directory_api import DirectoryApi
@@ -41,6 +49,7 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.handovers_api import HandoversApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
@@ -59,13 +68,19 @@ from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
+from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
+from exchange.node.routing_api import RoutingApi
+from exchange.node.sections_api import SectionsApi
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
+from exchange.schema.deadlines import Deadlines, default_deadlines, load_deadlines
+from exchange.schema.errors import DeadlinesInvalid
 from exchange.schema.wire import card_decoder, decode_wire
+from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
 from exchange.store.locking import lock_store
@@ -108,6 +123,7 @@ async def open_services(
     store = await open_store(configuration.store_url, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
     services = Services(
+        deadlines=_deadlines(configuration),
         configuration=configuration,
         now_ms=wall_clock_ms,
         store=store,
@@ -127,6 +143,24 @@ async def open_services(
         stack.push_async_callback(part, services)
     await load_sealing_keys(services)
     return services
+
+
+def _deadlines(configuration: Configuration) -> Deadlines:
+    """The deadlines that the configuration names, or those that are shipped.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read, or says something that cannot be.
+    """
+    name = configuration.tables.handover.deadlines
+    if not name:
+        return default_deadlines()
+    path = configuration.resolve(name)
+    try:
+        return load_deadlines(path.read_bytes(), default_catalogue())
+    except OSError as error:
+        raise ConfigurationInvalid(f"handover.deadlines: cannot read {path}: {error.strerror}") from None
+    except DeadlinesInvalid as error:
+        raise ConfigurationInvalid(f"{path}: {error}", hint=error.hint) from None
 
 
 async def prepare(services: Services, *, old_store: bool = False) -> None:
@@ -220,6 +254,13 @@ async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
         dispatcher.wake(lane)
 
 
+async def _doubt_rules(services: Services) -> None:
+    """Tell the admin of routing rules that come to nothing."""
+    here = [row.name for row in await services.store.read(all_agencies)]
+    for finding in doubts(services.configuration.tables.routing, services.catalogue, here):
+        services.log.warning("routing", reason=f"routing.{finding.path}: {finding.message}")
+
+
 async def run_node(
     configuration: Configuration,
     keyring: Keyring,
@@ -291,9 +332,11 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         endpoints = Endpoints(services)
         agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
-        performing = {"peer": outbound.perform, "agency": agencies.perform}
+        performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
+        watch = DeadlineWatch(services)
+        watch.wake = dispatcher.wake
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
@@ -315,30 +358,40 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(f"peer:{origin}")
 
         directory = Directory(services, client, changed)
+        acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
         more = [
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
+            *AgencyTokensApi(services).routes(),
+            *SectionsApi(services, acknowledging).routes(),
+            *HandoversApi(services).routes(),
+            *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
-        sites = await _listen(stack, configuration, peers, local, wall)
+        agency_door = AgencyDoor(services)
+        beside = await _agency_sites(stack, services, agency_door, acknowledging)
+        sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
+            group.create_task(watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
+            group.create_task(agency_door.run(stop))
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))
             group.create_task(pairings.run(stop))
             group.create_task(Replicas(services, dispatcher).run(stop))
             group.create_task(services.admission.run(services, stop))
             await _greet_peers(services, dispatcher)
+            await _doubt_rules(services)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
             services.log.info("node is draining", origin=configuration.origin)
@@ -347,12 +400,17 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
 
 async def _listen(
-    stack: AsyncExitStack, configuration: Configuration, peers: PeerApi, local: LocalApi, wall: Wall
+    stack: AsyncExitStack,
+    configuration: Configuration,
+    peers: PeerApi,
+    local: LocalApi,
+    wall: Wall,
+    beside: Sequence[web.BaseSite],
 ) -> list[web.BaseSite]:
     tables = configuration.tables
     public = await _runner(stack, peers.application())
     host, port = split_address(tables.listen.address)
-    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, wall.door)]
+    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, wall.door), *beside]
     if tables.listen.open_address:
         host, port = split_address(tables.listen.open_address)
         strangers = await _runner(stack, peers.application(for_strangers=True))
@@ -363,6 +421,19 @@ async def _listen(
         sites.append(LocalTcpSite(await _runner(stack, local.application(needs_token=True)), host, port))
     await _start(configuration, sites)
     return sites
+
+
+async def _agency_sites(
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging
+) -> list[web.BaseSite]:
+    """The listener for agencies, where the configuration has one."""
+    if not services.configuration.tables.agencies.address:
+        return []
+    listener, asked = AgencyListener(services), AgencyApi(services)
+    host, port = split_address(services.configuration.tables.agencies.address)
+    routes = [*asked.routes(), *AgencySectionsApi(acknowledging).routes()]
+    runner = await _runner(stack, listener.application(routes, asked.open_routes()))
+    return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 
 async def _local_site(
