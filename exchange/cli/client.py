@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import tomllib
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -25,6 +26,7 @@ _TRUST_CODES: Final = {
     "fork",
     "identity-revoked",
     "directory-refused",
+    "second-person-needed",
 }
 
 
@@ -54,6 +56,8 @@ class CommandFailed(click.ClickException):
         """One line that says what happened, one that says what to do."""
         for finding in self.findings:
             click.echo(f"{finding['severity']}: {finding['path']}: {finding['message']}", err=True)
+            if finding.get("hint"):
+                click.echo(f"       {finding['hint']}", err=True)
         click.echo(f"Error: {self.message}", err=True)
         if self.hint:
             click.echo(f"       {self.hint}", err=True)
@@ -109,6 +113,7 @@ class Node:
         raw: bytes | None = None,
         wait_s: float = 0,
         idempotency_key: str | None = None,
+        override: str | None = None,
     ) -> Any:
         """Ask the node.
 
@@ -120,6 +125,8 @@ class Node:
         headers = {"content-type": "application/json"}
         if idempotency_key is not None:
             headers["idempotency-key"] = idempotency_key
+        if override is not None:
+            headers["override-reason"] = urllib.parse.quote(override)
         asked = False
         try:
             connection.connect()
