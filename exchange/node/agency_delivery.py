@@ -98,7 +98,7 @@ class AgencyDeliveries:
     async def perform(self, name: str, rows: Sequence[Delivery]) -> Outcome:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
-        found = await services.store.read(lambda tx: find_agency(tx, name))
+        found = await services.store.read(lambda tx: find_agency(tx, name), brief=True)
         if isinstance(found, NotHere):
             return await self._turned_away(name, rows, found)
         agency, endpoint, keys = found

@@ -354,15 +354,15 @@ class LocalApi:
         if wanted is not None and wanted not in LADDER:
             raise RequestInvalid(f"wait is one of {', '.join(LADDER)}")
         timeout_s = min(float(_number(request.query.get("timeout_s", "0"))), 60.0)
+        change = self._services.changes.next()
         found = await self._describe(request.match_info["id"])
         if wanted is not None:
             try:
                 async with asyncio.timeout(timeout_s):
                     while not _reached(found, wanted):
+                        await change.wait()
                         change = self._services.changes.next()
                         found = await self._describe(request.match_info["id"])
-                        if not _reached(found, wanted):
-                            await change.wait()
             except TimeoutError:
                 pass
         return json_response({**found, "reached": wanted is None or _reached(found, wanted)})
