@@ -505,6 +505,7 @@ class Agency(Shape, frozen=True):
     certificate: str | None
     proxy: str | None
     rate_per_minute: int | None
+    links: bool
 
 
 class Agencies(Shape, frozen=True):
@@ -685,6 +686,21 @@ class AgencyTested(Shape, frozen=True):
     status: int | msgspec.UnsetType = msgspec.UNSET
     error: str | msgspec.UnsetType = msgspec.UNSET
     secret_id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class SelfTestSample(Shape, frozen=True):
+    """A synthetic event, and the bytes that are signed: as text, and in hexadecimal by sixteen."""
+
+    agency: AgencyName
+    url: str
+    id: str
+    timestamp: int
+    expires_at: datetime
+    headers: dict[str, str]
+    body: str
+    signed: str
+    signed_hex: str
+    curl: str
 
 
 class AgencyKeyClaimed(Shape, frozen=True):
@@ -1204,6 +1220,38 @@ class SectionOfAgency(Shape, frozen=True):
     agencies: list[KindText]
     rung: RungText
     sender: CardFile
+
+
+class Link(Shape, frozen=True):
+    """A one-time link; `made_by` is null where it went to the agency with the section."""
+
+    id: str
+    section: str
+    agency: AgencyName
+    made_by: str | None
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    withdrawn_at: datetime | None
+
+
+class LinkMade(Link, frozen=True):
+    """A new link, with its address, which is shown this once."""
+
+    url: str
+
+
+class Links(Shape, frozen=True):
+    """The links for a section, oldest first."""
+
+    items: list[Link]
+
+
+class LinkWithdrawn(Shape, frozen=True):
+    """A link that works no more."""
+
+    id: str
+    withdrawn: bool
 
 
 class Question(Shape, frozen=True):

@@ -57,9 +57,13 @@ from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
 from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
+from exchange.node.links import Links
+from exchange.node.links_api import LinksApi
 from exchange.node.listener import MOST_CONNECTIONS, LocalSite, LocalTcpSite, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
+from exchange.node.pages.acknowledge import AcknowledgePages
+from exchange.node.pages.selftest import SelfTestPages
 from exchange.node.pairings import Pairings
 from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
@@ -74,6 +78,8 @@ from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
 from exchange.node.routing_api import RoutingApi
 from exchange.node.sections_api import SectionsApi
+from exchange.node.selftest import SelfTest
+from exchange.node.selftest_api import SelfTestApi
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
@@ -360,9 +366,13 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(f"peer:{origin}")
 
         directory = Directory(services, client, changed)
+        selftest = SelfTest(services, endpoints)
         gatekeeper = Gatekeeper(services)
         acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
+        links = Links(services, acknowledging)
         more = [
+            *SelfTestApi(selftest).routes(),
+            *SelfTestPages(services, selftest).routes(),
             *GateApi(services, dispatcher, gatekeeper).routes(),
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
@@ -371,6 +381,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *AgenciesApi(services, dispatcher, endpoints).routes(),
             *AgencyTokensApi(services).routes(),
             *SectionsApi(services, acknowledging).routes(),
+            *LinksApi(links).routes(),
             *HandoversApi(services).routes(),
             *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
@@ -378,7 +389,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door, acknowledging)
+        beside = await _agency_sites(stack, services, agency_door, acknowledging, links)
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -429,7 +440,7 @@ async def _listen(
 
 
 async def _agency_sites(
-    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging, links: Links
 ) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
@@ -437,7 +448,8 @@ async def _agency_sites(
     listener, asked = AgencyListener(services), AgencyApi(services)
     host, port = split_address(services.configuration.tables.agencies.address)
     routes = [*asked.routes(), *AgencySectionsApi(acknowledging).routes()]
-    runner = await _runner(stack, listener.application(routes, asked.open_routes()))
+    open_routes = [*asked.open_routes(), *AcknowledgePages(links, listener.guessed).open_routes()]
+    runner = await _runner(stack, listener.application(routes, open_routes))
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 

@@ -178,6 +178,17 @@ class AgencySigns(NodeError):
     hint = "The agency says it with its own key: `exchange agency-own`. Nothing was changed."
 
 
+class LinkUseless(NodeError):
+    """A one-time link cannot be used any more; `standing` says why."""
+
+    code = "link-useless"
+    hint = "Nothing was recorded with it."
+
+    def __init__(self, standing: str) -> None:
+        super().__init__(f"the link is {standing}")
+        self.standing = standing
+
+
 class WordsTooMany(NodeError):
     """As much was said of a section as the sender takes."""
 

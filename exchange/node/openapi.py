@@ -22,6 +22,7 @@ from exchange.node.directory_api import Join
 from exchange.node.gate_api import OVERRIDE, AddAgreement, ApproveForm, ExpireAgreement, RefuseForm
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
+from exchange.node.links_api import NewLink
 from exchange.node.local_api import AddAgency, NewToken
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.peers_api import AddPeer, VerifyPeer
@@ -32,11 +33,13 @@ from exchange.node.revocation import RevocationFile
 from exchange.node.routing_api import RouteAgain, TryRules
 from exchange.node.section_words import OwnSection, QuerySection, RedirectSection
 from exchange.node.sections_api import OwnFor, QueryFor, RedirectFor
+from exchange.node.selftest_api import GivenWebhook
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE
 from exchange.schema.rejoining import REJOIN_TYPE
+from exchange.schema.selftest.diagnosis import Diagnosis
 from exchange.schema.wire import MessageText
 
 JSON: Final = "application/json"
@@ -72,6 +75,7 @@ class Operation:
 LOCAL_COMMON: Final[dict[int, Codes]] = {
     400: ("incomplete", "bad-request"),
     401: ("token-needed",),
+    403: ("not-for-browsers",),
     408: ("too-slow",),
     413: ("too-large",),
     503: ("too-busy", "store-unavailable", "rejoining"),
@@ -356,6 +360,23 @@ LOCAL: Final = (
         {404: ("not-found",)},
     ),
     Operation(
+        "get",
+        "/v1/agencies/{id}/selftest",
+        "A signed sample",
+        {200: shapes.SelfTestSample},
+        _NO_AGENCY,
+        text="About nobody, and sent nowhere. The id may be the agency's name.",
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/selftest",
+        "Why a webhook does not verify",
+        {200: Diagnosis},
+        {400: ("request-invalid",), **_NO_AGENCY},
+        GivenWebhook,
+        text="Nothing of it is kept. The id may be the agency's name.",
+    ),
+    Operation(
         "post",
         "/v1/agencies/{id}/key",
         "Give an agency a key of its own, or another one",
@@ -536,6 +557,17 @@ LOCAL: Final = (
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
     *_say(OwnFor, QueryFor, RedirectFor, {}),
+    Operation(
+        "post",
+        "/v1/sections/{id}/links",
+        "Make a one-time link by which an agency takes a section on",
+        {201: shapes.LinkMade},
+        {400: _BODY, 403: ("agency-signs",), 404: ("not-found",), 409: ("not-said-there",)},
+        NewLink,
+        text=_SUBJECT,
+    ),
+    Operation("get", "/v1/sections/{id}/links", "The links for a section", {200: shapes.Links}, {404: ("not-found",)}),
+    Operation("delete", "/v1/links/{id}", "Withdraw a link", {200: shapes.LinkWithdrawn}, {404: ("not-found",)}),
     Operation(
         "get", "/v1/questions", "What agencies elsewhere ask about sections that were sent", {200: shapes.Questions}
     ),

@@ -214,6 +214,7 @@ endpoints = Table(
     Column("rate_per_minute", BigInteger),
     Column("way", Text, nullable=False, server_default=text("'webhook'")),
     Column("folder", Text),
+    Column("links", Integer, nullable=False, server_default=text("0")),
 )
 
 #: One row: the seed of the node's key for webhooks, wrapped by the store key.
@@ -531,6 +532,24 @@ agency_tokens = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger),
     Column("used_at_ms", BigInteger),
+)
+
+#: One-time links by which an agency takes a section on: the SHA-256 of a token. `made_by` is null where the link went
+#: to the agency with the section.
+links = Table(
+    "links",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("section", Text, nullable=False),
+    Column("agency", Text, ForeignKey("agencies.id", ondelete="CASCADE"), nullable=False),
+    Column("made_by", Text),
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("used_at_ms", BigInteger),
+    Column("withdrawn_at_ms", BigInteger),
+    Index("links_by_message", "message"),
 )
 
 #: What an agency that fetches is offered has a number, which is given once: `head` is the last. A cursor names the

@@ -68,6 +68,7 @@ ELSEWHERE = {
     ("post", "/v1/rejoin", 200, ""): ("node/test_rejoining", "forks_at"),
     ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
     ("post", "/v1/agencies", 403, "handshake-refused"): ("node/test_endpoints", "handshake-refused"),
+    ("*", "local", 403, "not-for-browsers"): ("node/test_browsers", "not-for-browsers"),
     ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
@@ -88,6 +89,14 @@ ELSEWHERE |= {
         (422, "words-invalid", "test_signed_words", "words-invalid"),
         (503, "no-current-key", "test_holders", "no-current-key"),
     )
+}
+ELSEWHERE |= {
+    ("post", "/v1/sections/{id}/links", 201, ""): ("node/test_links", "speaks_as_the_borough"),
+    ("post", "/v1/sections/{id}/links", 400, "request-invalid"): ("node/test_links", "request-invalid"),
+    ("post", "/v1/sections/{id}/links", 403, "agency-signs"): ("node/test_links", "agency-signs"),
+    ("post", "/v1/sections/{id}/links", 404, "not-found"): ("node/test_links", "not-found"),
+    ("post", "/v1/sections/{id}/links", 409, "not-said-there"): ("node/test_links", "not-said-there"),
+    ("delete", "/v1/links/{id}", 200, ""): ("node/test_links", "was_withdrawn"),
 }
 ELSEWHERE |= {("get", "/v1/questions", 200, ""): ("node/test_holders", "/v1/questions")}
 #: PostgreSQL alone refuses the value; the disk is watched where the store is a file.
@@ -369,6 +378,15 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(200, "GET", "/v1/agencies")
     await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/test")
     await seen.ask(404, "POST", "/v1/agencies/agency-none/test", code="not-found")
+    await seen.ask(200, "GET", f"/v1/sections/{UUID}/housing/links")
+    await seen.ask(404, "GET", "/v1/sections/none/links", code="not-found")
+    await seen.ask(404, "DELETE", "/v1/links/none", code="not-found")
+    sample = await seen.ask(200, "GET", f"/v1/agencies/{agency.kind}/selftest")
+    given = {"headers": f"webhook-id: {sample['id']}", "body": ""}
+    await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/selftest", given)
+    await seen.ask(400, "POST", f"/v1/agencies/{added['id']}/selftest", {"headers": ""}, code="request-invalid")
+    await seen.ask(404, "GET", "/v1/agencies/agency-none/selftest", code="not-found")
+    await seen.ask(404, "POST", "/v1/agencies/agency-none/selftest", given, code="not-found")
     await about_agencies_keys(seen, agency, f"/v1/agencies/{added['id']}")
     here = f"/v1/agencies/{added['id']}"
     await seen.ask(200, "GET", here)
@@ -450,7 +468,9 @@ async def about_messages(seen: Seen, camden: Borough) -> None:
     await seen.ask(403, "POST", "/v1/messages/to/E09000005", data=form("E09000005"), code="peer-untrusted")
     admission = node.services.admission
     usual = admission.table
-    admission.table = msgspec.structs.replace(usual, queue_messages=1)
+    # Cards wait there already, and where the node has looked meanwhile they count.
+    waiting = node.rows("SELECT count(*) FROM outbox WHERE lane = 'peer:exchange.barnet.example'")[0][0]
+    admission.table = msgspec.structs.replace(usual, queue_messages=waiting + 1)
     barnet = form("E09000003")
     await seen.ask(201, "POST", "/v1/messages/to/E09000003", data=barnet)
     await admission.look(node.services)
