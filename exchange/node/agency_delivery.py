@@ -12,7 +12,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,10 +34,13 @@ from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.cards import as_items
 from exchange.node.compose import recall_secrets
 from exchange.node.delivery import Outcome
+from exchange.node.dropping import drop
 from exchange.node.endpoints import Endpoints, held_reason
+from exchange.node.errors import RequestInvalid
 from exchange.node.inbound import Inbound
 from exchange.node.lanes import LaneState
 from exchange.node.services import Services, moment
+from exchange.node.ways import DROP, PULL
 from exchange.node.webhook import event_body, secret_id
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile
@@ -71,7 +74,7 @@ _MANY: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Parcel:
+class Parcel:
     """What one agency is still to have of one message."""
 
     message: MessageRow
@@ -100,6 +103,8 @@ class AgencyDeliveries:
         self._endpoints = endpoints
         self._client = AgencyClient(services)
         self._chance = random.SystemRandom()
+        #: Offers rows to an agency that fetches, which may have a key of its own.
+        self.offer: Callable[[AgencyRow, bool, Sequence[Delivery]], Awaitable[Outcome]] = _offer_nothing
         #: What agencies that named a rate have taken.
         self._levels: dict[str, rates.Level] = {}
 
@@ -119,11 +124,13 @@ class AgencyDeliveries:
             return Outcome(held=[(delivery, found) for delivery in rows], is_over=is_over)
         agency, endpoint, keys = found
         own_key = kind in keys_in_force(keys)
+        if endpoint.way == PULL:
+            return await self.offer(agency, own_key, rows)
         target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
         outcome = Outcome()
         for number, delivery in enumerate(rows):
             try:
-                parcel = await self._collect(delivery, kind)
+                parcel = await self.collect(delivery, kind)
             except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
                 continue
@@ -156,7 +163,13 @@ class AgencyDeliveries:
             self._levels[target.agency.id] = rates.take(rate, level, requests, now_ms)
         return wait_ms / 1000
 
-    async def _collect(self, delivery: Delivery, kind: str) -> _Parcel:
+    async def collect(self, delivery: Delivery, kind: str) -> Parcel:
+        """What an agency is still to have of a delivery.
+
+        Raises:
+            NotFound: the message or its content is not here any more.
+            RestError: its keys cannot be unwrapped.
+        """
         services, number = self._services, delivery.message or 0
 
         async def collect(
@@ -188,7 +201,7 @@ class AgencyDeliveries:
 
         message, manifest, keys, waiting, sealed = await services.store.read(collect)
         secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-        return _Parcel(message, manifest, secrets, waiting, sealed)
+        return Parcel(message, manifest, secrets, waiting, sealed)
 
     async def _sealed(
         self, tx: Transaction, message: MessageRow, manifest: Manifest, kind: str
@@ -210,7 +223,7 @@ class AgencyDeliveries:
             "key_id": parcel.key_id,
         }
 
-    async def _deliver(self, target: _Target, delivery: Delivery, parcel: _Parcel, outcome: Outcome) -> str | None:
+    async def _deliver(self, target: _Target, delivery: Delivery, parcel: Parcel, outcome: Outcome) -> str | None:
         """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails.
 
         Returns why everything for the agency is held from now on, if it is.
@@ -224,7 +237,7 @@ class AgencyDeliveries:
             events: list[tuple[str, bytes]] = []
             for entry, row in parcel.sections[start : start + _AT_ONCE]:
                 try:
-                    events.append((entry.name, self._event(parcel, kind, entry, row)))
+                    events.append((entry.name, self.event(parcel, kind, entry, row)))
                 except CryptoError:
                     unreadable.append(entry.name)
             leaf, replay = parcel.message.leaf_hash, delivery.kind == REPLAY
@@ -260,7 +273,7 @@ class AgencyDeliveries:
                 lasting = f"agency {kind} did not accept it in {delivery.failures + 1} attempts"
                 disabled = await self._give_up(target, lasting)
         elif lasting is not None:
-            await self._tell_refused(kind, f"{lasting}.")
+            await self.tell_refused(kind, f"{lasting}.")
         elif unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
         lasting = disabled or lasting
@@ -294,10 +307,10 @@ class AgencyDeliveries:
         lane = await services.store.read(lambda tx: lane_state(tx, f"agency:{kind}"))
         if LaneState(lane.failures).is_open:
             return await self._disable(target, Event.EXHAUSTED, "it accepted nothing for as long as the table says")
-        await self._tell_refused(kind, f"{reason}, and accepted others.")
+        await self.tell_refused(kind, f"{reason}, and accepted others.")
         return None
 
-    async def _tell_refused(self, kind: str, reason: str) -> None:
+    async def tell_refused(self, kind: str, reason: str) -> None:
         """Tell the admins that something for an agency is held, once a day for one reason."""
         services, detail = self._services, f"{reason} It is held; `exchange held list` names it."
         origin, now_ms = services.configuration.origin, services.now_ms()
@@ -320,7 +333,7 @@ class AgencyDeliveries:
         self,
         target: _Target,
         delivery: Delivery,
-        parcel: _Parcel,
+        parcel: Parcel,
         answered: Sequence[tuple[str, Answer]],
         *,
         finished: bool,
@@ -371,7 +384,7 @@ class AgencyDeliveries:
         }
         return [pair for pair in pairs if pair not in delivered]
 
-    def _event(self, parcel: _Parcel, kind: str, entry: SectionEntry, row: SectionRow) -> bytes:
+    def event(self, parcel: Parcel, kind: str, entry: SectionEntry, row: SectionRow) -> bytes:
         """The body of a section's webhook; where the node opens it, plaintext exists from here until it is sent.
 
         Raises:
@@ -413,9 +426,18 @@ class AgencyDeliveries:
         return answer, said
 
     async def test(self, agency: AgencyRow, event_id: str) -> Answer:
-        """Send a synthetic section, which looks like a section and says that it is none."""
+        """Send a synthetic section, which looks like a section and says that it is none.
+
+        Raises:
+            RequestInvalid: nothing can be sent to an agency that fetches.
+        """
         services = self._services
         target = await self._target(agency)
+        if target.endpoint.way == PULL:
+            raise RequestInvalid(
+                f"agency {agency.kind} fetches what is for it: nothing can be sent to it",
+                hint="`exchange agency show` says when it last asked.",
+            )
         tables = services.configuration.tables
         data = {
             "test": True,
@@ -443,7 +465,9 @@ class AgencyDeliveries:
     async def _post(
         self, target: _Target, key: WebhookKey, event_id: str, body: bytes, *, replay: bool = False
     ) -> Answer:
-        """POST one event."""
+        """Bring an agency one event: POST it, or put it into its folder."""
+        if target.endpoint.way == DROP:
+            return await drop(self._services, target.agency.kind, target.endpoint, event_id, body)
         crash_points.reached("webhook.before-call")
         answer = await self._client.post(
             target.agency, target.endpoint, target.secrets, key, event_id, body, replay=replay
@@ -451,6 +475,10 @@ class AgencyDeliveries:
         if answer.accepted:
             crash_points.reached("webhook.accepted")
         return answer
+
+
+async def _offer_nothing(_: AgencyRow, __: bool, rows: Sequence[Delivery]) -> Outcome:
+    return Outcome(again=list(rows), error="nothing offers it")
 
 
 def _attempt(delivery: Delivery, message: int, kind: str, section: str, answer: Answer) -> AttemptRow:
@@ -485,7 +513,7 @@ async def _find(tx: Transaction, kind: str) -> tuple[AgencyRow, EndpointRow, lis
     return agency, endpoint, keys
 
 
-def _open(parcel: _Parcel, entry: SectionEntry, row: SectionRow) -> Any:
+def _open(parcel: Parcel, entry: SectionEntry, row: SectionRow) -> Any:
     """The content of a section that the node opens.
 
     Raises:

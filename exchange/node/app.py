@@ -27,6 +27,7 @@ from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
 from exchange.node.agency_listener import AgencyListener
 from exchange.node.agency_tokens import AgencyTokensApi
+from exchange.node.agency_watch import AgencyWatch
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
@@ -58,6 +59,7 @@ from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
 from exchange.node.peers_api import PeersApi
+from exchange.node.pulling import Pulling
 from exchange.node.registration_api import RegistrationApi
 from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
@@ -298,6 +300,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         performing = {"peer": outbound.perform, "agency": agencies.perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
+        pulling = Pulling(services, inbound, agencies, dispatcher.wake)
+        agencies.offer, watch = pulling.offer, AgencyWatch(services, pulling)
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
@@ -331,13 +335,14 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door)
+        beside = await _agency_sites(stack, services, agency_door, AgencyApi(services, pulling))
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
+            group.create_task(watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(agency_door.run(stop))
@@ -350,6 +355,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
             services.log.info("node is draining", origin=configuration.origin)
+            pulling.stop()
             for site in sites:
                 await site.stop()
 
@@ -378,13 +384,17 @@ async def _listen(
     return sites
 
 
-async def _agency_sites(stack: AsyncExitStack, services: Services, door: AgencyDoor) -> list[web.BaseSite]:
+async def _agency_sites(
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, asked: AgencyApi
+) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
         return []
-    listener, asked = AgencyListener(services), AgencyApi(services)
+    listener = AgencyListener(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    runner = await _runner(stack, listener.application(asked.routes(), asked.open_routes()))
+    application = listener.application(asked.routes(), asked.open_routes())
+    # An agency that waits and goes is waited for no more.
+    runner = await _runner(stack, application, handler_cancellation=True)
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 
@@ -426,8 +436,10 @@ def _open_to_group(path: Path, group: str) -> None:
         ) from None
 
 
-async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=10, handler_cancellation=False)
+async def _runner(
+    stack: AsyncExitStack, application: web.Application, *, handler_cancellation: bool = False
+) -> web.AppRunner:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=10, handler_cancellation=handler_cancellation)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

@@ -67,6 +67,13 @@ class RequestInvalid(NodeError):
     code = "request-invalid"
 
 
+class TokenNeeded(NodeError):
+    """A request to the agencies' listener has no token that is in force."""
+
+    code = "token-needed"
+    hint = "Ask your borough for one."
+
+
 class HandshakeRefused(NodeError):
     """An endpoint was asked whether it wants webhooks of this node, and said no."""
 

@@ -11,8 +11,8 @@ import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 from aiohttp import web
 from msgspec import Meta
@@ -23,10 +23,12 @@ from exchange.crypto.names import parse_message_id
 from exchange.errors import ExchangeError
 from exchange.handover.endpoint import State
 from exchange.handover.rungs import LADDER, all_reached
-from exchange.node.agencies_api import TimeoutText, check_endpoint, describe_agency
+from exchange.node.agencies_api import TimeoutText, describe_agency
+from exchange.node.agency_checks import check_way
 from exchange.node.agency_client import Handshake
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_keys import challenge_of, check_unused, claimed_key
+from exchange.node.agency_tokens import new_token
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import describe_card, own_card_file, verify_card
 from exchange.node.config import RetryTable
@@ -40,10 +42,11 @@ from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
 from exchange.node.problems import json_response, problem, problem_of
 from exchange.node.reading import describe_message, list_direction, receipts_document, timeline_document
-from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
+from exchange.node.requests import WHO, Request, body_of
 from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
 from exchange.node.wall import Wall
+from exchange.node.ways import PULL, WEBHOOK, Folder
 from exchange.node.webhook import new_secret
 from exchange.schema.agency_keys import AgencyKeyFile
 from exchange.schema.form import MAX_FORM_BYTES
@@ -57,8 +60,10 @@ from exchange.store.agencies import (
     token_name,
 )
 from exchange.store.agency_keys import add_pending_key, end_keys
+from exchange.store.agency_tokens import add_agency_token
 from exchange.store.endpoints import EndpointRow, add_endpoint
 from exchange.store.messages import INBOUND, OUTBOUND, list_alarms
+from exchange.store.offers import add_feed, withdraw_all
 from exchange.store.outbox import backlog, bring_forward, held, release, release_lane
 from exchange.store.replicas import ReplicaRow, all_replicas
 from exchange.store.transaction import Transaction
@@ -73,10 +78,14 @@ MOST_BYTES: Final = 2 * MAX_FORM_BYTES
 
 
 class AddAgency(Request, frozen=True):
-    """Register an agency's webhook."""
+    """Register an agency: at the `url` of its webhook, as one that fetches (`pull`), or with a `folder`."""
 
     kind: KindText
-    url: Annotated[str, Meta(min_length=1, max_length=2000)]
+    url: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
+    pull: bool = False
+    folder: Folder | None = None
+    #: How long the token of an agency that fetches is good.
+    token_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
     networks: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
     ca_file: str | None = None
     timeout_s: TimeoutText | None = None
@@ -207,24 +216,13 @@ class LocalApi:
         if wanted.kind not in services.catalogue.kinds():
             kinds = ", ".join(sorted(services.catalogue.kinds()))
             raise RequestInvalid(f"there is no agency kind {wanted.kind!r}; the catalogue has {kinds}")
-        try:
-            url = urlsplit(wanted.url)
-            _ = url.port
-        except ValueError:
-            raise RequestInvalid("the URL cannot be read") from None
-        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.fragment:
-            raise RequestInvalid("the URL must be http:// or https://, with a host and without a user or fragment")
-        if url.scheme == "http" and not wanted.networks:
-            raise RequestInvalid("http:// is only for networks that you name with --allow-network; use https://")
-        check_networks(wanted.networks)
-        check_file(wanted.ca_file)
-        check_endpoint(wanted.certificate, wanted.proxy, wanted.url)
-        agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret()
+        way = check_way(wanted, services.configuration)
+        agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret() if way == WEBHOOK else None
         row = AgencyRow(
             id=agency_id,
             kind=wanted.kind,
-            url=wanted.url,
-            wrapped_secret=wrap_secret(services, agency_id, secret),
+            url=wanted.url or "",
+            wrapped_secret=b"" if secret is None else wrap_secret(services, agency_id, secret),
             networks=json.dumps(wanted.networks),
             ca_file=wanted.ca_file,
             added_at_ms=services.now_ms(),
@@ -238,9 +236,11 @@ class LocalApi:
             retry_s=None if wanted.retry_s is None else json.dumps(wanted.retry_s),
             certificate=wanted.certificate,
             proxy=wanted.proxy,
+            way=way,
+            folder=None if wanted.folder is None else msgspec.json.encode(wanted.folder).decode(),
         )
         handshake = Handshake("skipped")
-        if wanted.handshake:
+        if wanted.handshake and way == WEBHOOK:
             handshake = await self._deliveries.handshake(row, endpoint)
             endpoint = dataclasses.replace(endpoint, rate_per_minute=handshake.rate_per_minute)
         if handshake.state == "refused":
@@ -248,9 +248,14 @@ class LocalApi:
         lane = f"agency:{row.kind}"
         claimed = claimed_key(services, row.id, row.kind, wanted.key, holds=True) if wanted.key is not None else None
 
+        token, made = new_token(agency_id, row.added_at_ms, wanted.token_days)
+
         async def operation(tx: Transaction) -> int:
             await add_agency(tx, row)
             await add_endpoint(tx, endpoint)
+            if way == PULL:
+                await add_feed(tx, agency_id)
+                await add_agency_token(tx, made)
             if claimed is not None:
                 await check_unused(tx, claimed)
                 await add_pending_key(tx, claimed)
@@ -265,6 +270,8 @@ class LocalApi:
         described = describe_agency(row, endpoint, keys, self._dispatcher, self._endpoints, public_key)
         more = {
             "secret": secret,
+            "token": token if way == PULL else None,
+            "asks_at": services.configuration.tables.agencies.url or None if way == PULL else None,
             "released": released,
             "handshake": {"state": handshake.state, "why": handshake.why},
             "challenge": challenge_of(services, claimed) if claimed is not None else None,
@@ -290,11 +297,14 @@ class LocalApi:
         agency_id = request.match_info["id"]
         now_ms = self._services.now_ms()
 
-        async def operation(tx: Transaction) -> None:
+        async def operation(tx: Transaction) -> str:
+            lane = f"agency:{(await agency(tx, agency_id)).kind}"
+            await withdraw_all(tx, agency_id)
             await remove_agency(tx, agency_id)
             await end_keys(tx, agency_id, now_ms)
+            return lane
 
-        await self._services.store.write(operation)
+        self._dispatcher.wake(await self._services.store.write(operation, long=True))
         await renew_card(self._services, self._dispatcher)
         return json_response({"id": agency_id, "removed": True})
 

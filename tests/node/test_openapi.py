@@ -20,9 +20,6 @@ from exchange.crypto.keystore import Argon2Parameters, lock_keystore
 from exchange.crypto.names import Origin
 from exchange.crypto.secret import Secret
 from exchange.node.openapi import (
-    AGENCIES,
-    AGENCIES_OPEN,
-    AGENCY_COMMON,
     LOCAL,
     LOCAL_COMMON,
     PEER_COMMON,
@@ -202,7 +199,17 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
 
 
 async def about_the_node(seen: Seen) -> None:
-    for path in ("health", "openapi.json", "openapi-peers.json", "openapi-agencies.json", "card", "alarms", "inbox", "outbox", "held"):
+    for path in (
+        "health",
+        "openapi.json",
+        "openapi-peers.json",
+        "openapi-agencies.json",
+        "card",
+        "alarms",
+        "inbox",
+        "outbox",
+        "held",
+    ):
         await seen.ask(200, "GET", f"/v1/{path}")
     await seen.ask(200, "GET", "/v1/rejoin")
     await seen.ask(400, "POST", "/v1/rejoin", {"go_on": True}, code="request-invalid")
