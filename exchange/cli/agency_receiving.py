@@ -29,7 +29,12 @@ _cards_option = click.option(
 )
 
 
-def _senders(cards: Path | None) -> KnownSenders:
+def known_senders(cards: Path | None) -> KnownSenders:
+    """The boroughs whose cards are in a directory.
+
+    Raises:
+        CommandFailed: one of them is no card.
+    """
     from exchange.agency.senders import KnownSenders
     from exchange.schema.errors import CardInvalid
 
@@ -56,7 +61,7 @@ def agency_open(
 
     with file.open("rb") as opened_file:
         data = opened_file.read(MOST_BYTES + 1)
-    senders = _senders(cards)
+    senders = known_senders(cards)
     keys, _ = open_keys(key_file, passphrase_file)
     try:
         event = parse_event(data)
@@ -145,7 +150,7 @@ def agency_serve(
         raise CommandFailed(f"{secret_file}: {error}", INVALID, error.hint, error.code) from None
     if not secrets:
         raise CommandFailed(f"{secret_file} is empty", INVALID, "`exchange agency add` prints the secret.")
-    senders = _senders(cards)
+    senders = known_senders(cards)
     keys, _ = open_keys(key_file, passphrase_file)
     agency = Agency(kind, borough, keys, secrets, senders, sealed_only, known_only)
     asyncio.run(_run(agency, Inbox(store), host, port, tls, as_json))

@@ -25,6 +25,7 @@ _VERBS: Final = {
     "agency": ("exchange.cli.agencies", "agency"),
     "agency-key": ("exchange.cli.agency_keys", "agency_key"),
     "agency-open": ("exchange.cli.agency_receiving", "agency_open"),
+    "agency-pull": ("exchange.cli.agency_pulling", "agency_pull"),
     "agency-serve": ("exchange.cli.agency_receiving", "agency_serve"),
     "store": ("exchange.cli.store", "store"),
     "keys": ("exchange.cli.keys", "keys"),

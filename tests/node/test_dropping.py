@@ -4,7 +4,6 @@ import grp
 import io
 import json
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,16 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def folder(place: Path) -> Folder:
     return Folder(directory=str(place))
+
+
+def empty(place: Path) -> None:
+    for path in place.iterdir():
+        path.unlink()
+
+
+def age(place: Path, days: int) -> None:
+    for path in place.iterdir():
+        os.utime(path, (path.stat().st_mtime - days * 86_400,) * 2)
 
 
 def there(place: Path) -> dict[str, bytes]:
@@ -96,9 +105,10 @@ def test_what_ends_in_between_leaves_one_whole_file_in_the_end(
         if at == point:
             raise PowerCut
 
-    with monkeypatch.context() as patched, pytest.raises(PowerCut):
+    with monkeypatch.context() as patched:
         patched.setattr(crash_points, "reached", cut)
-        put(folder, EVENT, BODY)
+        with pytest.raises(PowerCut):
+            put(folder, EVENT, BODY)
     assert set(there(place).values()) <= {BODY}
     put(folder, EVENT, BODY)
     assert there(place) == {f"{EVENT}.json": BODY}
@@ -120,10 +130,10 @@ def test_what_lies_there_is_counted_and_what_a_crash_left_is_swept(folder: Folde
 
 
 @pytest.fixture
-async def known(enfield: Node, desk: Desk, clock: Clock) -> AsyncIterator[Node]:
+async def known(enfield: Node, desk: Desk, clock: Clock) -> Node:
     clock.run()
     await enfield.know(desk.borough)
-    yield enfield
+    return enfield
 
 
 async def add(node: Node, **folder: Any) -> tuple[int, Any]:
@@ -159,22 +169,22 @@ async def test_sections_are_put_into_the_folder_and_are_delivered_then(known: No
 
 async def test_a_folder_that_fails_is_tried_again_and_says_why(known: Node, desk: Desk, place: Path) -> None:
     await add(known, directory=str(place))
-    place.rmdir()
+    os.rmdir(place)
     sent = await send(known, desk.borough)
 
     async def says_why() -> bool:
         return bool((await known.status(sent))["last_error"] == "the folder of agency housing is not there")
 
     await until("it says why", says_why)
-    place.mkdir(mode=0o777)
-    place.chmod(0o777)
+    os.mkdir(place)
+    os.chmod(place, 0o777)
 
     async def says_other() -> bool:
         return "open to others" in str((await known.status(sent))["last_error"])
 
     await until("it says why", says_other)
     assert there(place) == {}
-    place.chmod(0o700)
+    os.chmod(place, 0o700)
     await reached(known, sent)
     assert len(there(place)) == 2
 
@@ -186,8 +196,7 @@ async def test_what_a_reader_took_is_not_put_there_again_unless_it_is_replayed(
     sent = await send(known, desk.borough)
     await reached(known, sent)
     before = there(place)
-    for path in place.iterdir():
-        path.unlink()
+    empty(place)
     await known.local("POST", f"/v1/agencies/{added['id']}/replay", {"message_id": sent})
 
     async def is_back() -> bool:
@@ -199,11 +208,11 @@ async def test_what_a_reader_took_is_not_put_there_again_unless_it_is_replayed(
 
 
 async def test_a_folder_must_be_fit_when_it_is_named(known: Node, tmp_path: Path, place: Path) -> None:
-    (tmp_path / "link").symlink_to(place)
-    (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o755)
+    os.symlink(place, tmp_path / "link")
+    os.mkdir(tmp_path / "open")
+    os.chmod(tmp_path / "open", 0o755)
     inside = known.directory / "folder"
-    inside.mkdir(mode=0o700)
+    os.mkdir(inside, 0o700)
     for path in ("relative", "/", str(tmp_path / "link"), str(tmp_path / "open"), str(inside), str(known.directory)):
         status, document = await add(known, directory=path)
         assert (status, document["code"]) == (400, "request-invalid"), path
@@ -219,8 +228,7 @@ async def test_the_admins_are_told_of_files_that_nobody_takes(known: Node, desk:
     watch = AgencyWatch(known.services, None)  # type: ignore[arg-type]
     await watch.look_at_folders()
     assert await known.alarms(known.origin) == []
-    for path in place.iterdir():
-        os.utime(path, (path.stat().st_mtime - 4 * 86_400,) * 2)
+    age(place, 4)
     for _ in range(2):
         await watch.look_at_folders()
     (alarm,) = await known.alarms(known.origin)
