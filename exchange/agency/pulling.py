@@ -1,6 +1,6 @@
 """Fetch sections from a borough's node, open and check them, keep them, and only then say so; again and again.
 
-* A section is acknowledged once it is on the disk. What does not open is refused: the node holds it, and tells its admin.
+* A section is acknowledged once it is on the disk. What does not open is refused: the node holds it.
 * The cursor is kept in memory alone. Whoever starts again begins at what was not acknowledged, and keeps each once: a
   file has the event's id for its name.
 * What cannot be kept ends the program: nothing is acknowledged, and nothing is lost.

@@ -6,7 +6,6 @@
   those behind it from failing too, and lets them go when one gets through.
 * What no later attempt can change is held, not tried again: a section too large for the agency (413) or that it cannot
   open (422), and all that waits where the agency wants no more (410, as Standard Webhooks has it).
-* What is sealed to a key of the agency's own goes on as it came, with what proves its sender; the node opens none.
 * A replay delivers again, under the same ids, what was accepted before; it tells nobody that it did.
 """
 
@@ -14,75 +13,49 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from exchange import crash_points
-from exchange.crypto.errors import CryptoError, RestError, SectionError
-from exchange.crypto.names import LeafHash, MessageId, Origin, SectionName, new_message_id
-from exchange.crypto.secret import Secret
-from exchange.crypto.section import SectionContext, open_section
-from exchange.crypto.statement import parse_statement
+from exchange.crypto.errors import CryptoError, RestError
+from exchange.crypto.names import LeafHash, new_message_id
 from exchange.crypto.webhook_key import WebhookKey
 from exchange.handover import rates
 from exchange.handover.endpoint import Event, State
 from exchange.handover.retries import honoured_s, next_try_s
 from exchange.handover.rungs import has_reached
 from exchange.node.agency_client import AgencyClient, Answer, Handshake
-from exchange.node.agency_keys import is_for_others, own_parcel
-from exchange.node.cards import as_items
-from exchange.node.compose import recall_secrets
+from exchange.node.agency_parcels import AgencyParcel, collect, section_event
 from exchange.node.delivery import Outcome
 from exchange.node.dropping import drop
 from exchange.node.endpoints import Endpoints, held_reason
 from exchange.node.errors import RequestInvalid
-from exchange.node.inbound import Inbound
 from exchange.node.lanes import LaneState
-from exchange.node.services import Services, moment
+from exchange.node.receipts import climb
+from exchange.node.services import Services
 from exchange.node.ways import DROP, PULL
 from exchange.node.webhook import event_body, secret_id
 from exchange.schema.agency_keys import ChallengeFile
-from exchange.schema.card_file import MOST_ROTATIONS, CardFile
-from exchange.schema.events import CHALLENGE, SECTION_DELIVERED, TEST, section_event_id
-from exchange.schema.wire import Manifest, Rung, SectionEntry, decode_wire, manifest_decoder
+from exchange.schema.events import CHALLENGE, TEST, section_event_id
+from exchange.schema.wire import Rung
 from exchange.store.agencies import AgencyRow, agency_of_kind
-from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force, kinds_by_key, waiting_kinds
-from exchange.store.attempts import AttemptRow, accepted_in, add_attempts
+from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force, waiting_kinds
+from exchange.store.attempts import AttemptRow, add_attempts
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
 from exchange.store.messages import (
-    KeysRow,
-    MessageRow,
-    SectionRow,
     add_alarm,
     alarms_about,
-    keys_of,
-    message_by_number,
     placements_of,
-    sections_of,
 )
 from exchange.store.outbox import REPLAY, URGENT_RANK, Delivery, done_if_claimed, is_still_claimed, lane_state
-from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
-from exchange.store.trust import proven_rotations
 
 _AT_ONCE: Final = 4
 _DAY_MS: Final = 86_400_000
 #: From so many failures of a delivery on, the record of its attempts is kept short.
 _MANY: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """What one agency is still to have of one message."""
-
-    message: MessageRow
-    manifest: Manifest
-    secrets: dict[str, Secret]
-    sections: list[tuple[SectionEntry, SectionRow]]
-    #: What goes with each section where the agency opens it itself.
-    sealed: dict[str, bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +70,8 @@ class _Target:
 class AgencyDeliveries:
     """Delivers sections to agencies."""
 
-    def __init__(self, services: Services, inbound: Inbound, endpoints: Endpoints) -> None:
+    def __init__(self, services: Services, endpoints: Endpoints) -> None:
         self._services = services
-        self._inbound = inbound
         self._endpoints = endpoints
         self._client = AgencyClient(services)
         self._chance = random.SystemRandom()
@@ -130,7 +102,7 @@ class AgencyDeliveries:
         outcome = Outcome()
         for number, delivery in enumerate(rows):
             try:
-                parcel = await self.collect(delivery, kind)
+                parcel = await collect(services, delivery, kind)
             except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
                 continue
@@ -163,67 +135,7 @@ class AgencyDeliveries:
             self._levels[target.agency.id] = rates.take(rate, level, requests, now_ms)
         return wait_ms / 1000
 
-    async def collect(self, delivery: Delivery, kind: str) -> Parcel:
-        """What an agency is still to have of a delivery.
-
-        Raises:
-            NotFound: the message or its content is not here any more.
-            RestError: its keys cannot be unwrapped.
-        """
-        services, number = self._services, delivery.message or 0
-
-        async def collect(
-            tx: Transaction,
-        ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None]:
-            message = await message_by_number(tx, number)
-            manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
-            accepted = {
-                row.section
-                for row in await placements_of(tx, number)
-                if row.agency == kind and has_reached(row.rung, "delivered")
-            }
-            rows = {row.section: row for row in await sections_of(tx, number)}
-            wanted = {entry.name for entry in manifest.sections} - accepted
-            if delivery.kind == REPLAY:
-                wanted = accepted - await accepted_in(tx, number, kind, delivery.number, delivery.created_at_ms)
-            waiting = [
-                (entry, rows[entry.name])
-                for entry in manifest.sections
-                if kind in entry.readers and entry.name in wanted
-            ]
-            return (
-                message,
-                manifest,
-                await keys_of(tx, number),
-                waiting,
-                await self._sealed(tx, message, manifest, kind),
-            )
-
-        message, manifest, keys, waiting, sealed = await services.store.read(collect)
-        secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-        return Parcel(message, manifest, secrets, waiting, sealed)
-
-    async def _sealed(
-        self, tx: Transaction, message: MessageRow, manifest: Manifest, kind: str
-    ) -> dict[str, bytes] | None:
-        """What an agency needs to open by itself what is sealed to a key of its own; None where the node opens it."""
-        if not is_for_others(self._services, manifest):
-            return None
-        parcel = own_parcel(manifest, kinds_by_key(await all_agency_keys(tx)), kind)
-        if parcel is None:
-            return None
-        sender = await peer(tx, message.peer)
-        rotations = (await proven_rotations(tx, message.peer))[-MOST_ROTATIONS:]
-        card = CardFile(sender.card, sender.proof, as_items(rotations))
-        return {
-            "manifest": message.statement,
-            "proof": (message.proof or "").encode(),
-            "card": msgspec.json.encode(card),
-            "parcel": parcel.parcel,
-            "key_id": parcel.key_id,
-        }
-
-    async def _deliver(self, target: _Target, delivery: Delivery, parcel: Parcel, outcome: Outcome) -> str | None:
+    async def _deliver(self, target: _Target, delivery: Delivery, parcel: AgencyParcel, outcome: Outcome) -> str | None:
         """Deliver the sections of one row, a few at a time; what was accepted is recorded even where one fails.
 
         Returns why everything for the agency is held from now on, if it is.
@@ -237,7 +149,7 @@ class AgencyDeliveries:
             events: list[tuple[str, bytes]] = []
             for entry, row in parcel.sections[start : start + _AT_ONCE]:
                 try:
-                    events.append((entry.name, self.event(parcel, kind, entry, row)))
+                    events.append((entry.name, section_event(self._services, parcel, kind, entry, row)))
                 except CryptoError:
                     unreadable.append(entry.name)
             leaf, replay = parcel.message.leaf_hash, delivery.kind == REPLAY
@@ -333,7 +245,7 @@ class AgencyDeliveries:
         self,
         target: _Target,
         delivery: Delivery,
-        parcel: Parcel,
+        parcel: AgencyParcel,
         answered: Sequence[tuple[str, Answer]],
         *,
         finished: bool,
@@ -355,9 +267,7 @@ class AgencyDeliveries:
             alone = mine and not services.store.shared
             fresh = pairs if alone else await self._not_delivered(tx, message.number, pairs)
             if fresh:
-                await self._inbound.climb(
-                    tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh
-                )
+                await climb(services, tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh)
 
         await services.store.write(operation)
         crash_points.reached("webhook.recorded")
@@ -383,35 +293,6 @@ class AgencyDeliveries:
             (row.section, row.agency) for row in await placements_of(tx, number) if has_reached(row.rung, "delivered")
         }
         return [pair for pair in pairs if pair not in delivered]
-
-    def event(self, parcel: Parcel, kind: str, entry: SectionEntry, row: SectionRow) -> bytes:
-        """The body of a section's webhook; where the node opens it, plaintext exists from here until it is sent.
-
-        Raises:
-            CryptoError: the section cannot be opened.
-        """
-        services, manifest = self._services, parcel.manifest
-        name = SectionName(entry.name)
-        content: dict[str, Any]
-        if parcel.sealed is not None:
-            content = {"sealed": {**parcel.sealed, "ciphertext": row.ciphertext}}
-        else:
-            content = {"content": _open(parcel, entry, row)}
-        return event_body(
-            section_event_id(parcel.message.leaf_hash, name, kind),
-            SECTION_DELIVERED,
-            services.configuration.origin,
-            f"{manifest.message_id}/{name}",
-            moment(parcel.message.stored_at_ms),
-            {
-                "message_id": manifest.message_id,
-                "section": name,
-                "from": manifest.from_area,
-                "to": manifest.to_area,
-                "urgent": manifest.urgent,
-                **content,
-            },
-        )
 
     async def challenge(self, agency: AgencyRow, event_id: str, challenge: ChallengeFile) -> tuple[Answer, bytes]:
         """Have an agency prove its key at its endpoint; return also what it said."""
@@ -511,17 +392,3 @@ async def _find(tx: Transaction, kind: str) -> tuple[AgencyRow, EndpointRow, lis
     if kind in waiting_kinds(keys):
         return f"agency {kind} has not proven its key yet"
     return agency, endpoint, keys
-
-
-def _open(parcel: Parcel, entry: SectionEntry, row: SectionRow) -> Any:
-    """The content of a section that the node opens.
-
-    Raises:
-        CryptoError: it cannot be opened.
-    """
-    manifest, name = parcel.manifest, SectionName(entry.name)
-    secret = parcel.secrets.get(name)
-    if secret is None:
-        raise SectionError("the node has no secret of this section")
-    bound_to = SectionContext(MessageId(manifest.message_id), Origin(manifest.sender), Origin(manifest.recipient), name)
-    return msgspec.msgpack.decode(open_section(row.ciphertext, secret, bound_to, entry.commitment).reveal())

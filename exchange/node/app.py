@@ -295,12 +295,12 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
         endpoints = Endpoints(services)
-        agencies = AgencyDeliveries(services, inbound, endpoints)
+        agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
         performing = {"peer": outbound.perform, "agency": agencies.perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
-        pulling = Pulling(services, inbound, agencies, dispatcher.wake)
+        pulling = Pulling(services, agencies, dispatcher.wake)
         agencies.offer, watch = pulling.offer, AgencyWatch(services, pulling)
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:

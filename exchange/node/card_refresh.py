@@ -28,7 +28,8 @@ from exchange.node.errors import (
     RequestInvalid,
     Unacceptable,
 )
-from exchange.node.inbound import Inbound, while_heard
+from exchange.node.hearing import while_heard
+from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient, place_of
 from exchange.node.peering import show_card, succession
 from exchange.node.revocation import take_revocation

@@ -21,7 +21,8 @@ from exchange.node.cards import peer_card
 from exchange.node.continuity import Continuity
 from exchange.node.errors import ForkDetected, NotNow, Unacceptable
 from exchange.node.forks import explained_ms
-from exchange.node.inbound import Inbound, while_heard
+from exchange.node.hearing import while_heard
+from exchange.node.inbound import Inbound
 from exchange.node.peer_client import PeerClient
 from exchange.node.rounds import go_round
 from exchange.node.services import Services, moment

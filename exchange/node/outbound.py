@@ -20,6 +20,7 @@ from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow
 from exchange.node.inbound import Inbound
 from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
+from exchange.node.receipts import take_receipt
 from exchange.node.sending import sign_waiting
 from exchange.node.services import Services
 from exchange.schema.card_file import card_keys
@@ -226,7 +227,7 @@ class Outbound:
             await asyncio.gather(
                 self._continuity.keep(heads),
                 *(
-                    self._inbound.take_receipt(row, receipt, verified, item, [delivery])
+                    take_receipt(services, row, receipt, verified, item, [delivery])
                     for delivery, receipt, verified, item in receipts
                 ),
                 finish(services, answered),

@@ -22,11 +22,12 @@ from exchange.crypto.names import LeafHash
 from exchange.crypto.statement import parse_statement
 from exchange.handover.endpoint import State
 from exchange.handover.rungs import has_reached
-from exchange.node.agency_delivery import AgencyDeliveries, Parcel
+from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_parcels import AgencyParcel, collect, section_event
 from exchange.node.agency_tokens import Asking
 from exchange.node.delivery import Outcome
 from exchange.node.errors import RequestInvalid, TokenNeeded
-from exchange.node.inbound import Inbound
+from exchange.node.receipts import climb
 from exchange.node.services import Services
 from exchange.node.ways import PULL
 from exchange.schema.events import section_event_id
@@ -126,11 +127,8 @@ class Page:
 class Pulling:
     """Offers sections to agencies that fetch, gives them out, and takes what they say."""
 
-    def __init__(
-        self, services: Services, inbound: Inbound, deliveries: AgencyDeliveries, wake: Callable[[str], None]
-    ) -> None:
+    def __init__(self, services: Services, deliveries: AgencyDeliveries, wake: Callable[[str], None]) -> None:
         self._services = services
-        self._inbound = inbound
         self._deliveries = deliveries
         self._wake = wake
         self._stopping = False
@@ -144,10 +142,10 @@ class Pulling:
 
     async def offer(self, agency: AgencyRow, own_key: bool, rows: Sequence[Delivery]) -> Outcome:
         """Offer rows of an agency's lane."""
-        outcome, ready = Outcome(), list[tuple[Delivery, Parcel]]()
+        outcome, ready = Outcome(), list[tuple[Delivery, AgencyParcel]]()
         for delivery in rows:
             try:
-                parcel = await self._deliveries.collect(delivery, agency.kind)
+                parcel = await collect(self._services, delivery, agency.kind)
             except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
                 continue
@@ -228,7 +226,7 @@ class Pulling:
         return feed, endpoint.state, await offers_after(tx, agency_id, at.urgent, at.usual, most)
 
     async def _fill(self, page: Page, kind: str, rows: Iterable[OfferRow]) -> None:
-        parcels: dict[int, Parcel | None] = {}
+        parcels: dict[int, AgencyParcel | None] = {}
         size_bytes = 0
         for row in rows:
             if row.delivery not in parcels:
@@ -245,7 +243,7 @@ class Pulling:
             if size_bytes > _MOST_BYTES and page.events:
                 return
             try:
-                page.events.append(self._deliveries.event(parcel, kind, *found))
+                page.events.append(section_event(self._services, parcel, kind, *found))
             except CryptoError:
                 page.unreadable.append(row)
                 continue
@@ -253,10 +251,10 @@ class Pulling:
             if row.fetched_at_ms is None:
                 page.fresh.append(row)
 
-    async def _parcel(self, number: int, kind: str) -> Parcel | None:
+    async def _parcel(self, number: int, kind: str) -> AgencyParcel | None:
         delivery = await self._services.store.read(lambda tx: delivery_by_number(tx, number))
         try:
-            return None if delivery is None else await self._deliveries.collect(delivery, kind)
+            return None if delivery is None else await collect(self._services, delivery, kind)
         except (NotFound, RestError):
             return None
 
@@ -333,7 +331,7 @@ class Pulling:
         fresh = not is_replay and not has
         if fresh:
             leaf, pairs = LeafHash(message.leaf_hash), [(row.section, kind)]
-            await self._inbound.climb(tx, message.peer, manifest, leaf, message.number, Rung.DELIVERED, pairs)
+            await climb(self._services, tx, message.peer, manifest, leaf, message.number, Rung.DELIVERED, pairs)
         spent_ms = max(0, now_ms - (row.fetched_at_ms or row.offered_at_ms))
         what = (message.number, delivery.number, kind, row.section, now_ms, spent_ms, int(is_replay), 1)
         await add_attempts(tx, [AttemptRow(*what, None, None, None, None, None, None)], prune=False)

@@ -209,7 +209,7 @@ async def test_what_was_fetched_and_not_acknowledged_comes_again_past_every_curs
 
 async def looks(node: Node) -> None:
     """What the node does from time to time."""
-    pulling = Pulling(node.services, None, None, lambda lane: None)  # type: ignore[arg-type]
+    pulling = Pulling(node.services, None, lambda lane: None)  # type: ignore[arg-type]
     await AgencyWatch(node.services, pulling).look()
 
 
@@ -250,7 +250,7 @@ async def test_what_has_expired_is_held(enfield: Node, housing: Fetcher, desk: D
     await offered(enfield, 2)
     clock.now_ms += 14 * 24 * HOUR_MS
     pulling_wakes: list[str] = []
-    await Pulling(enfield.services, None, None, pulling_wakes.append).look()  # type: ignore[arg-type]
+    await Pulling(enfield.services, None, pulling_wakes.append).look()  # type: ignore[arg-type]
     assert pulling_wakes == ["agency:housing"]
     assert (await housing.fetch())["items"] == []
     # The dispatcher was woken by nobody in this test: a pause and its end wake the lane.
