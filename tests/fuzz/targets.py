@@ -38,10 +38,12 @@ from exchange.crypto.signing import parse_fingerprint
 from exchange.crypto.statement import encode_statement, parse_statement
 from exchange.errors import ExchangeError
 from exchange.node import peer_client
+from exchange.node.agency_tokens import token_digest
 from exchange.node.callers import parse_address
 from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
 from exchange.node.errors import ItemRefused
+from exchange.node.pulling import Cursor
 from exchange.node.revocation import is_revocation, parse_revocation
 from exchange.schema.agency_keys import read_answer, read_challenge, read_key_file
 from exchange.schema.catalogue import default_catalogue, load_catalogue
@@ -271,6 +273,14 @@ def address(data: bytes) -> None:
     split_address(text_of(data))
 
 
+def agency_cursor(data: bytes) -> bytes | None:
+    """The cursor of an agency that fetches, and what may stand where its token does."""
+    token_digest(text_of(data))
+    cursor = Cursor.read(text_of(data))
+    # Numbers may have zeros before them, which mean nothing.
+    return None if b".0" in data else bytes_of(str(cursor))
+
+
 def answers(data: bytes) -> None:
     """What a peer answers in JSON."""
     peer_client._problem(data)
@@ -342,6 +352,7 @@ TARGETS = (
     Target("invitation", invitation, strangers=True),
     Target("receipts-file", receipts_file, strangers=True, errors=(ExchangeError, NothingToCheck)),
     Target("answers", answers, strangers=True),
+    Target("agency-cursor", agency_cursor, strangers=True),
     Target("address", address, strangers=True, names=True),
     Target("at-rest", at_rest),
     Target("configuration", configuration, names=True),
