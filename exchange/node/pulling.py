@@ -186,7 +186,10 @@ class Pulling:
             change = self._services.changes.next()
             page = await self.page(asking, cursor, most)
             left_s = until_s - loop.time()
-            if page.events or left_s <= 0 or self._stopping:
+            if page.events:
+                crash_points.reached("pull.before-answer")
+                return page
+            if left_s <= 0 or self._stopping:
                 return page
             if page.has_gone:
                 continue  # behind what is there no more may be something
@@ -208,7 +211,6 @@ class Pulling:
         page = Page(state, Cursor(feed.word, 0, 0) if cursor is None else cursor.of(feed))
         await self._fill(page, asking.agency.kind, rows)
         await self._note(page, asking, feed)
-        crash_points.reached("pull.before-answer")
         return page
 
     async def _look(
