@@ -62,6 +62,8 @@ def agency_add(
     """Register an agency of KIND: with a URL, as one that fetches, or with a folder; its secret is shown once."""
     if (url is not None) + pull + (folder is not None) != 1:
         raise CommandFailed("give one of --url, --pull and --drop", USAGE, "docs/agencies.md says which suits whom.")
+    if (token_days is not None and not pull) or (folder is None and (drop_group is not None or drop_shared)):
+        raise CommandFailed("--days goes with --pull, and --drop-group and --drop-shared with --drop", USAGE)
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {
         "kind": kind,
@@ -135,7 +137,8 @@ def agency_test(agency_id: str, config: Path, as_json: bool) -> None:
         print_json(document)
     elif document["ok"]:
         name = f", and verified with {document['secret_id']}" if document.get("secret_id") else ""
-        click.echo(f"OK: it answered {document['status']}{name}.")
+        did = f"it answered {document['status']}" if "status" in document else "the file is in its folder"
+        click.echo(f"OK: {did}{name}.")
     if not document["ok"]:
         raise CommandFailed(
             f"the agency's endpoint failed: {document.get('error') or document.get('status')}",

@@ -28,7 +28,7 @@ from exchange.handover.rungs import has_reached
 from exchange.node.agency_client import AgencyClient, Answer, Handshake
 from exchange.node.agency_parcels import AgencyParcel, collect, section_event
 from exchange.node.delivery import Outcome
-from exchange.node.dropping import drop
+from exchange.node.dropping import Folders
 from exchange.node.endpoints import Endpoints, held_reason
 from exchange.node.errors import RequestInvalid
 from exchange.node.lanes import LaneState
@@ -74,6 +74,7 @@ class AgencyDeliveries:
         self._services = services
         self._endpoints = endpoints
         self._client = AgencyClient(services)
+        self._folders = Folders(services)
         self._chance = random.SystemRandom()
         #: Offers rows to an agency that fetches, which may have a key of its own.
         self.offer: Callable[[AgencyRow, bool, Sequence[Delivery]], Awaitable[Outcome]] = _offer_nothing
@@ -82,6 +83,7 @@ class AgencyDeliveries:
 
     async def close(self) -> None:
         """Close the connections to agencies."""
+        self._folders.close()
         await self._client.close()
 
     async def perform(self, kind: str, rows: Sequence[Delivery]) -> Outcome:
@@ -348,7 +350,7 @@ class AgencyDeliveries:
     ) -> Answer:
         """Bring an agency one event: POST it, or put it into its folder."""
         if target.endpoint.way == DROP:
-            return await drop(self._services, target.agency.kind, target.endpoint, event_id, body)
+            return await self._folders.drop(target.agency, target.endpoint, event_id, body)
         crash_points.reached("webhook.before-call")
         answer = await self._client.post(
             target.agency, target.endpoint, target.secrets, key, event_id, body, replay=replay

@@ -216,7 +216,7 @@ class LocalApi:
         if wanted.kind not in services.catalogue.kinds():
             kinds = ", ".join(sorted(services.catalogue.kinds()))
             raise RequestInvalid(f"there is no agency kind {wanted.kind!r}; the catalogue has {kinds}")
-        way = check_way(wanted, services.configuration)
+        way = await asyncio.to_thread(check_way, wanted, services.configuration)
         agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret() if way == WEBHOOK else None
         row = AgencyRow(
             id=agency_id,
@@ -289,6 +289,8 @@ class LocalApi:
         document = {"id": row.id, "ok": answer.accepted, "duration_ms": answer.duration_ms}
         if answer.named_secret is not None:
             document["secret_id"] = answer.named_secret
+        if answer.status is None and answer.accepted:
+            return json_response(document)  # a file was put into a folder
         if answer.status is None:
             return json_response({**document, "error": (answer.error or "").removeprefix(f"agency {row.kind} ")})
         return json_response({**document, "status": answer.status})

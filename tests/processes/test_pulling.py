@@ -66,7 +66,7 @@ def disarm(borough: Borough) -> None:
     borough.environment.pop("PYTHONPATH")
 
 
-def added(borough: Borough, kind: str, tmp_path: Path) -> tuple[Any, Path, Path]:
+def fetching(borough: Borough, kind: str, tmp_path: Path) -> tuple[Any, Path, Path]:
     """Register an agency that fetches: what was told, the file of its token, and a directory for its sections."""
     told = borough.ask("agency", "add", kind, "--pull")
     token = tmp_path / f"{kind}-token"
@@ -111,7 +111,7 @@ def test_a_program_fetches_keeps_and_acknowledges_and_the_sender_is_told(
     boroughs: tuple[Borough, Borough], tmp_path: Path
 ) -> None:
     hackney, enfield = boroughs
-    told, token, place = added(enfield, "housing", tmp_path)
+    told, token, place = fetching(enfield, "housing", tmp_path)
     with pulling(told["asks_at"], token, place):
         message_id = hackney.send(FORM, ENFIELD)
         until("the sender has the receipts", lambda: rungs(hackney, message_id, "housing") == {"delivered"})
@@ -129,7 +129,7 @@ def test_a_program_that_is_killed_between_keeping_and_saying_so_goes_on_where_it
     boroughs: tuple[Borough, Borough], tmp_path: Path
 ) -> None:
     hackney, enfield = boroughs
-    told, token, place = added(enfield, "housing", tmp_path)
+    told, token, place = fetching(enfield, "housing", tmp_path)
     message_id = hackney.send(FORM, ENFIELD)
 
     class Killed(BaseException):
@@ -160,7 +160,7 @@ def test_a_node_that_is_killed_between_giving_out_and_hearing_loses_and_repeats_
     boroughs: tuple[Borough, Borough], tmp_path: Path, point: str
 ) -> None:
     hackney, enfield = boroughs
-    told, token, place = added(enfield, "housing", tmp_path)
+    told, token, place = fetching(enfield, "housing", tmp_path)
     enfield.stop()
     arm(enfield, point)
     enfield.start()
@@ -183,7 +183,10 @@ def test_a_node_that_is_killed_around_the_rename_leaves_each_section_once(
     hackney, enfield = boroughs
     place = tmp_path / "folder"
     place.mkdir(mode=0o700)
-    enfield.ask("agency", "add", "housing", "--drop", place)
+    added = enfield.ask("agency", "add", "housing", "--drop", place)
+    assert "the file is in its folder" in enfield.cli("agency", "test", added["id"]).stdout
+    (test,) = place.iterdir()
+    test.unlink()
     enfield.stop()
     arm(enfield, point)
     enfield.start()
@@ -226,7 +229,7 @@ def test_two_replicas_give_out_at_once_and_each_section_is_delivered_once(in_pos
     for one in (hackney, first, second):
         one.start()
     introduce(hackney, first)
-    told, *_ = added(first, "housing", tmp_path)
+    told, *_ = fetching(first, "housing", tmp_path)
     stop = threading.Event()
     kept: list[tuple[str, str]] = []
 
