@@ -573,8 +573,9 @@ class Attempts(Shape, frozen=True):
 
 
 class AgencyTested(Shape, frozen=True):
-    """What the agency answered to an event without personal data: a status, or why it cannot be reached; neither where a
-    file was put into its folder.
+    """What the agency answered to an event without personal data: a status, or why it cannot be reached.
+
+    Neither where a file was put into its folder.
 
     `secret_id` is the secret by which it says that it verified.
     """
