@@ -28,6 +28,8 @@ Point: TypeAlias = Literal[
     # A section that is put into an agency's folder.
     "drop.beside",
     "drop.in-place",
+    # What an agency says of a section: all is stored, and nobody has been told.
+    "word.before-answer",
     # The turn of an epoch of sealing keys.
     "epoch.before-store",
     "epoch.stored",

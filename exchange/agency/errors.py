@@ -59,10 +59,10 @@ class SenderChanged(AgencyError):
     hint = "Do not rely on this. Compare fingerprints with that borough by telephone before you take its new card."
 
 
-class NodeRefused(AgencyError):
+class FetchRefused(AgencyError):
     """A node cannot be asked: the token is not good, or what answers is no node."""
 
-    code = "node-refused"
+    code = "fetch-refused"
     hint = "Check the URL, and ask your borough for a new token. Nothing was lost: what waits for you waits."
 
 
@@ -76,3 +76,20 @@ class NotNow(AgencyError):
         super().__init__(message)
         #: How long the node asked to wait.
         self.asked_s = asked_s
+
+
+class NodeUnreachable(AgencyError):
+    """The borough's node did not answer."""
+
+    code = "node-unreachable"
+    hint = "Nothing was said. Say it again later: the same word again is answered as before."
+
+
+class NodeRefused(AgencyError):
+    """The borough's node refused; `refusal` is its code."""
+
+    code = "node-refused"
+
+    def __init__(self, message: str, refusal: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.refusal = refusal

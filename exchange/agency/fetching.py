@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from exchange.agency.errors import NodeRefused, NotNow
+from exchange.agency.errors import FetchRefused, NotNow
 from exchange.schema.wire import KindText
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Node:
     """A node that agencies ask.
 
     Raises:
-        NodeRefused: the URL is none to which a token may be sent.
+        FetchRefused: the URL is none to which a token may be sent.
     """
 
     url: str
@@ -60,7 +60,7 @@ class Node:
 
         Raises:
             NotNow: the node cannot be reached, or asks to come later.
-            NodeRefused: the token is not good, or that is no node.
+            FetchRefused: the token is not good, or that is no node.
         """
         return _read(self._ask("GET", "/v1/agency", 0), Who)
 
@@ -69,7 +69,7 @@ class Node:
 
         Raises:
             NotNow: the node cannot be reached, or asks to come later.
-            NodeRefused: the token is not good, or that is no node.
+            FetchRefused: the token is not good, or that is no node.
         """
         query = f"wait={wait_s}" + (f"&after={after}" if after else "")
         return _read(self._ask("GET", f"/v1/agency/sections?{query}", wait_s), Fetched)
@@ -79,7 +79,7 @@ class Node:
 
         Raises:
             NotNow: the node cannot be reached, or asks to come later.
-            NodeRefused: the token is not good, or that is no node.
+            FetchRefused: the token is not good, or that is no node.
         """
         self._ask("POST", f"/v1/agency/sections/{event_id}/{verb}", 0, or_none=True)
 
@@ -102,9 +102,9 @@ class Node:
             asked_s = float(after) if after.isascii() and after.isdigit() and len(after) < 7 else 0.0
             raise NotNow(f"the node answered {status}", min(asked_s, _MOST_RETRY_S))
         if status == 401:
-            raise NodeRefused("the node does not know this token: it was revoked, or has expired")
+            raise FetchRefused("the node does not know this token: it was revoked, or has expired")
         if status != 200 or len(data) > _MOST_BYTES:
-            raise NodeRefused(f"the node answered {status}" if status != 200 else "the node's answer is too large")
+            raise FetchRefused(f"the node answered {status}" if status != 200 else "the node's answer is too large")
         return data
 
     def _connection(self, url: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
@@ -121,11 +121,11 @@ def _checked(text: str) -> SplitResult:
         url = urlsplit(text)
         _ = url.port
     except ValueError:
-        raise NodeRefused("the URL cannot be read") from None
+        raise FetchRefused("the URL cannot be read") from None
     if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.query or url.fragment:
-        raise NodeRefused("the URL must be https://, with a host and without a user or query")
+        raise FetchRefused("the URL must be https://, with a host and without a user or query")
     if url.scheme == "http" and not _is_loopback(url.hostname):
-        raise NodeRefused("http:// would show the token to everybody on the way; use https://")
+        raise FetchRefused("http:// would show the token to everybody on the way; use https://")
     return url
 
 
@@ -148,4 +148,4 @@ def _read(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, ValueError, RecursionError):
-        raise NodeRefused("what answers at the URL is no node of the exchange") from None
+        raise FetchRefused("what answers at the URL is no node of the exchange") from None

@@ -119,7 +119,7 @@ class Puller:
 
         Raises:
             NotNow: the node cannot be reached, or asks to come later.
-            NodeRefused: the token is not good, or that is no node.
+            FetchRefused: the token is not good, or that is no node.
             OSError: something cannot be kept; it was not acknowledged.
         """
         fetched = self.node.fetch(self._after, wait_s)
@@ -149,7 +149,7 @@ class Puller:
 
         Raises:
             NotNow: the node cannot be reached, or asks to come later.
-            NodeRefused: the token is not good, or that is no node.
+            FetchRefused: the token is not good, or that is no node.
             OSError: something cannot be kept; it was not acknowledged.
         """
         while self.once().items:
@@ -159,7 +159,7 @@ class Puller:
         """Go on for ever; what the node cannot do now is asked again.
 
         Raises:
-            NodeRefused: the token is not good, or that is no node.
+            FetchRefused: the token is not good, or that is no node.
             OSError: something cannot be kept; it was not acknowledged.
         """
         failures = 0

@@ -26,7 +26,7 @@ def agency() -> None:
 
 
 @agency.command("add")
-@click.argument("kind")
+@click.argument("name", metavar="KIND[/LABEL]")
 @click.option("--url", help="Where the agency receives webhooks.")
 @click.option("--pull", is_flag=True, help="The agency fetches its sections, with a token that is shown once.")
 @click.option("--days", "token_days", type=int, help="How long that token is good. [default: until it is revoked]")
@@ -41,7 +41,7 @@ def agency() -> None:
 @config_option
 @json_option
 def agency_add(
-    kind: str,
+    name: str,
     url: str | None,
     pull: bool,
     token_days: int | None,
@@ -59,11 +59,12 @@ def agency_add(
     config: Path,
     as_json: bool,
 ) -> None:
-    """Register an agency of KIND: with a URL, as one that fetches, or with a folder; its secret is shown once."""
+    """Register an agency of a kind, with a label where there are several; its secret or token is shown once."""
     if (url is not None) + pull + (folder is not None) != 1:
         raise CommandFailed("give one of --url, --pull and --drop", USAGE, "docs/agencies.md says which suits whom.")
     if (token_days is not None and not pull) or (folder is None and (drop_group is not None or drop_shared)):
         raise CommandFailed("--days goes with --pull, and --drop-group and --drop-shared with --drop", USAGE)
+    kind, slash, label = name.partition("/")
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {
         "kind": kind,
@@ -77,6 +78,8 @@ def agency_add(
         body |= {"pull": True, "token_days": token_days}
     if folder is not None:
         body["folder"] = {"directory": folder, "group": drop_group, "shared": drop_shared}
+    if slash:
+        body["label"] = label
     if key_file is not None:
         body["key"] = read_key(key_file)
     document = Node(config).request("POST", "/v1/agencies", body)
@@ -120,10 +123,10 @@ def agency_list(config: Path, as_json: bool) -> None:
         print_json(document)
         return
     rows = [
-        (row["id"], row["kind"], place_of(row), row["state"], own_key(row), row["last_error"])
+        (row["id"], row["name"], place_of(row), row["state"], own_key(row), row["last_error"])
         for row in document["items"]
     ]
-    print_table(("id", "kind", "where", "state", "own key", "last error"), rows)
+    print_table(("id", "name", "where", "state", "own key", "last error"), rows)
 
 
 @agency.command("test")

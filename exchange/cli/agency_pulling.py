@@ -49,7 +49,7 @@ def agency_pull(
     as_json: bool,
 ) -> None:
     """Fetch an agency's sections from its borough's node, keep them, and acknowledge them; until it is told to stop."""
-    from exchange.agency.errors import NodeRefused, NotNow
+    from exchange.agency.errors import FetchRefused, NotNow
     from exchange.agency.fetching import Node
     from exchange.agency.pulling import Files, Puller, Sealed
     from exchange.agency.receiving import Agency, Inbox
@@ -79,7 +79,7 @@ def agency_pull(
             puller.run()
     except NotNow as error:
         raise CommandFailed(str(error), TRY_LATER, error.hint, error.code) from None
-    except NodeRefused as error:
+    except FetchRefused as error:
         raise CommandFailed(str(error), TRUST_REFUSED, error.hint, error.code) from None
     finally:
         if as_json and puller is not None:

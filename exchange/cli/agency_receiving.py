@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from exchange.cli.agency_keys import key_passphrase_option, open_keys
+from exchange.cli.agency_node import open_node, optional_node_options
 from exchange.cli.client import INVALID, TRUST_REFUSED, USAGE, CommandFailed
 from exchange.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
     import ssl
 
+    from exchange.agency.asking import Node
     from exchange.agency.receiving import Agency, Inbox
     from exchange.agency.senders import KnownSenders
 
@@ -30,11 +32,6 @@ _cards_option = click.option(
 
 
 def known_senders(cards: Path | None) -> KnownSenders:
-    """The boroughs whose cards are in a directory.
-
-    Raises:
-        CommandFailed: one of them is no card.
-    """
     from exchange.agency.senders import KnownSenders
     from exchange.schema.errors import CardInvalid
 
@@ -114,6 +111,7 @@ def agency_open(
 @click.option("--listen", default="127.0.0.1:8480", show_default=True, help="Where to listen; port 0 takes a free one.")
 @click.option("--certificate", type=_Existing, help="The TLS certificate, in PEM; needed beyond loopback.")
 @click.option("--private-key", type=_Existing, help="The certificate's key, in PEM.")
+@optional_node_options
 @key_passphrase_option
 @json_option
 def agency_serve(
@@ -128,10 +126,16 @@ def agency_serve(
     listen: str,
     certificate: Path | None,
     private_key: Path | None,
+    node_url: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Take webhooks, keep what opens, and show it on a page; until it is told to stop."""
+    """Take webhooks, keep what opens, and show it on a page; until it is told to stop.
+
+    With --node, people own sections on the page, ask about them, and say that they are not theirs.
+    """
     from exchange.agency.errors import WebhookRefused
     from exchange.agency.receiving import Agency, Inbox
     from exchange.agency.webhook import parse_webhook_key
@@ -153,16 +157,25 @@ def agency_serve(
     senders = known_senders(cards)
     keys, _ = open_keys(key_file, passphrase_file)
     agency = Agency(kind, borough, keys, secrets, senders, sealed_only, known_only)
-    asyncio.run(_run(agency, Inbox(store), host, port, tls, as_json))
+    node = open_node(node_url, token_file, ca_file) if node_url is not None else None
+    asyncio.run(_run(agency, Inbox(store), host, port, tls, as_json, node))
 
 
-async def _run(agency: Agency, inbox: Inbox, host: str, port: int, tls: ssl.SSLContext | None, as_json: bool) -> None:
+async def _run(
+    agency: Agency,
+    inbox: Inbox,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    as_json: bool,
+    node: Node | None,
+) -> None:
     from exchange.agency.serving import Receiver, serve
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    receiver = Receiver(agency, inbox)
+    receiver = Receiver(agency, inbox, node=node)
 
     def started(at: int) -> None:
         place = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{at}"

@@ -54,7 +54,7 @@ class AgencyWatch:
         for row in agencies:
             told = row.id in waiting and self._overdue(row, waiting[row.id], feeds.get(row.id))
             if told:
-                await self._tell(row.kind, told)
+                await self._tell(row.name, told)
 
     def _overdue(self, row: AgencyRow, waiting: Waiting, feed: FeedRow | None) -> str | None:
         now_ms = self._services.now_ms()
@@ -65,8 +65,8 @@ class AgencyWatch:
         what = f"{waiting.sections} section{'s' * (waiting.sections > 1)} wait{'s' * (waiting.sections == 1)}"
         asked_ms = None if feed is None else feed.asked_at_ms
         if asked_ms is not None and now_ms - asked_ms < WAITING_URGENT_MS:
-            return f"agency {row.kind} has not acknowledged for {hours:.1f} hours, and asks: {what}."
-        return f"agency {row.kind} has not fetched for {hours:.1f} hours: {what}."
+            return f"agency {row.name} has not acknowledged for {hours:.1f} hours, and asks: {what}."
+        return f"agency {row.name} has not fetched for {hours:.1f} hours: {what}."
 
     async def look_at_folders(self) -> None:
         """Tell of folders in which files lie for days, or that cannot be looked at."""
@@ -84,7 +84,7 @@ class AgencyWatch:
                 continue  # nothing can be put there either, and that is told
             if oldest_s >= LYING_DAYS * _DAY_MS / 1000:
                 days = int(oldest_s * 1000 / _DAY_MS)
-                await self._tell(row.kind, f"agency {row.kind} has not taken files for {days} days: {count} lie there.")
+                await self._tell(row.name, f"agency {row.name} has not taken files for {days} days: {count} lie there.")
 
     async def _tell(self, kind: str, detail: str) -> None:
         services = self._services

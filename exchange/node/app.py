@@ -18,7 +18,9 @@ from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
 from exchange.handover.retries import ASKED_CAP_S
+from exchange.handover.routing_review import doubts
 from exchange.node import openapi
+from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
 from exchange.node.agency_api import AgencyApi
@@ -26,6 +28,7 @@ from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
 from exchange.node.agency_listener import AgencyListener
+from exchange.node.agency_sections_api import AgencySectionsApi
 from exchange.node.agency_tokens import AgencyTokensApi
 from exchange.node.agency_watch import AgencyWatch
 from exchange.node.card_refresh import CardRefresh
@@ -33,6 +36,7 @@ from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
+from exchange.node.deadline_watch import DeadlineWatch
 from exchange.node.delivery import Dispatcher
 from exchange.node.directory import Directory
 from exchange.node.directory_api import DirectoryApi
@@ -46,6 +50,7 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.handovers_api import HandoversApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
@@ -65,13 +70,19 @@ from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
+from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
+from exchange.node.routing_api import RoutingApi
+from exchange.node.sections_api import SectionsApi
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
+from exchange.schema.deadlines import Deadlines, default_deadlines, load_deadlines
+from exchange.schema.errors import DeadlinesInvalid
 from exchange.schema.wire import card_decoder, decode_wire
+from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
 from exchange.store.locking import lock_store
@@ -114,6 +125,7 @@ async def open_services(
     store = await open_store(configuration.store_url, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
     services = Services(
+        deadlines=_deadlines(configuration),
         configuration=configuration,
         now_ms=wall_clock_ms,
         store=store,
@@ -133,6 +145,24 @@ async def open_services(
         stack.push_async_callback(part, services)
     await load_sealing_keys(services)
     return services
+
+
+def _deadlines(configuration: Configuration) -> Deadlines:
+    """The deadlines that the configuration names, or those that are shipped.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read, or says something that cannot be.
+    """
+    name = configuration.tables.handover.deadlines
+    if not name:
+        return default_deadlines()
+    path = configuration.resolve(name)
+    try:
+        return load_deadlines(path.read_bytes(), default_catalogue())
+    except OSError as error:
+        raise ConfigurationInvalid(f"handover.deadlines: cannot read {path}: {error.strerror}") from None
+    except DeadlinesInvalid as error:
+        raise ConfigurationInvalid(f"{path}: {error}", hint=error.hint) from None
 
 
 async def prepare(services: Services, *, old_store: bool = False) -> None:
@@ -226,6 +256,13 @@ async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
         dispatcher.wake(lane)
 
 
+async def _doubt_rules(services: Services) -> None:
+    """Tell the admin of routing rules that come to nothing."""
+    here = [row.name for row in await services.store.read(all_agencies)]
+    for finding in doubts(services.configuration.tables.routing, services.catalogue, here):
+        services.log.warning("routing", reason=f"routing.{finding.path}: {finding.message}")
+
+
 async def run_node(
     configuration: Configuration,
     keyring: Keyring,
@@ -297,11 +334,13 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         endpoints = Endpoints(services)
         agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
-        performing = {"peer": outbound.perform, "agency": agencies.perform}
+        performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
         pulling = Pulling(services, agencies, dispatcher.wake)
-        agencies.offer, watch = pulling.offer, AgencyWatch(services, pulling)
+        agencies.offer, agency_watch = pulling.offer, AgencyWatch(services, pulling)
+        watch = DeadlineWatch(services)
+        watch.wake = dispatcher.wake
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
@@ -323,6 +362,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(f"peer:{origin}")
 
         directory = Directory(services, client, changed)
+        acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
         more = [
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
@@ -330,12 +370,16 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
             *AgencyTokensApi(services).routes(),
+            *SectionsApi(services, acknowledging).routes(),
+            *HandoversApi(services).routes(),
+            *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door, AgencyApi(services, pulling))
+        apis = AgencyApi(services, pulling), AgencySectionsApi(acknowledging)
+        beside = await _agency_sites(stack, services, agency_door, *apis)
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -343,6 +387,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
             group.create_task(watch.run(stop))
+            group.create_task(agency_watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(agency_door.run(stop))
@@ -352,6 +397,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(Replicas(services, dispatcher).run(stop))
             group.create_task(services.admission.run(services, stop))
             await _greet_peers(services, dispatcher)
+            await _doubt_rules(services)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
             services.log.info("node is draining", origin=configuration.origin)
@@ -385,14 +431,14 @@ async def _listen(
 
 
 async def _agency_sites(
-    stack: AsyncExitStack, services: Services, door: AgencyDoor, asked: AgencyApi
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, asked: AgencyApi, said: AgencySectionsApi
 ) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
         return []
     listener = AgencyListener(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    application = listener.application(asked.routes(), asked.open_routes())
+    application = listener.application([*asked.routes(), *said.routes()], asked.open_routes())
     # An agency that waits and goes is waited for no more.
     runner = await _runner(stack, application, handler_cancellation=True)
     return [PublicSite(runner, host, port, listener.connections, door.door)]

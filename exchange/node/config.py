@@ -16,7 +16,10 @@ from msgspec import Meta
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import Origin, parse_origin
 from exchange.handover.retries import STANDARD_S
+from exchange.handover.routing import NO_RULES, Rule, Rules
+from exchange.handover.routing_review import mistakes
 from exchange.node.errors import ConfigurationInvalid
+from exchange.schema.catalogue import default_catalogue
 from exchange.schema.reasons import explain
 from exchange.schema.wire import AreaText, NameText
 from exchange.store.opening import SQLITE
@@ -132,6 +135,12 @@ class LimitsTable(_Table, frozen=True):
     least_free_mib: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 512
 
 
+class HandoverTable(_Table, frozen=True):
+    """The file of the deadlines that handovers have; without one, those that are shipped."""
+
+    deadlines: str = ""
+
+
 class FileTables(_Table, frozen=True):
     """The whole file."""
 
@@ -145,6 +154,8 @@ class FileTables(_Table, frozen=True):
     trust: TrustTable = TrustTable()
     delivery: DeliveryTable = DeliveryTable()
     limits: LimitsTable = LimitsTable()
+    routing: Rules = NO_RULES
+    handover: HandoverTable = HandoverTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +305,8 @@ def _check(tables: FileTables) -> None:
     if tables.keystore.passphrase_file and tables.keystore.passphrase_credential:
         raise ConfigurationInvalid("keystore: set passphrase_file or passphrase_credential, not both")
     _check_mutual(tables)
+    for mistake in mistakes(tables.routing, default_catalogue()):
+        raise ConfigurationInvalid(f"routing.{mistake.path}: {mistake.message}")
     if tables.delivery.agency_proxy and not is_proxy_url(tables.delivery.agency_proxy):
         raise ConfigurationInvalid("delivery.agency_proxy: must be http://ADDRESS:PORT, without a name")
     try:
@@ -383,4 +396,4 @@ def _misfit(error: msgspec.ValidationError) -> str:
 
 
 def _table_types() -> list[Any]:
-    return [FileTables, *(field.type for field in msgspec.structs.fields(FileTables))]
+    return [FileTables, Rule, *(field.type for field in msgspec.structs.fields(FileTables))]

@@ -74,7 +74,7 @@ class Folders:
             why = "does not answer"
         except OSError as error:
             why = why_not(error)
-        said = None if why is None else f"the folder of agency {agency.kind} {why}"
+        said = None if why is None else f"the folder of agency {agency.name} {why}"
         return Answer(at_ms, round((time.monotonic() - began_s) * 1000), error=said)
 
 

@@ -28,6 +28,9 @@ from exchange.node.problems import json_response
 from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
 from exchange.node.rejoin_api import Decide
 from exchange.node.revocation import RevocationFile
+from exchange.node.routing_api import RouteAgain, TryRules
+from exchange.node.section_words import OwnSection, QuerySection, RedirectSection
+from exchange.node.sections_api import OwnFor, QueryFor, RedirectFor
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
@@ -85,12 +88,44 @@ AGENCY_COMMON: Final[dict[int, Codes]] = {
     503: ("store-unavailable",),
 }
 
+_SUBJECT: Final = "The id is the `subject` of the section's event: the message's id, a slash, the section's name."
 _NO_PEER: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_DIRECTORY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_PAIRING: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_AGENCY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_MESSAGE: Final[dict[int, Codes]] = {404: ("not-found",)}
 _BODY: Final[Codes] = ("request-invalid", "value-refused")
+
+#: What can be wrong with what an agency says, whoever speaks for it.
+_SAID: Final[dict[int, Codes]] = {
+    400: _BODY,
+    403: ("agency-signs",),
+    404: ("not-found",),
+    409: ("not-said-there", "words-too-many"),
+    422: ("acknowledgement-invalid", "words-invalid"),
+    503: ("no-current-key",),
+}
+
+
+def _say(own: Any, query: Any, redirect: Any, common: dict[int, Codes]) -> tuple[Operation, ...]:
+    """The three things that are said of a section."""
+    return tuple(
+        Operation(
+            "post",
+            f"/v1/sections/{{id}}/{verb}",
+            summary,
+            {200: shapes.WordTaken},
+            {**_SAID, **common},
+            body,
+            text=_SUBJECT,
+        )
+        for verb, summary, body in (
+            ("own", "Take a section on: who holds it from now on", own),
+            ("query", "Ask the sender's counterpart about a section", query),
+            ("redirect", "Say that a section is not theirs", redirect),
+        )
+    )
+
 
 LOCAL: Final = (
     Operation(
@@ -360,6 +395,24 @@ LOCAL: Final = (
         {200: shapes.AgencyTokenRevoked},
         _NO_AGENCY,
     ),
+    Operation("get", "/v1/routing", "The routing rules in force, and the agencies", {200: shapes.Routing}),
+    Operation(
+        "post",
+        "/v1/routing/trial",
+        "What rules would do with the messages that arrived",
+        {200: shapes.Trial},
+        {400: _BODY},
+        TryRules,
+        text="Without rules, those in force are tried. Nothing is routed by this.",
+    ),
+    Operation(
+        "post",
+        "/v1/routing/again",
+        "Route again what waits for an agency, and what is held for its kind",
+        {200: shapes.RoutedAgain},
+        {400: _BODY, **_NO_AGENCY},
+        RouteAgain,
+    ),
     Operation("delete", "/v1/agencies/{id}", "Remove an agency", {200: shapes.AgencyRemoved}, {404: ("not-found",)}),
     # Forms and messages
     Operation(
@@ -408,8 +461,32 @@ LOCAL: Final = (
     ),
     Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
     Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),
+    Operation(
+        "get",
+        "/v1/handovers",
+        "Handovers, with what is due next",
+        {200: shapes.Handovers},
+        {400: ("request-invalid",)},
+        query=(("overdue", {"type": "boolean"}, "Only those with something overdue, the longest overdue first"),),
+    ),
+    Operation("get", "/v1/handovers/{id}", "Who is responsible for what", {200: shapes.Handover}, _NO_MESSAGE),
+    Operation(
+        "post", "/v1/handovers/{id}/met", "Record that the agencies have met", {200: shapes.Handover}, _NO_MESSAGE
+    ),
+    Operation(
+        "post",
+        "/v1/handovers/{id}/complete",
+        "Record that nothing is left to hand over",
+        {200: shapes.Handover},
+        {**_NO_MESSAGE, 409: ("handover-open",)},
+        text="Refused while a section has no holder.",
+    ),
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
+    *_say(OwnFor, QueryFor, RedirectFor, {}),
+    Operation(
+        "get", "/v1/questions", "What agencies elsewhere ask about sections that were sent", {200: shapes.Questions}
+    ),
     Operation("get", "/v1/held", "What waits for a person", {200: shapes.Held}),
     Operation(
         "post",
@@ -571,6 +648,15 @@ AGENCIES: Final = (
         {200: shapes.PulledRefused},
         _NOTHING_WAITS,
         text="It is held, and the borough's admin is told.",
+    ),
+    *_say(OwnSection, QuerySection, RedirectSection, _TOKEN),
+    Operation(
+        "get",
+        "/v1/sections/{id}",
+        "How a section stands, and the card of its sender",
+        {200: shapes.SectionOfAgency},
+        {404: ("not-found",), **_TOKEN},
+        text=_SUBJECT,
     ),
 )
 #: Without a token.

@@ -19,20 +19,19 @@ from typing import Final
 from exchange import crash_points
 from exchange.crypto.errors import CryptoError, RestError
 from exchange.crypto.names import LeafHash
-from exchange.crypto.statement import parse_statement
 from exchange.handover.endpoint import State
 from exchange.handover.rungs import has_reached
-from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_delivery import COUNTED, AgencyDeliveries, still_to_have
 from exchange.node.agency_parcels import AgencyParcel, collect, section_event
 from exchange.node.agency_tokens import Asking
 from exchange.node.delivery import Outcome
 from exchange.node.errors import RequestInvalid, TokenNeeded
 from exchange.node.receipts import climb
+from exchange.node.rerouting import manifest_of
 from exchange.node.services import Services
 from exchange.node.ways import PULL
-from exchange.schema.events import section_event_id
-from exchange.schema.wire import Rung, decode_wire, manifest_decoder
-from exchange.store.agencies import AgencyRow, agency_of_kind
+from exchange.schema.wire import Rung
+from exchange.store.agencies import AgencyRow, agency_named
 from exchange.store.attempts import AttemptRow, add_attempts
 from exchange.store.endpoints import endpoint_of
 from exchange.store.errors import NotFound
@@ -54,7 +53,15 @@ from exchange.store.offers import (
     unanswered_offers,
     withdraw,
 )
-from exchange.store.outbox import REPLAY, URGENT_RANK, Delivery, delivery_by_number
+from exchange.store.outbox import (
+    REPLAY,
+    URGENT_RANK,
+    WEBHOOK,
+    Delivery,
+    delivery_by_number,
+    done_if_claimed,
+    remove_delivery,
+)
 from exchange.store.transaction import Transaction
 
 #: What was fetched and not acknowledged comes again after this time, whatever cursor it is asked with.
@@ -145,26 +152,29 @@ class Pulling:
         outcome, ready = Outcome(), list[tuple[Delivery, AgencyParcel]]()
         for delivery in rows:
             try:
-                parcel = await collect(self._services, delivery, agency.kind)
+                parcel = await collect(self._services, delivery, agency.name)
             except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
                 continue
             if parcel.sealed is not None and not own_key:
-                outcome.held.append((delivery, f"it is sealed to a key that agency {agency.kind} had before"))
+                outcome.held.append((delivery, f"it is sealed to a key that agency {agency.name} had before"))
+                continue
+            if parcel.denied and not parcel.sections:
+                outcome.held.append((delivery, f"agency {agency.name} may not read {', '.join(parcel.denied)}"))
                 continue
             ready.append((delivery, parcel))
         now_ms = self._services.now_ms()
 
         async def operation(tx: Transaction) -> list[Delivery]:
-            present = await agency_of_kind(tx, agency.kind)
+            present = await agency_named(tx, agency.name)
             if present is None or present.id != agency.id:
                 return [delivery for delivery, _ in ready]
             for delivery, parcel in ready:
-                leaf = parcel.message.leaf_hash
-                names = [entry.name for entry, _ in parcel.sections]
-                made = [(name, section_event_id(leaf, name, agency.kind)) for name in names]
-                if await offer(tx, delivery, agency.id, made, now_ms) and not made:
-                    await settle(tx, OfferRow(delivery.number, "", agency.id, "", delivery.rank, 0, now_ms))
+                made = [(entry.name, parcel.event_id(entry.name, agency.name)) for entry, _ in parcel.sections]
+                if made:
+                    await offer(tx, delivery, agency.id, made, now_ms)
+                else:
+                    await done_if_claimed(tx, delivery)
             return []
 
         outcome.again += await self._services.store.write(operation)
@@ -209,7 +219,7 @@ class Pulling:
             await self._services.store.write(lambda tx: _ensure_feed(tx, asking.agency.id))
             return await self.page(asking, cursor, most)
         page = Page(state, Cursor(feed.word, 0, 0) if cursor is None else cursor.of(feed))
-        await self._fill(page, asking.agency.kind, rows)
+        await self._fill(page, asking.agency.name, rows)
         await self._note(page, asking, feed)
         return page
 
@@ -227,12 +237,12 @@ class Pulling:
         at = Cursor(feed.word, 0, 0) if cursor is None else cursor.of(feed)
         return feed, endpoint.state, await offers_after(tx, agency_id, at.urgent, at.usual, most)
 
-    async def _fill(self, page: Page, kind: str, rows: Iterable[OfferRow]) -> None:
+    async def _fill(self, page: Page, name: str, rows: Iterable[OfferRow]) -> None:
         parcels: dict[int, AgencyParcel | None] = {}
         size_bytes = 0
         for row in rows:
             if row.delivery not in parcels:
-                parcels[row.delivery] = await self._parcel(row.delivery, kind)
+                parcels[row.delivery] = await self._parcel(row.delivery, name)
             parcel = parcels[row.delivery]
             if parcel is None:
                 page.withdrawn.add(row.delivery)
@@ -245,7 +255,7 @@ class Pulling:
             if size_bytes > _MOST_BYTES and page.events:
                 return
             try:
-                page.events.append(section_event(self._services, parcel, kind, *found))
+                page.events.append(section_event(self._services, parcel, name, *found))
             except CryptoError:
                 page.unreadable.append(row)
                 continue
@@ -253,10 +263,10 @@ class Pulling:
             if row.fetched_at_ms is None:
                 page.fresh.append(row)
 
-    async def _parcel(self, number: int, kind: str) -> AgencyParcel | None:
+    async def _parcel(self, number: int, name: str) -> AgencyParcel | None:
         delivery = await self._services.store.read(lambda tx: delivery_by_number(tx, number))
         try:
-            return None if delivery is None else await collect(self._services, delivery, kind)
+            return None if delivery is None else await collect(self._services, delivery, name)
         except (NotFound, RestError):
             return None
 
@@ -271,7 +281,9 @@ class Pulling:
                 await note_asked(tx, asking.agency.id, now_ms)
             await note_fetched(tx, page.fresh, now_ms)
             for row in page.settled:
-                await settle(tx, row)
+                delivery = await delivery_by_number(tx, row.delivery)
+                if await settle(tx, row) and delivery is not None:
+                    await self._finish(tx, delivery, asking.agency.name)
             await withdraw(tx, page.withdrawn)
             for number in {row.delivery for row in page.unreadable}:
                 names = sorted(row.section for row in page.unreadable if row.delivery == number)
@@ -279,8 +291,8 @@ class Pulling:
 
         await services.store.write(operation)
         services.counters.add("sections_fetched", len(page.fresh))
-        if page.withdrawn or page.unreadable:
-            self._wake(f"agency:{asking.agency.kind}")
+        if page.has_gone:
+            self._wake(f"agency:{asking.agency.name}")
 
     async def _hold(self, tx: Transaction, number: int, reason: str, now_ms: int) -> bool:
         delivery = await delivery_by_number(tx, number)
@@ -298,47 +310,54 @@ class Pulling:
         Raises:
             NotFound: nothing waits for it under that id: it was said before, or is not the agency's.
         """
-        services, kind = self._services, asking.agency.kind
+        services, agency = self._services, asking.agency
 
-        async def operation(tx: Transaction) -> tuple[set[str], int, int]:
-            rows = await offers_of_event(tx, asking.agency.id, event_id)
+        async def operation(tx: Transaction) -> tuple[set[str], list[str]]:
+            rows = await offers_of_event(tx, agency.id, event_id)
             if not rows:
                 raise _unknown()
-            peers, delivered, replayed = set[str](), 0, 0
+            lanes, kinds = set[str](), list[str]()
             for row in rows:
                 delivery = await delivery_by_number(tx, row.delivery)
-                if delivery is None or delivery.message is None:
-                    continue
-                peer, fresh = await self._record(tx, delivery, row, kind)
-                peers |= {peer} if fresh else set()
-                delivered, replayed = delivered + fresh, replayed + (delivery.kind == REPLAY)
-            return peers, delivered, replayed
+                if delivery is not None and delivery.message is not None:
+                    lanes |= await self._record(tx, delivery, row, agency.name)
+                    kinds.append(delivery.kind)
+            return lanes, kinds
 
-        peers, delivered, replayed = await services.store.write(operation)
+        lanes, kinds = await services.store.write(operation)
         crash_points.reached("pull.recorded")
-        services.counters.add("sections_delivered", delivered)
-        services.counters.add("sections_replayed", replayed)
+        for kind in kinds:
+            services.counters.add(COUNTED[kind])
         services.changes.notify()
-        for peer in peers:
-            self._wake(f"peer:{peer}")
+        for lane in lanes:
+            self._wake(lane)
 
-    async def _record(self, tx: Transaction, delivery: Delivery, row: OfferRow, kind: str) -> tuple[str, bool]:
-        now_ms, is_replay = self._services.now_ms(), delivery.kind == REPLAY
+    async def _record(self, tx: Transaction, delivery: Delivery, row: OfferRow, name: str) -> set[str]:
+        """Record that an agency has a section; the lanes in which there is something to do now."""
+        now_ms, lanes = self._services.now_ms(), set[str]()
         message = await message_by_number(tx, delivery.message or 0)
-        manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
-        has = any(
-            (one.section, one.agency) == (row.section, kind) and has_reached(one.rung, "delivered")
-            for one in await placements_of(tx, message.number)
-        )
-        fresh = not is_replay and not has
-        if fresh:
-            leaf, pairs = LeafHash(message.leaf_hash), [(row.section, kind)]
-            await climb(self._services, tx, message.peer, manifest, leaf, message.number, Rung.DELIVERED, pairs)
+        if delivery.kind == WEBHOOK:
+            pairs = await still_to_have(tx, message.number, name, {row.section})
+            if pairs:
+                leaf, manifest = LeafHash(message.leaf_hash), manifest_of(message)
+                await climb(self._services, tx, message.peer, manifest, leaf, message.number, Rung.DELIVERED, pairs)
+                lanes.add(f"peer:{message.peer}")
         spent_ms = max(0, now_ms - (row.fetched_at_ms or row.offered_at_ms))
-        what = (message.number, delivery.number, kind, row.section, now_ms, spent_ms, int(is_replay), 1)
+        replay = int(delivery.kind == REPLAY)
+        what = (message.number, delivery.number, name, row.section, now_ms, spent_ms, replay, 1)
         await add_attempts(tx, [AttemptRow(*what, None, None, None, None, None, None)], prune=False)
-        await settle(tx, row)
-        return message.peer, fresh
+        if await settle(tx, row):
+            lanes |= await self._finish(tx, delivery, name)
+        return lanes
+
+    async def _finish(self, tx: Transaction, delivery: Delivery, name: str) -> set[str]:
+        """End a delivery of which nothing is offered any more; what could not be offered of it, its lane holds."""
+        left = [row for row in await placements_of(tx, delivery.message or 0) if row.given_to == name]
+        if delivery.kind == WEBHOOK and any(not has_reached(row.rung, "delivered") for row in left):
+            await withdraw(tx, [delivery.number])
+            return {delivery.lane}
+        await remove_delivery(tx, delivery.number)
+        return set()
 
     async def refused(self, asking: Asking, event_id: str) -> None:
         """An agency cannot open what it got: it is held, and the admins hear of it, as after a webhook's 422.
@@ -346,8 +365,8 @@ class Pulling:
         Raises:
             NotFound: nothing waits for it under that id.
         """
-        kind, now_ms = asking.agency.kind, self._services.now_ms()
-        reason = f"agency {kind} cannot open it"
+        name, now_ms = asking.agency.name, self._services.now_ms()
+        reason = f"agency {name} cannot open it"
 
         async def operation(tx: Transaction) -> bool:
             rows = await offers_of_event(tx, asking.agency.id, event_id)
@@ -356,7 +375,7 @@ class Pulling:
             return any([await self._hold(tx, row.delivery, reason, now_ms) for row in rows])
 
         if await self._services.store.write(operation):
-            await self._deliveries.tell_refused(kind, f"{reason}.")
+            await self._deliveries.tell_refused(name, f"{reason}.")
         self._services.changes.notify()
 
     # From time to time

@@ -94,7 +94,6 @@ _is_this = (offers.c.delivery == bindparam("of"), offers.c.section == bindparam(
 _drop = Sql(delete(offers).where(*_is_this))
 _fetched = Sql(update(offers).where(*_is_this).values(fetched_at_ms=bindparam("now_ms")))
 _left = Sql(select(offers.c.section).where(offers.c.delivery == bindparam("delivery")).limit(1))
-_finish = Sql(delete(outbox).where(outbox.c.number == bindparam("number")))
 _drop_of_delivery = Sql(delete(offers).where(offers.c.delivery == bindparam("delivery")))
 _drop_of_agency = Sql(delete(offers).where(offers.c.agency == bindparam("agency")))
 _withdraw = Sql(
@@ -200,12 +199,9 @@ async def note_fetched(tx: Transaction, rows: Iterable[OfferRow], now_ms: int) -
 
 
 async def settle(tx: Transaction, row: OfferRow) -> bool:
-    """End an offer; with the last one of its delivery that is done too, and True."""
+    """End an offer; True where it was the last one of its delivery."""
     await tx.execute(_drop, {"of": row.delivery, "named": row.section})
-    if await tx.fetch_one(_left, {"delivery": row.delivery}) is not None:
-        return False
-    await tx.execute(_finish, {"number": row.delivery})
-    return True
+    return await tx.fetch_one(_left, {"delivery": row.delivery}) is None
 
 
 async def withdraw(tx: Transaction, deliveries: Iterable[int]) -> None:

@@ -187,7 +187,7 @@ agencies = Table(
     "agencies",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
     Column("url", Text, nullable=False),
     Column("wrapped_secret", LargeBinary, nullable=False),
     Column("networks", Text, nullable=False),
@@ -280,6 +280,7 @@ contents = Table(
     Column("sections", LargeBinary, nullable=False),
 )
 
+#: How far each section has come for each kind of agency that reads it; `given_to` names the local agency that has it.
 placements = Table(
     "placements",
     metadata,
@@ -288,7 +289,7 @@ placements = Table(
     Column("agency", Text, primary_key=True),
     Column("rung", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    Column("holder", Text),
+    Column("given_to", Text),
     sqlite_with_rowid=False,
 )
 
@@ -302,6 +303,43 @@ receipts = Table(
     Column("proof", Text),
     Column("position", BigInteger),
     Column("at_ms", BigInteger, nullable=False),
+)
+
+#: What agencies have said of sections, here or at the other borough: one row for a section at an agency and a receipt.
+#: `name` is the agency here that said it, `target` the kind to which it was redirected, `word_hash` the leaf hash of
+#: what the agency signed itself. The words are in `sealed`, under the message's key.
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("section", Text, nullable=False),
+    Column("agency", Text, nullable=False),
+    Column("rung", Text, nullable=False),
+    Column("name", Text),
+    Column("by", Text, nullable=False),
+    Column("target", Text),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("word_hash", LargeBinary),
+    Column("position", BigInteger),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("sealed", LargeBinary),
+    Index("acknowledgements_by_message", "message", "number"),
+    Index(
+        "acknowledgements_queried",
+        "number",
+        sqlite_where=text("rung = 'queried'"),
+        postgresql_where=text("rung = 'queried'"),
+    ),
+)
+
+#: Who signs for an agency to whose own key a message was sealed, by the card that was used: a fingerprint.
+signers = Table(
+    "signers",
+    metadata,
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("agency", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
 )
 
 outbox = Table(
@@ -328,6 +366,30 @@ outbox = Table(
     ),
     Index("outbox_held", "number", sqlite_where=text("state = 'held'"), postgresql_where=text("state = 'held'")),
     Index("outbox_by_message", "message"),
+)
+
+#: The case that each message opens: when to look at its deadlines next, what is overdue, and what people recorded.
+#: What was late when it was looked at last has been told.
+handovers = Table(
+    "handovers",
+    metadata,
+    Column(
+        "message", _Serial, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("look_at_ms", BigInteger),
+    Column("looked_at_ms", BigInteger),
+    Column("overdue_since_ms", BigInteger),
+    Column("met_at_ms", BigInteger),
+    Column("met_by", Text),
+    Column("complete_at_ms", BigInteger),
+    Column("complete_by", Text),
+    Index("handovers_to_look_at", "look_at_ms"),
+    Index(
+        "handovers_overdue",
+        "overdue_since_ms",
+        sqlite_where=text("overdue_since_ms IS NOT NULL"),
+        postgresql_where=text("overdue_since_ms IS NOT NULL"),
+    ),
 )
 
 #: The requests of each delivery to an agency, and what was answered: never the body, which may repeat a section.

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from exchange.agency.errors import NodeRefused, NotNow
+from exchange.agency.errors import FetchRefused, NotNow
 from exchange.agency.fetching import Node
 from exchange.agency.pulling import Files, Puller, Sealed
 from exchange.agency.receiving import Inbox
@@ -169,11 +169,11 @@ def test_the_next_request_goes_on_behind_the_last(node: Answers, tmp_path: Path)
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        ((401, {}, b"{}"), NodeRefused),
-        ((301, {"location": "http://127.0.0.1:1/"}, b""), NodeRefused),
-        ((200, {}, b"<html>"), NodeRefused),
-        ((200, {}, b"[" * 100_000), NodeRefused),
-        ((200, {}, b'{"state": "active"}'), NodeRefused),
+        ((401, {}, b"{}"), FetchRefused),
+        ((301, {"location": "http://127.0.0.1:1/"}, b""), FetchRefused),
+        ((200, {}, b"<html>"), FetchRefused),
+        ((200, {}, b"[" * 100_000), FetchRefused),
+        ((200, {}, b'{"state": "active"}'), FetchRefused),
         ((429, {"retry-after": "9" * 30}, b""), NotNow),
         ((500, {}, b""), NotNow),
     ],
@@ -195,7 +195,7 @@ def test_nobody_there_is_asked_again_later() -> None:
     "url", ["http://agencies.example", "ftp://x", "https://", "https://u:p@x", "https://x/?a", "https://[", "x"]
 )
 def test_a_token_is_sent_nowhere_else(url: str) -> None:
-    with pytest.raises(NodeRefused):
+    with pytest.raises(FetchRefused):
         Node(url, "exag_x")
 
 

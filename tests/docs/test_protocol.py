@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from exchange.crypto.statement import encode_statement, leaf_hash
+from exchange.node.acknowledged import UNSIGNED
 from exchange.schema.agency_keys import Possession
 from exchange.schema.identity import Rotation
 from exchange.schema.registration import Registration
@@ -56,7 +57,11 @@ def test_the_receipt_in_the_example_has_these_bytes() -> None:
 
 
 def test_the_page_names_every_code_by_which_an_item_is_refused() -> None:
-    codes = set(re.findall(r'ItemRefused\(\s*"([a-z-]+)"', (NODE / "inbound.py").read_text(encoding="utf-8")))
+    text = "".join(
+        (NODE / name).read_text(encoding="utf-8")
+        for name in ("inbound.py", "arrivals.py", "peer_receipts.py", "acknowledged.py")
+    )
+    codes = set(re.findall(r'ItemRefused\(\s*"([a-z-]+)"', text)) | {UNSIGNED}
     assert codes > {"sender-wrong", "receipt-hash"}, "the code no longer says so in this way"
     assert codes | {"conflict", "commitment-wrong", "parcel-wrong", "wire-invalid"} <= set(
         re.findall("`([a-z-]+)`", PAGE)

@@ -78,6 +78,22 @@ ELSEWHERE = {
     ("*", "agencies", 429, "too-many-requests"): ("node/test_agency_listener", "too-many-requests"),
     ("*", "peers", 429, "too-many-requests"): ("node/test_callers", "too-many-requests"),
 }
+ELSEWHERE |= {
+    ("post", f"/v1/sections/{{id}}/{verb}", status, code): (f"node/{file}", word)
+    for verb in ("own", "query", "redirect")
+    for status, code, file, word in (
+        (200, "", "test_holders", verb),
+        (400, "request-invalid", "test_holders", "request-invalid"),
+        (403, "agency-signs", "test_signed_words", "agency-signs"),
+        (404, "not-found", "test_holders", "not-found"),
+        (409, "not-said-there", "test_holders", "not-said-there"),
+        (409, "words-too-many", "test_holders", "words-too-many"),
+        (422, "acknowledgement-invalid", "test_signed_words", "acknowledgement-invalid"),
+        (422, "words-invalid", "test_signed_words", "words-invalid"),
+        (503, "no-current-key", "test_holders", "no-current-key"),
+    )
+}
+ELSEWHERE |= {("get", "/v1/questions", 200, ""): ("node/test_holders", "/v1/questions")}
 #: PostgreSQL alone refuses the value; the disk is watched where the store is a file.
 OF_ONE_STORE = {"value-refused", "store-full"}
 
@@ -190,6 +206,7 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
         await about_peers(seen, camden)
         await about_agencies(seen, agency)
         await about_messages(seen, camden)
+        await about_routing(seen)
         async with running(tmp_path / "harrow", "E09000015", "exchange.harrow.example", clock) as harrow:
             await about_invitations(seen, harrow)
             await about_pairings(seen, harrow)
@@ -404,6 +421,18 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(404, "DELETE", f"/v1/agencies/{added['id']}", code="not-found")
 
 
+async def about_routing(seen: Seen) -> None:
+    await seen.ask(200, "GET", "/v1/routing")
+    await seen.ask(200, "POST", "/v1/routing/trial")
+    rules = {"rule": [{"to": ["housing/south"], "sections": ["housing"]}], "fallback": ["police"]}
+    await seen.ask(200, "POST", "/v1/routing/trial", {"rules": rules, "since": "2026-11-23T16:00:00Z"})
+    await seen.ask(400, "POST", "/v1/routing/trial", {"rules": {"rule": [{"to": []}]}}, code="request-invalid")
+    await seen.ask(400, "POST", "/v1/routing/trial", {"rules": {"fallback": ["polise"]}}, code="request-invalid")
+    await seen.ask(200, "POST", "/v1/routing/again", {"agency": "housing"})
+    await seen.ask(404, "POST", "/v1/routing/again", {"agency": "housing/none"}, code="not-found")
+    await seen.ask(400, "POST", "/v1/routing/again", {"agency": "Housing"}, code="request-invalid")
+
+
 async def _disabled(tx: Transaction, agency_id: str) -> None:
     await keep_endpoint(tx, replace(await endpoint_of(tx, agency_id), state="disabled"))
 
@@ -563,7 +592,8 @@ def test_an_answer_that_is_shown_elsewhere_is_shown_there(place: str, word: str)
 async def test_every_answer_of_the_api_for_agencies_that_is_described_is_given(
     tmp_path: Path, clock: Clock, camden: Borough
 ) -> None:
-    operations = (*AGENCIES, *AGENCIES_OPEN)
+    # What agencies say of sections has tests of its own.
+    operations = tuple(one for one in (*AGENCIES, *AGENCIES_OPEN) if not one.path.startswith("/v1/sections/"))
     async with fetcher.listening(tmp_path, clock) as node, AsyncExitStack() as stack:
         await stack.enter_async_context(camden.listening(Desk(camden).answer))
         await node.know(camden)
