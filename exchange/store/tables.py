@@ -580,7 +580,6 @@ offers = Table(
     Column("rank", Integer, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("offered_at_ms", BigInteger, nullable=False),
-    Column("numbered_at_ms", BigInteger, nullable=False),
     Column("fetched_at_ms", BigInteger),
     Index("offers_in_order", "agency", "rank", "number"),
     Index("offers_by_event", "agency", "event_id"),
