@@ -28,6 +28,7 @@ _VERBS: Final = {
     "agency-query": ("exchange.cli.agency_acknowledging", "agency_query"),
     "agency-redirect": ("exchange.cli.agency_acknowledging", "agency_redirect"),
     "agency-open": ("exchange.cli.agency_receiving", "agency_open"),
+    "agency-pull": ("exchange.cli.agency_pulling", "agency_pull"),
     "agency-serve": ("exchange.cli.agency_receiving", "agency_serve"),
     "route": ("exchange.cli.routing", "route"),
     "store": ("exchange.cli.store", "store"),

@@ -98,7 +98,7 @@ class Admission:
         try:
             await self._check(services, origin, brought)
         except AtLimit as error:
-            if await services.store.read(brought.here_already):
+            if await services.store.read(brought.here_already, brief=True):
                 return
             peer = self._peers.setdefault(origin, _Peer())
             peer.limit, peer.refused_ms, peer.refused = error.code, services.now_ms(), peer.refused + 1

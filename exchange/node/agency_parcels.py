@@ -96,6 +96,10 @@ class AgencyParcel:
             return order_event_id(self.passed.row.leaf_hash, section, kind)
         if self.question is not None:
             return question_event_id(self.question.row.leaf_hash, section, kind)
+        return self.section_id(section, kind)
+
+    def section_id(self, section: str, kind: str) -> str:
+        """The id under which a section itself came, or would have."""
         return section_event_id(self.message.leaf_hash, section, kind)
 
 
@@ -164,7 +168,7 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
             await wants_links(tx, name),
         )
 
-    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view)
+    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view, brief=True)
     if keys is None:
         return AgencyParcel(message, manifest, {}, [])
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)

@@ -30,6 +30,7 @@ from exchange.node.agency_keys_api import AgencyKeysApi
 from exchange.node.agency_listener import AgencyListener
 from exchange.node.agency_sections_api import AgencySectionsApi
 from exchange.node.agency_tokens import AgencyTokensApi
+from exchange.node.agency_watch import AgencyWatch
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
@@ -71,6 +72,7 @@ from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
 from exchange.node.peers_api import PeersApi
+from exchange.node.pulling import Pulling
 from exchange.node.registration_api import RegistrationApi
 from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
@@ -345,6 +347,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
+        pulling = Pulling(services, agencies, dispatcher.wake)
+        agencies.offer, agency_watch = pulling.offer, AgencyWatch(services, pulling)
         watch = DeadlineWatch(services)
         watch.wake = dispatcher.wake
         order_watch = OrderWatch(services)
@@ -395,7 +399,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door, AgencySectionsApi(acknowledging, orders), links)
+        apis = AgencyApi(services, pulling), AgencySectionsApi(acknowledging, orders)
+        beside = await _agency_sites(stack, services, agency_door, *apis, links)
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -404,6 +409,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(endpoints.run(stop))
             group.create_task(watch.run(stop))
             group.create_task(order_watch.run(stop))
+            group.create_task(agency_watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(gatekeeper.run(stop))
             group.create_task(wall.run(stop))
@@ -418,6 +424,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
             services.log.info("node is draining", origin=configuration.origin)
+            pulling.stop()
             for site in sites:
                 await site.stop()
 
@@ -447,16 +454,22 @@ async def _listen(
 
 
 async def _agency_sites(
-    stack: AsyncExitStack, services: Services, door: AgencyDoor, sections: AgencySectionsApi, links: Links
+    stack: AsyncExitStack,
+    services: Services,
+    door: AgencyDoor,
+    asked: AgencyApi,
+    said: AgencySectionsApi,
+    links: Links,
 ) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
         return []
-    listener, asked = AgencyListener(services), AgencyApi(services)
+    listener = AgencyListener(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    routes = [*asked.routes(), *sections.routes()]
+    routes = [*asked.routes(), *said.routes()]
     open_routes = [*asked.open_routes(), *AcknowledgePages(links, listener.guessed).open_routes()]
-    runner = await _runner(stack, listener.application(routes, open_routes))
+    # An agency that waits and goes is waited for no more.
+    runner = await _runner(stack, listener.application(routes, open_routes), handler_cancellation=True)
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 
@@ -498,8 +511,10 @@ def _open_to_group(path: Path, group: str) -> None:
         ) from None
 
 
-async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=10, handler_cancellation=False)
+async def _runner(
+    stack: AsyncExitStack, application: web.Application, *, handler_cancellation: bool = False
+) -> web.AppRunner:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=10, handler_cancellation=handler_cancellation)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

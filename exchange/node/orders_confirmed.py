@@ -88,15 +88,20 @@ async def note_accepted(
     name: str,
     sections: Collection[str],
     signed: Sequence[AgencyStatement] = (),
+    *,
+    confirms: bool = True,
 ) -> bool:
-    """An agency has accepted an order about sections, and has signed for some; whether it has confirmed anything."""
+    """An agency has accepted an order about sections, and has signed for some; whether it has confirmed anything.
+
+    What was put into its folder is accepted, and says nothing of the agency: it does not confirm.
+    """
     open_places = [
         place
         for place in await places_of(tx, row.number)
         if place.name == name and place.section in sections and place.confirmed_at_ms is None
     ]
     signer = await signer_for(tx, manifest_of(message), name)
-    if signer is None:
+    if signer is None and confirms:
         await _confirm(services, tx, message, row, open_places, BY_AGENCY)
         return bool(open_places)
     await note_told(tx, open_places, services.now_ms())

@@ -11,6 +11,7 @@ from pysqlite3 import dbapi2 as sqlite
 from exchange.cli.client import CommandFailed, Node
 from exchange.crash_points import Point
 from tests.faults.armed import POINTS
+from tests.faults.other_ways import reach_otherwise
 from tests.faults.scenario import Scenario, Scenarios
 from tests.faults.world import Broken, Load, World, kill_at_random
 from tests.processes.harness import Borough, until
@@ -26,6 +27,8 @@ _WHERE: Final = {
     "peer": ("hackney", 2),
     "envelope": ("enfield", 2),
     "webhook": ("enfield", 7),
+    "pull": ("enfield", 1),
+    "drop": ("enfield", 3),
     "batch": ("enfield", 6),
     "word": ("enfield", 1),
     "order": ("hackney", 1),
@@ -44,6 +47,8 @@ def _at_points(group: str, points: Sequence[Point], world: World) -> None:
         # Keys of seconds, so that each start finds one whose time is over.
         victim.configure("keys", sealing_lifetime_days=60 / _DAY_S, sealing_grace_days=30 / _DAY_S)
     world.start(*(borough for borough in world.boroughs if borough is not victim))
+    if group in ("pull", "drop"):
+        reach_otherwise(world, victim, group)
     for point in points:
         if group == "epoch":
             _age_sealing_keys(victim)
