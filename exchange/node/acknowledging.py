@@ -196,7 +196,7 @@ class Acknowledging:
         self, tx: Transaction, speaker: Speaker, message_id: str, section: str, word: Word, sealed: _Sealed
     ) -> _Taken:
         found = await find_section(tx, speaker, message_id, section)
-        found = _spoken_of(found, speaker, word, await signer_for(tx, found, speaker))
+        found = _spoken_of(found, speaker, word, await signer_for(tx, found.manifest, speaker.kind))
         if sealed.proven is not None:
             earlier = signed_before(found, sealed.proven.leaf_hash)
             if earlier is not None and not still_stands(found, earlier):
