@@ -27,6 +27,7 @@ STRUCTS: Final = (
     wire.WordEntry,
     wire.AgencyStatement,
     wire.Acknowledgement,
+    wire.Order,
     wire.Sightings,
     wire.EnvelopePayload,
     wire.Consistency,
