@@ -103,6 +103,10 @@ def _described(kind: Any) -> str:
             return "bool"
         case inspect.EnumType(cls=wire.Rung):
             return "rung"
+        case inspect.EnumType(cls=wire.OrderKind):
+            return "kind of order"
+        case inspect.EnumType(cls=wire.OrderReason):
+            return "reason"
     raise TypeError(f"the page has no word for {kind}")
 
 

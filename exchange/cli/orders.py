@@ -29,10 +29,7 @@ def _order_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @_order_options
 def recall(message_id: str, sections: tuple[str, ...], reason: str, config: Path, as_json: bool) -> None:
-    """Order the other borough to destroy what it was sent, and its agencies to use it no more.
-
-    Your node keeps its own copy. What a person has read cannot be recalled.
-    """
+    """Have what was sent destroyed there; your own copy stays, and what a person has read cannot be recalled."""
     _order("recall", message_id, sections, reason, config, as_json)
 
 
@@ -40,10 +37,7 @@ def recall(message_id: str, sections: tuple[str, ...], reason: str, config: Path
 @_order_options
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def erase(message_id: str, sections: tuple[str, ...], reason: str, yes: bool, config: Path, as_json: bool) -> None:
-    """Order the other borough to destroy what it was sent, and destroy your own copy too.
-
-    Nothing brings it back. What a person has read cannot be erased.
-    """
+    """Have what was sent destroyed there and here, for good; what a person has read cannot be erased."""
     if not yes:
         what = f"{len(sections)} sections" if sections else "all sections"
         click.confirm(f"Destroy {what} of {message_id} here and there, for good?", abort=True, err=True)

@@ -15,7 +15,6 @@ from exchange.store.messages import add_alarm_once_a_day
 from exchange.store.orders import KnownOrder, note_scrubbed, open_orders, places_of, unscrubbed_orders
 from exchange.store.transaction import Transaction
 
-UNCONFIRMED: Final = "order-unconfirmed"
 _EVERY_S: Final = 60.0
 _DAY_MS: Final = 86_400_000
 _MOST: Final = 1000
@@ -60,12 +59,12 @@ class OrderWatch:
             told = 0
             for known in await open_orders(tx, before_ms, _MOST):
                 detail = await _detail(tx, known)
-                told += await add_alarm_once_a_day(tx, UNCONFIRMED, known.peer, detail, services.now_ms())
+                told += await add_alarm_once_a_day(tx, "order-unconfirmed", known.peer, detail, services.now_ms())
             return told
 
         if told := await services.store.write(operation, long=True):
-            services.counters.add(f"alarms_{UNCONFIRMED}", told)
-            services.log.error("alarm", code=UNCONFIRMED)
+            services.counters.add("alarms_order-unconfirmed", told)
+            services.log.error("alarm", code="order-unconfirmed")
 
 
 async def _detail(tx: Transaction, known: KnownOrder) -> str:

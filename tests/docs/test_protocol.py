@@ -59,7 +59,14 @@ def test_the_receipt_in_the_example_has_these_bytes() -> None:
 def test_the_page_names_every_code_by_which_an_item_is_refused() -> None:
     text = "".join(
         (NODE / name).read_text(encoding="utf-8")
-        for name in ("inbound.py", "arrivals.py", "peer_receipts.py", "acknowledged.py", "orders_taken.py", "orders_answered.py")
+        for name in (
+            "inbound.py",
+            "arrivals.py",
+            "peer_receipts.py",
+            "acknowledged.py",
+            "orders_taken.py",
+            "orders_answered.py",
+        )
     )
     codes = set(re.findall(r'ItemRefused\(\s*"([a-z-]+)"', text)) | {UNSIGNED}
     assert codes > {"sender-wrong", "receipt-hash"}, "the code no longer says so in this way"
