@@ -22,6 +22,10 @@ Point: TypeAlias = Literal[
     "webhook.before-call",
     "webhook.accepted",
     "webhook.recorded",
+    # An attachment: sealed whole at its sender, at its receiver with its last chunk stored, and opened there.
+    "attachment.before-staged",
+    "attachment.all-taken",
+    "attachment.opened",
     # The turn of an epoch of sealing keys.
     "epoch.before-store",
     "epoch.stored",

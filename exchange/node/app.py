@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -23,6 +24,10 @@ from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_keys_api import AgencyKeysApi
+from exchange.node.attaching import Attaching
+from exchange.node.attachment_lanes import attachment_lane
+from exchange.node.attachment_opening import AttachmentOpenings
+from exchange.node.attachments_api import AttachmentsApi
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
@@ -60,7 +65,9 @@ from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
 from exchange.node.rotation import settle_rotation
+from exchange.node.rounds import go_round
 from exchange.node.services import Changes, Counters, Revoked, Services
+from exchange.node.staging import forget_stale
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
@@ -76,6 +83,7 @@ from exchange.store.peers import all_peers
 from exchange.store.restored import end_rejoining, is_restored
 from exchange.store.transaction import Transaction
 
+_STALE_EVERY_S: Final = 3600.0
 _DAY_MS = 86_400_000
 
 
@@ -288,15 +296,23 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         comparing = Comparing(services, continuity, inbound, client)
         inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
+        attaching, openings = Attaching(services, outbound), AttachmentOpenings(services)
         endpoints = Endpoints(services)
         agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
-        performing = {"peer": outbound.perform, "agency": agencies.perform}
+        performing = {
+            "peer": outbound.perform,
+            "attachment": attaching.perform,
+            "opening": openings.perform,
+            "agency": agencies.perform,
+        }
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
+        inbound.attachments.wake = dispatcher.wake
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
+            dispatcher.heard_from(attachment_lane(origin))
             for lane in lanes:
                 dispatcher.wake(lane)
 
@@ -313,6 +329,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             if state == "verified":
                 dispatcher.heard_from(f"peer:{origin}")
                 dispatcher.wake(f"peer:{origin}")
+                dispatcher.wake(attachment_lane(origin))
 
         directory = Directory(services, client, changed)
         more = [
@@ -321,6 +338,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
+            *AttachmentsApi(services, dispatcher).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
@@ -338,6 +356,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(pairings.run(stop))
             group.create_task(Replicas(services, dispatcher).run(stop))
             group.create_task(services.admission.run(services, stop))
+            group.create_task(go_round(services, lambda: forget_stale(services), asyncio.Event(), _STALE_EVERY_S, stop))
             await _greet_peers(services, dispatcher)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()

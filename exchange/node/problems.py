@@ -27,6 +27,8 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.ForkDetected, 403),
     (errors.RequestInvalid, 400),
     (ValueRefused, 400),
+    (errors.AttachmentRefused, 422),
+    (errors.AttachmentNotReady, 409),
     (errors.NotNow, 503),
     (errors.NoCurrentKey, 503),
     (StoreUnavailable, 503),

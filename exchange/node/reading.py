@@ -12,6 +12,7 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, moment
 from exchange.schema.card_file import CardFile
 from exchange.schema.wire import decode_wire, manifest_decoder
+from exchange.store.attachments import AttachmentRow, attachments_of_message
 from exchange.store.errors import NotFound
 from exchange.store.keys import proven_card
 from exchange.store.log import ProvenEntry, proven_at
@@ -27,7 +28,7 @@ from exchange.store.messages import (
     receipts_of,
     received_at_ms,
 )
-from exchange.store.outbox import Waiting, waiting_of
+from exchange.store.outbox import ATTACHMENT, OPENING, Waiting, waiting_of
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
@@ -41,7 +42,7 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
 
     async def collect(
         tx: Transaction,
-    ) -> WaitingForm | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None]:
+    ) -> WaitingForm | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None, list[AttachmentRow]]:
         try:
             message = await message_by_id(tx, message_id)
         except NotFound:
@@ -52,12 +53,15 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             await placements_of(tx, number),
             await waiting_of(tx, number),
             await received_at_ms(tx, number),
+            await attachments_of_message(tx, number),
         )
 
     found = await services.store.read(collect)
     if isinstance(found, WaitingForm):
         return _describe_waiting(found)
-    message, placements, waiting, received_ms = found
+    message, placements, everything, received_ms, attached = found
+    waiting = [item for item in everything if item.kind not in (ATTACHMENT, OPENING)]
+    stopped = [item.reason for item in everything if item not in waiting and item.state == "held"]
     manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
     climbed = {(row.section, row.agency): row for row in placements}
     held = {item.agency: item.reason for item in waiting if item.state == "held"}
@@ -75,6 +79,8 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             for entry in manifest.sections
             for kind in entry.readers
         ],
+        "attachments": [describe_attachment(row) for row in attached],
+        "attachments_held": stopped[0] if stopped else None,
         "held": held.get(None),
         "next_attempt_at": moment(min(attempts)) if attempts else None,
         "last_error": errors[0] if errors else None,
@@ -93,6 +99,8 @@ def _describe_waiting(form: WaitingForm) -> dict[str, Any]:
             for section, kinds in _decode_sections(form.sections)
             for kind in kinds
         ],
+        "attachments": [],
+        "attachments_held": None,
         "held": form.reason,
         "next_attempt_at": None,
         "last_error": None,
@@ -111,6 +119,21 @@ def _describe_section(
         "at": moment(at_ms) if at_ms is not None else None,
         "holder": row.holder if row else None,
         "held": held.get(kind) if rung != "delivered" else None,
+    }
+
+
+def describe_attachment(row: AttachmentRow) -> dict[str, Any]:
+    """How far an attachment has come; nothing of what it is. Sizes are of what is sealed."""
+    share = row.done / row.chunks if row.chunks else 0
+    return {
+        "section": row.section,
+        "number": row.place,
+        "state": row.state,
+        "size_bytes": row.size_bytes,
+        "done_bytes": round(row.size_bytes * share),
+        "scanned": bool(row.scanned),
+        "released_by": row.released_by,
+        "at": moment(row.at_ms),
     }
 
 
@@ -142,6 +165,13 @@ _SENTENCES = {
     "owned": "A named holder at {agency} took on: {detail}.",
     "returned": "This node was restored from a backup. {detail} returned what was signed; the content is lost here.",
     "lost": "{detail} was restored from a backup and lost the content: what was not delivered must be sent again.",
+    "attachment-sent": "The other node has all of {detail}.",
+    "attachment-stored": "All of {detail} is at the receiving node, for its agency to open.",
+    "attachment-ready": "The receiving node has opened {detail}, and gives it to its readers.",
+    "attachment-quarantined": "The virus scan found something in {detail}: nobody is given it.",
+    "attachment-damaged": "What came as {detail} does not open: it must be sent again, with a new message.",
+    "attachment-release": "Asked to be released from quarantine: {detail}.",
+    "attachment-read": "Given out: {detail}.",
     "replayed": "An admin had it sent to {agency} again.",
     "held": "Held for a person to decide: {detail}.",
 }

@@ -11,6 +11,7 @@ from exchange.crypto.names import LeafHash
 from exchange.crypto.proof import VerifiedStatement
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
+from exchange.node.attachment_lanes import attachment_lane, begin_sending
 from exchange.node.errors import ItemRefused
 from exchange.node.hearing import still_heard
 from exchange.node.services import Services, milliseconds
@@ -102,10 +103,11 @@ async def take_receipt(
     verified: VerifiedStatement,
     item: ProvenStatement,
     answered: Sequence[Delivery] = (),
+    woken: set[str] | None = None,
 ) -> bool:
     """Keep a receipt of a peer for a message of ours, and move the sections that it names; False where it is known.
 
-    The deliveries `answered` are done with it, in the same transaction.
+    The deliveries `answered` are done with it, in the same transaction. `woken` gets the lanes that have something new.
 
     Raises:
         ItemRefused: it is not of that peer, or not for a message that this node sent to it.
@@ -136,6 +138,8 @@ async def take_receipt(
             return False
         if receipt.rung is Rung.RECEIVED:
             await add_event(tx, message.number, rung, now_ms, detail=origin)
+            if await begin_sending(tx, message, now_ms) and woken is not None:
+                woken.add(attachment_lane(origin))
         elif rung in LADDER:
             await raise_rung(tx, message.number, rung, pairs, at_ms)
             await add_rung_events(tx, message.number, rung, pairs, now_ms)

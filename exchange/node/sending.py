@@ -1,7 +1,7 @@
 """Send a form: check it, split it, seal it to the receiving node, and store it with its place in the outbox."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from exchange.node.compose import compose_message, current_key, current_sealing_
 from exchange.node.errors import IdentityRevoked, NoCurrentKey, PeerUnknown, PeerUntrusted
 from exchange.node.repeats import is_known, sent_before
 from exchange.node.services import Services, milliseconds
+from exchange.node.staging import Attached, attach, sign_attached, staged_for
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import decode_form
 from exchange.schema.quality import check_form
@@ -88,10 +89,12 @@ async def send_form(
     if services.revoked.file is not None:
         raise IdentityRevoked("this node's identity is revoked; nothing was sent")
     form = decode_form(data)
+    attached = await staged_for(services, message_id) if message_id is not None else {}
     split_form = SplitForm(
         message_id or new_message_id(services.now_ms()),
         split(form, services.catalogue),
         form.referral.move_type is MoveType.URGENT,
+        attached,
     )
     if message_id is not None:
         # Before all checks: what was right when it was sent first may not be so any more, and was sent.
@@ -154,10 +157,12 @@ class SplitForm:
     message_id: MessageId
     parts: tuple[FormPart, ...]
     urgent: bool
+    attached: Attached = field(default_factory=dict)
 
 
 def keep_form(services: Services, form: SplitForm, data: bytes, row: PeerRow) -> Operation[None]:
     """Keep a form until there is a key to seal it to."""
+    attach(form.parts, form.attached, row.origin)  # what does not fit is refused while somebody can mend it
     store_key, now_ms = services.keyring.store_key, services.now_ms()
     key, name = MessageKey.random(), context("waiting-form", form.message_id.encode())
     sections = [(part.name, part.readers) for part in form.parts]
@@ -198,8 +203,9 @@ async def sign_waiting(services: Services, row: PeerRow, deliveries: Sequence[De
         name = context("waiting-form", kept.message_id.encode())
         key = unwrap_message_key(services.keyring.store_key, kept.wrapped, name)
         form = decode_form(open_at_rest(key, name, kept.sealed))
-        parts = split(form, services.catalogue)
-        split_form = SplitForm(parse_message_id(kept.message_id), parts, bool(kept.urgent))
+        message_id = parse_message_id(kept.message_id)
+        attached = await staged_for(services, message_id)
+        split_form = SplitForm(message_id, split(form, services.catalogue), bool(kept.urgent), attached)
         if await services.store.write(_while_it_waits(number, sign_form(services, split_form, row, kept))):
             services.counters.add("messages_signed")
     services.changes.notify()
@@ -227,7 +233,7 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
     now = services.now()
     expires_at = now + timedelta(days=services.configuration.tables.delivery.expires_after_days)
     composed = compose_message(
-        form.parts,
+        attach(form.parts, form.attached, row.origin),
         message_id=form.message_id,
         sender=services.configuration.origin,
         from_area=services.configuration.tables.node.area,
@@ -238,6 +244,7 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
         # The parcels are sealed once: a message must not outlive the key that opens them.
         expires_at=min(expires_at, current_key(card, now).opens_until),
         urgent=form.urgent,
+        given={name: section.secret for name, section in form.attached.items()},
     )
     manifest = composed.manifest
 
@@ -265,6 +272,7 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
             composed.keys,
             composed.sections,
         )
+        await sign_attached(services, tx, form.attached, number, entry.leaf_hash, row.origin)
         if kept is not None:
             await add_event(tx, number, "waited", kept.created_at_ms, detail=row.origin)
             await remove_delivery(tx, kept.delivery)

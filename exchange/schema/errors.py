@@ -47,6 +47,13 @@ class ContentInvalid(SchemaError):
     code = "section-wrong"
 
 
+class AttachmentInvalid(SchemaError):
+    """A section speaks of attachments that cannot be."""
+
+    code = "attachment-invalid"
+    hint = "Ask the sender: their program lists the attachments wrongly."
+
+
 class InvitationInvalid(SchemaError):
     """A text is not an invitation."""
 
