@@ -15,6 +15,7 @@ from typing import Final
 from exchange.crypto.attachment import ChunkTree
 from exchange.crypto.names import LeafHash
 from exchange.handover.attachments import Stage, Step, after
+from exchange.node.attachment_lanes import GAP
 from exchange.node.delivery import Outcome, finish
 from exchange.node.outbound import Outbound
 from exchange.node.services import Services
@@ -32,8 +33,6 @@ from exchange.store.messages import add_event
 from exchange.store.outbox import Delivery, done
 from exchange.store.transaction import Transaction
 
-#: What the peer says where it lacks a chunk that came before: it was restored from a backup.
-GAP: Final = "attachment-gap"
 _ENVELOPES: Final = 16
 _MOST_CHUNKS: Final = 4
 _QUICK_S: Final = 1.0

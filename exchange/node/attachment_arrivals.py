@@ -17,7 +17,7 @@ from exchange.crypto.names import LeafHash
 from exchange.crypto.proof import VerifiedStatement
 from exchange.crypto.statement import parse_statement
 from exchange.handover.attachments import Stage, Step, after
-from exchange.node.attaching import GAP
+from exchange.node.attachment_lanes import GAP
 from exchange.node.attachment_reports import settle
 from exchange.node.compose import recall_secrets
 from exchange.node.errors import ItemRefused

@@ -1,10 +1,15 @@
 """When an attachment may go: once the peer has signed for its message. Before that it would be of nothing."""
 
+from typing import Final
+
 from exchange.handover.attachments import Stage, Step, after
 from exchange.store.attachments import attachments_of_message, move_attachment
 from exchange.store.messages import MessageRow
 from exchange.store.outbox import ATTACHMENT, enqueue, new_delivery
 from exchange.store.transaction import Transaction
+
+#: What the receiver says where it lacks a chunk that came before: it was restored from a backup.
+GAP: Final = "attachment-gap"
 
 
 def attachment_lane(origin: str) -> str:

@@ -147,9 +147,7 @@ def test_what_was_spoilt_does_not_open(how: str, three: tuple[list[bytes], Whole
         AttachmentContext(SECTION._replace(message_id=MessageId("0190a0b0-0000-7000-8000-000000000002")), 1),
     ],
 )
-def test_an_attachment_opens_in_its_own_place_alone(
-    other: AttachmentContext, three: tuple[list[bytes], Whole]
-) -> None:
+def test_an_attachment_opens_in_its_own_place_alone(other: AttachmentContext, three: tuple[list[bytes], Whole]) -> None:
     chunks, whole = three
 
     with pytest.raises(AttachmentError):
