@@ -35,6 +35,7 @@ _VERBS: Final = {
     "explain": ("exchange.cli.messages", "explain"),
     "inbox": ("exchange.cli.messages", "inbox"),
     "outbox": ("exchange.cli.messages", "outbox"),
+    "attachment": ("exchange.cli.attachments", "attachment"),
     "held": ("exchange.cli.messages", "held"),
     "receipt": ("exchange.cli.messages", "receipt"),
     "verify": ("exchange.cli.verify", "verify"),

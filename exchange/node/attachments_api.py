@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from exchange.crypto.attachment import CHUNK_BYTES, MOST_BYTES, MOST_OF_A_SECTION
-from exchange.crypto.errors import CryptoError, NameInvalid
+from exchange.crypto.errors import AttachmentError, CryptoError, NameInvalid
 from exchange.crypto.names import Origin, SectionName, parse_message_id, parse_section_name
 from exchange.handover.attachments import Stage
 from exchange.node.attachment_opening import Opening, open_attachment
@@ -97,7 +97,10 @@ class AttachmentsApi:
             if not same:
                 raise Conflict(f"message {message_id} was sent with another file as attachment {place} of {section}")
             return json_response({**describe_attachment(row), "repeated": True})
-        described, scanned = await stage(services, upload, _body(request))
+        try:
+            described, scanned = await stage(services, upload, _body(request))
+        except AttachmentError:
+            raise RequestInvalid("an attachment is 2 GiB at most; nothing was attached") from None
         return json_response(
             {
                 "section": section,
