@@ -49,6 +49,8 @@ from exchange.store.transaction import Transaction
 
 _DAY_MS: Final = 86_400_000
 _REMOVED_AT_ONCE: Final = 16
+#: Chunks that share one commit.
+_KEPT_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +123,15 @@ async def stage(services: Services, upload: Upload, stream: AsyncIterator[bytes]
     try:
         sealer = AttachmentSealer(secret, upload.bound_to(services.configuration.origin))
         async with scanning(services.configuration.tables.scan) as scan:
+            full: list[bytes] = []
             async for data in stream:
                 if scan is not None:
                     await scan.feed(data)
-                for chunk in sealer.update(data):
-                    row = await _keep_chunk(services, row, chunk)
+                full += sealer.update(data)
+                if len(full) >= _KEPT_AT_ONCE:
+                    row, full = await _keep_chunks(services, row, full), []
             for chunk in sealer.finish():
-                row = await _keep_chunk(services, row, chunk)
+                row, full = await _keep_chunks(services, row, [*full, chunk]), []
             await _heed(services, upload, scan)
             scanned = scan is not None
         whole = sealer.whole()
@@ -220,18 +224,20 @@ async def _begin(services: Services, upload: Upload) -> tuple[AttachmentRow, Sec
     return replace(new, number=number), secret
 
 
-async def _keep_chunk(services: Services, row: AttachmentRow, chunk: bytes) -> AttachmentRow:
+async def _keep_chunks(services: Services, row: AttachmentRow, chunks: Sequence[bytes]) -> AttachmentRow:
     services.admission.check_room()
-    leaf = chunk_hash(chunk)
+    kept = [(place, chunk_hash(chunk), chunk) for place, chunk in enumerate(chunks, start=row.done)]
+    done = row.done + len(kept)
 
     async def operation(tx: Transaction) -> None:
         if await attachment_by_number(tx, row.number) is None:
             raise Conflict("the attachment was replaced or removed meanwhile")
-        await add_chunk(tx, row.number, row.done, leaf, chunk)
-        await note_progress(tx, row.number, row.done + 1)
+        for place, leaf, chunk in kept:
+            await add_chunk(tx, row.number, place, leaf, chunk)
+        await note_progress(tx, row.number, done)
 
     await services.store.write(operation)
-    return replace(row, done=row.done + 1, size_bytes=row.size_bytes + len(chunk))
+    return replace(row, done=done, size_bytes=row.size_bytes + sum(map(len, chunks)))
 
 
 async def forget(services: Services, row: AttachmentRow) -> None:
