@@ -251,3 +251,55 @@ async def test_a_file_of_which_the_scan_cannot_say_is_not_attached(scanned: Pair
 
     assert (status, document["code"]) == (422, "attachment-refused")
     assert scanned.hackney.count("attachment_scans_unknown") == 1
+
+
+async def quarantined(scanned: Pair) -> str:
+    """A message with a file in which only the receiver's scanner finds something: it is newer."""
+    scan = scanned.hackney.services.configuration.tables.scan
+    object.__setattr__(scan, "command", ())
+    message_id = await sent_with(scanned.hackney, b"EICAR" * 100)
+    await comes_to(scanned.hackney, message_id, "quarantined")
+    return message_id
+
+
+async def test_what_the_receivers_scan_finds_is_in_quarantine_at_both_ends(scanned: Pair) -> None:
+    message_id = await quarantined(scanned)
+
+    status, body = await fetch(scanned.enfield, message_id)
+
+    assert (status, json.loads(body)["code"]) == (409, "attachment-not-ready")
+    for node, peer in ((scanned.enfield, scanned.hackney), (scanned.hackney, scanned.enfield)):
+        assert [alarm["kind"] for alarm in await node.alarms(peer.origin)] == ["attachment-quarantined"]
+        assert [one["state"] for one in await attached(node, message_id)] == ["quarantined"]
+
+
+async def test_two_people_release_what_is_in_quarantine(scanned: Pair) -> None:
+    message_id = await quarantined(scanned)
+    node, path = scanned.enfield, f"/v1/messages/{message_id}/attachments/injunction/1/release"
+    _, made = await node.local("POST", "/v1/tokens", {"name": "the second person"})
+
+    first = await node.local("POST", path)
+    again = await node.local("POST", path)
+    address = node.services.configuration.tables.local.address
+    headers = {"authorization": f"Bearer {made['token']}"}
+    async with node.http.post(f"http://{address}{path}", headers=headers) as answer:
+        second = answer.status, await answer.json(content_type=None)
+
+    assert (first[0], first[1]["released"]) == (200, False)
+    assert again[0] == 409
+    assert (second[0], second[1]["released"]) == (200, True)
+    assert await fetch(node, message_id) == (200, b"EICAR" * 100)
+    await comes_to(scanned.hackney, message_id, "ready")
+
+
+async def test_of_what_the_receivers_scan_cannot_say_nothing_is_given_out_and_it_is_held(scanned: Pair) -> None:
+    object.__setattr__(scanned.hackney.services.configuration.tables.scan, "command", ())
+    message_id = await sent_with(scanned.hackney, b"RIDDLE" * 100)
+
+    async def is_held() -> Any:
+        return (await scanned.enfield.status(message_id))["attachments_held"]
+
+    scanned.enfield.clock.run()
+    assert await until("the attachment is held", is_held) == "not scanned: the scanner ended with 3"
+    assert [one["state"] for one in await attached(scanned.enfield, message_id)] == ["whole"]
+    assert (await fetch(scanned.enfield, message_id))[0] == 409
