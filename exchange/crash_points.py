@@ -22,8 +22,11 @@ Point: TypeAlias = Literal[
     "webhook.before-call",
     "webhook.accepted",
     "webhook.recorded",
-    # An attachment: sealed whole at its sender, at its receiver with its last chunk stored, and opened there.
-    "attachment.before-staged",
+    # What an agency says of a section: all is stored, and nobody has been told.
+    "word.before-answer",
+    # A file that is to be attached, sealed and not noted as whole.
+    "staging.sealed",
+    # An attachment that has come, its last chunk stored; and opened, which nobody has been told.
     "attachment.all-taken",
     "attachment.opened",
     # The turn of an epoch of sealing keys.

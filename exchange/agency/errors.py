@@ -57,3 +57,20 @@ class SenderChanged(AgencyError):
 
     code = "sender-changed"
     hint = "Do not rely on this. Compare fingerprints with that borough by telephone before you take its new card."
+
+
+class NodeUnreachable(AgencyError):
+    """The borough's node did not answer."""
+
+    code = "node-unreachable"
+    hint = "Nothing was said. Say it again later: the same word again is answered as before."
+
+
+class NodeRefused(AgencyError):
+    """The borough's node refused; `refusal` is its code."""
+
+    code = "node-refused"
+
+    def __init__(self, message: str, refusal: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.refusal = refusal

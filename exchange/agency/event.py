@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from exchange.agency.errors import EventInvalid
 from exchange.schema.agency_keys import ChallengeFile
-from exchange.schema.events import CHALLENGE, SECTION_DELIVERED, TEST
-from exchange.schema.wire import AreaText, KeyIdBytes, MessageText, SectionText
+from exchange.schema.events import CHALLENGE, SECTION_DELIVERED, SECTION_QUERIED, TEST
+from exchange.schema.wire import AreaText, KeyIdBytes, KindText, MessageText, SectionText
 
 #: A manifest of 4 MiB and a section of 1 MiB, in base64.
 MOST_BYTES: Final = 16 * 1024 * 1024
@@ -46,6 +46,36 @@ class SectionData(msgspec.Struct, frozen=True):
     sealed: Sealed | None = None
 
 
+class SealedQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question that the node cannot read: the receipt in which the other borough has signed it, and what opens it."""
+
+    receipt: bytes
+    proof: bytes
+    card: bytes
+    ciphertext: bytes
+    parcel: bytes
+    key_id: KeyIdBytes
+
+
+class QuestionContent(msgspec.Struct, frozen=True):
+    """A question as the node has opened it."""
+
+    question: str
+
+
+class QuestionData(msgspec.Struct, frozen=True):
+    """A question about a section that this agency's borough sent; `agency` is the kind that asks."""
+
+    message_id: MessageText
+    section: SectionText
+    sender_area: AreaText = msgspec.field(name="from")
+    recipient_area: AreaText = msgspec.field(name="to")
+    urgent: bool
+    agency: KindText
+    content: QuestionContent | None = None
+    sealed: SealedQuestion | None = None
+
+
 class ChallengeData(msgspec.Struct, frozen=True):
     """A challenge to prove the agency's key."""
 
@@ -70,6 +100,15 @@ class SectionEvent(msgspec.Struct, frozen=True):
     data: SectionData
 
 
+class QuestionEvent(msgspec.Struct, frozen=True):
+    """An agency of another borough asks about a section; `node` is the origin of the agency's own borough."""
+
+    id: str
+    node: str
+    at: str
+    data: QuestionData
+
+
 class ChallengeEvent(msgspec.Struct, frozen=True):
     """The node asks the agency to prove its key."""
 
@@ -85,7 +124,7 @@ class TestEvent(msgspec.Struct, frozen=True):
     node: str
 
 
-def parse_event(body: bytes, event_id: str | None = None) -> SectionEvent | ChallengeEvent | TestEvent:
+def parse_event(body: bytes, event_id: str | None = None) -> SectionEvent | QuestionEvent | ChallengeEvent | TestEvent:
     """Read a body; `event_id` is what the headers said.
 
     Raises:
@@ -103,6 +142,11 @@ def parse_event(body: bytes, event_id: str | None = None) -> SectionEvent | Chal
             if (data.content is None) == (data.sealed is None):
                 raise EventInvalid("a section is either opened or sealed")
             return SectionEvent(event.id, node, event.time, data)
+        if event.type == SECTION_QUERIED:
+            asked = msgspec.json.decode(event.data, type=QuestionData)
+            if (asked.content is None) == (asked.sealed is None):
+                raise EventInvalid("a question is either opened or sealed")
+            return QuestionEvent(event.id, node, event.time, asked)
         if event.type == CHALLENGE:
             return ChallengeEvent(event.id, node, msgspec.json.decode(event.data, type=ChallengeData).challenge)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -56,7 +56,7 @@ class AgencyKeys:
 
     def public(self) -> AgencyKeyFile:
         """The public half, with the current sealing key."""
-        return AgencyKeyFile(format="exchange-agency-key/1", key=self.sealing[0].public.raw, signing_keys=self._vkeys())
+        return AgencyKeyFile(format="exchange-agency-key/1", key=self.sealing[0].public.raw, signing_keys=self.vkeys())
 
     def answer(self, challenge: ChallengeFile, timestamp_s: int) -> AnswerFile:
         """Answer a challenge. Who calls this has looked at its `origin` and `kind`: they are what is claimed.
@@ -66,10 +66,12 @@ class AgencyKeys:
             PossessionError: it does not open.
         """
         key = self.private(challenge.key_id)
-        return answer_to(challenge, key, self.signing, self._vkeys(), timestamp_s)
+        return answer_to(challenge, key, self.signing, self.vkeys(), timestamp_s)
 
-    def _vkeys(self) -> tuple[str, ...]:
-        return tuple(key.text() for key in self.signing.verifiers(self.name))
+    def vkeys(self) -> tuple[str, str]:
+        """The keys by which the agency signs."""
+        ed25519, mldsa44 = self.signing.verifiers(self.name)
+        return ed25519.text(), mldsa44.text()
 
 
 def lock_agency_keys(keys: AgencyKeys, passphrase: Secret, cost: Argon2Parameters | None = None) -> bytes:

@@ -1,7 +1,7 @@
 """Take what a node posts: prove it, open it, keep it, and only then say so.
 
-* A section is acknowledged (204) once it is on the disk. What does not open is refused (422): the node then holds it,
-  and its admin hears.
+* A section, or a question about one that the borough sent, is acknowledged (204) once it is on the disk. What does not
+  open is refused (422): the node then holds it, and its admin hears.
 * What is kept is sealed to the agency's own key as it came. No content is on the disk in clear.
 * A section that comes again, under the same id, is kept once.
 """
@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import msgspec
 
+from exchange.agency.asked import Question, read_question
 from exchange.agency.errors import EventInvalid, NotOpened, OtherBorough, SenderUnknown, WebhookRefused
-from exchange.agency.event import ChallengeEvent, SectionEvent, parse_event
+from exchange.agency.event import ChallengeEvent, QuestionEvent, SectionEvent, parse_event
 from exchange.agency.keys import AgencyKeys
 from exchange.agency.opening import OpenedSection, open_section_event
 from exchange.agency.senders import KnownSenders
@@ -104,16 +105,27 @@ class Inbox:
             OSError: it is not.
             ExchangeError: it does not open any more.
         """
+        event = self._event(agency, event_id)
+        if not isinstance(event, SectionEvent):
+            raise EventInvalid("that is not a section")
+        return open_event(agency, event)
+
+    def _event(self, agency: Agency, event_id: str) -> object:
         data = (self._directory / f"{event_id}{_SUFFIX}").read_bytes()
         key = agency.keys.private(data[:16])
         try:
             body = open_sealed(key, _place(event_id, key.public.key_id), data[16:])
         except SealError:
             raise NotOpened("the file was altered") from None
-        event = parse_event(body, event_id)
-        if not isinstance(event, SectionEvent):
-            raise EventInvalid("that is not a section")
-        return open_event(agency, event)
+        return parse_event(body, event_id)
+
+    def questions(self, agency: Agency, most: int) -> Iterator[Question]:
+        """The latest questions that are here and open."""
+        for event_id in self.ids()[:most]:
+            with contextlib.suppress(OSError, ExchangeError):
+                event = self._event(agency, event_id)
+                if isinstance(event, QuestionEvent):
+                    yield read_question(event, agency.keys, agency.senders)
 
     def sections(self, agency: Agency, most: int) -> Iterator[Kept]:
         """The latest sections that are here and open."""
@@ -158,6 +170,12 @@ def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: byte
         event = parse_event(body, event_id)
         if isinstance(event, SectionEvent):
             open_event(agency, event)
+            inbox.keep(agency, event.id, body)
+            return Response(204)
+        if isinstance(event, QuestionEvent):
+            if event.node != agency.borough:
+                raise OtherBorough("the event is of another borough's node")
+            read_question(event, agency.keys, agency.senders)
             inbox.keep(agency, event.id, body)
             return Response(204)
         if isinstance(event, ChallengeEvent):

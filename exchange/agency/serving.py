@@ -18,8 +18,12 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from exchange.agency.acknowledging import say
+from exchange.agency.asked import Question
+from exchange.agency.asking import Node
 from exchange.agency.event import MOST_BYTES
 from exchange.agency.receiving import Agency, Inbox, Kept, receive
+from exchange.agency.speaking import VERBS, forms, word_of
 from exchange.errors import ExchangeError
 
 _COOKIE: Final = "exchange-inbox"
@@ -28,7 +32,7 @@ _BODY_WITHIN_S: Final = 60.0
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; style-src 'sha256-{}'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'none'",
+    "base-uri 'none'; form-action 'self'",
     "cross-origin-opener-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
@@ -43,9 +47,15 @@ _STYLE: Final = (
 class Receiver:
     """The handlers of a receiver."""
 
-    def __init__(self, agency: Agency, inbox: Inbox, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, agency: Agency, inbox: Inbox, now_s: Callable[[], float] = time.time, node: Node | None = None
+    ) -> None:
         self._agency = agency
         self._inbox = inbox
+        #: Where it is told what becomes of a section; without it the page only shows them.
+        self._node = node
+        #: In every form: another site cannot have a person's browser say something here.
+        self._form_word = secrets.token_urlsafe(32)
         self._now_s = now_s
         self.word = secrets.token_urlsafe(32)
 
@@ -58,6 +68,7 @@ class Receiver:
                 web.get("/enter", self._enter),
                 web.get("/", self._list),
                 web.get("/sections/{id:evt_[0-9a-f]{32}}", self._section),
+                web.post("/sections/{id:evt_[0-9a-f]{32}}/{verb}", self._say),
             ]
         )
         return application
@@ -101,7 +112,8 @@ class Receiver:
             f'<th scope="col">{name}</th>' for name in ("Came", "Section", "From", "Urgent", "Who could read it")
         )
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if kept else "<p>Nothing yet.</p>"
-        return _page(f"Sections for {self._agency.kind}", table)
+        asked = await asyncio.to_thread(lambda: list(self._inbox.questions(self._agency, _MOST_SHOWN)))
+        return _page(f"Sections for {self._agency.kind}", table + _questions(asked))
 
     async def _section(self, request: web.Request) -> web.Response:
         if not self._may_look(request):
@@ -117,7 +129,30 @@ class Receiver:
         )
         content = html.escape(json.dumps(kept.content, indent=2, ensure_ascii=False))
         title = f"Section {kept.event.data.section}"
-        return _page(title, f"<p><a href='/'>All sections</a></p><table>{facts}</table><pre>{content}</pre>")
+        saying = forms(kept.event.id, self._form_word) if self._node is not None else ""
+        return _page(title, f"<p><a href='/'>All sections</a></p><table>{facts}</table>{saying}<pre>{content}</pre>")
+
+    async def _say(self, request: web.Request) -> web.Response:
+        fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+        is_ours = hmac.compare_digest(fields.get("word", "").encode(errors="surrogatepass"), self._form_word.encode())
+        if not self._may_look(request) or not is_ours or self._node is None:
+            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+        verb, node = request.match_info["verb"], self._node
+        if verb not in VERBS:
+            return _page("Not found", "<p>That cannot be said of a section.</p>", 404)
+        try:
+            word = word_of(verb, fields)
+            kept = await asyncio.to_thread(self._inbox.read, self._agency, request.match_info["id"])
+            agency = self._agency
+            await asyncio.to_thread(say, node, kept.event, word, agency.keys, agency.senders, agency.kind)
+        except OSError:
+            return _page("Not found", "<p>There is no such section.</p>", 404)
+        except ExchangeError as error:
+            back = f"<p><a href='/sections/{request.match_info['id']}'>Back</a></p>"
+            text = f"<p>{html.escape(str(error))}</p><p>{html.escape(error.hint)}</p>{back}"
+            return _page("It was not said", text, 422)
+        told = f"<p>The sending borough is told: {word.rung.value}.</p><p><a href='/'>All sections</a></p>"
+        return _page("Said", told)
 
 
 def who_could_read(kept: Kept) -> str:
@@ -127,6 +162,21 @@ def who_could_read(kept: Kept) -> str:
     if kept.opened.alone:
         return "You alone: sealed to your key"
     return f"You, and {', '.join(kept.opened.others)}; the borough's node for each of them without a key of its own"
+
+
+def _questions(asked: list[Question]) -> str:
+    if not asked:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("Asked", "Section", "By", "Question"))
+    rows = ""
+    for one in asked:
+        who = f"{one.kind}, {one.signer or one.borough or 'as your node says'}"
+        cells = (one.at, f"{one.section} of {one.message_id}", who, one.text)
+        rows += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+    return (
+        "<h2>Questions</h2><p>About sections that your borough sent. Reply by telephone: the exchange carries no "
+        f"replies yet.</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    )
 
 
 def _row(kept: Kept) -> str:

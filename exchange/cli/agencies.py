@@ -13,6 +13,7 @@ from exchange.cli.agency_sealing import (
     sealed_key_option,
     tell_challenge,
 )
+from exchange.cli.agency_tokens import agency_token
 from exchange.cli.client import FAILURE, CommandFailed, Node
 from exchange.cli.endpoints import COMMANDS, settings_of, settings_options
 from exchange.cli.output import config_option, json_option, print_json, print_table
@@ -24,7 +25,7 @@ def agency() -> None:
 
 
 @agency.command("add")
-@click.argument("kind")
+@click.argument("name", metavar="KIND[/LABEL]")
 @click.option("--url", required=True, help="Where the agency receives webhooks.")
 @click.option("--allow-network", "networks", multiple=True, help="A network that the URL's address may lie in.")
 @click.option("--ca-file", help="Trust only this CA for the agency's TLS certificate.")
@@ -34,7 +35,7 @@ def agency() -> None:
 @config_option
 @json_option
 def agency_add(
-    kind: str,
+    name: str,
     url: str,
     networks: tuple[str, ...],
     ca_file: str | None,
@@ -47,7 +48,8 @@ def agency_add(
     config: Path,
     as_json: bool,
 ) -> None:
-    """Register an agency of KIND; its webhook secret is shown once."""
+    """Register an agency of a kind, with a label where there are several; its webhook secret is shown once."""
+    kind, slash, label = name.partition("/")
     ca_path = str(Path(ca_file).absolute()) if ca_file else None
     body = {
         "kind": kind,
@@ -57,6 +59,8 @@ def agency_add(
         "handshake": not no_handshake,
         **settings_of(timeout_s, retry, certificate, proxy),
     }
+    if slash:
+        body["label"] = label
     if key_file is not None:
         body["key"] = read_key(key_file)
     document = Node(config).request("POST", "/v1/agencies", body)
@@ -87,9 +91,9 @@ def agency_list(config: Path, as_json: bool) -> None:
         print_json(document)
         return
     rows = [
-        (row["id"], row["kind"], row["url"], row["state"], own_key(row), row["last_error"]) for row in document["items"]
+        (row["id"], row["name"], row["url"], row["state"], own_key(row), row["last_error"]) for row in document["items"]
     ]
-    print_table(("id", "kind", "url", "state", "own key", "last error"), rows)
+    print_table(("id", "name", "url", "state", "own key", "last error"), rows)
 
 
 @agency.command("test")
@@ -126,5 +130,5 @@ def agency_remove(agency_id: str, config: Path, as_json: bool) -> None:
         click.echo(f"Removed {agency_id}.")
 
 
-for _verb in (*COMMANDS, agency_rekey, agency_challenge, agency_prove):
+for _verb in (*COMMANDS, agency_token, agency_rekey, agency_challenge, agency_prove):
     agency.add_command(_verb)

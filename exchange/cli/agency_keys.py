@@ -194,6 +194,7 @@ def key_answer(
 def key_check(file: Path, card_file: Path, kind: str, passphrase_file: Path | None, as_json: bool) -> None:
     """Check that the borough's card announces the key in FILE, and no other, for this agency."""
     from exchange.crypto.sealing import SealingPublicKey
+    from exchange.schema.acknowledgement import signer_of
     from exchange.schema.card_file import read_card_file
     from exchange.schema.errors import CardInvalid
 
@@ -206,6 +207,8 @@ def key_check(file: Path, card_file: Path, kind: str, passphrase_file: Path | No
     key_id = None if announced is None or announced.key is None else SealingPublicKey(announced.key).key_id
     mine = [key.public.key_id for key in keys.sealing]
     state = "current" if key_id == mine[0] else "older" if key_id in mine else "none" if key_id is None else "foreign"
+    if announced is not None and announced.signer not in (None, signer_of(keys.vkeys())):
+        state = "foreign-signer"
     document = {
         "ok": state == "current",
         "state": state,
@@ -223,5 +226,6 @@ def key_check(file: Path, card_file: Path, kind: str, passphrase_file: Path | No
             "older": "the card announces an older key of yours",
             "none": f"the card announces no key for {kind}: its node opens what is for you",
             "foreign": "the card announces a key that is NOT yours: whoever holds it reads what is sealed for you",
+            "foreign-signer": "the card announces signing keys that are NOT yours: whoever holds them speaks for you",
         }[state]
-        raise CommandFailed(said, TRUST_REFUSED if state == "foreign" else USAGE, "Ask the admin.", told=as_json)
+        raise CommandFailed(said, TRUST_REFUSED if "foreign" in state else USAGE, "Ask the admin.", told=as_json)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from exchange.cli.agency_keys import key_passphrase_option, open_keys
+from exchange.cli.agency_node import open_node, optional_node_options
 from exchange.cli.client import INVALID, TRUST_REFUSED, USAGE, CommandFailed
-from exchange.cli.output import json_option, print_json
+from exchange.cli.output import check_free, json_option, new_file, print_json
 
 if TYPE_CHECKING:
     import ssl
 
+    from exchange.agency.asking import Node
     from exchange.agency.receiving import Agency, Inbox
     from exchange.agency.senders import KnownSenders
 
@@ -29,7 +31,7 @@ _cards_option = click.option(
 )
 
 
-def _senders(cards: Path | None) -> KnownSenders:
+def known_senders(cards: Path | None) -> KnownSenders:
     from exchange.agency.senders import KnownSenders
     from exchange.schema.errors import CardInvalid
 
@@ -56,7 +58,7 @@ def agency_open(
 
     with file.open("rb") as opened_file:
         data = opened_file.read(MOST_BYTES + 1)
-    senders = _senders(cards)
+    senders = known_senders(cards)
     keys, _ = open_keys(key_file, passphrase_file)
     try:
         event = parse_event(data)
@@ -95,6 +97,52 @@ def agency_open(
         )
 
 
+@click.command("agency-attachment")
+@click.argument("event", type=_Existing)
+@click.argument("number", type=int)
+@click.argument("sealed", type=_Existing)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_key_option
+@_cards_option
+@key_passphrase_option
+@json_option
+def agency_attachment(
+    event: Path,
+    number: int,
+    sealed: Path,
+    file: Path,
+    key_file: Path,
+    cards: Path | None,
+    passphrase_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Open attachment NUMBER of the sealed section in EVENT: SEALED is what the node gave, FILE is written anew."""
+    from exchange.agency.attachment import open_sealed_attachment
+    from exchange.agency.errors import AgencyError
+    from exchange.agency.event import MOST_BYTES, SectionEvent, parse_event
+    from exchange.agency.opening import open_section_event
+
+    check_free(file)
+    with event.open("rb") as opened_file:
+        data = opened_file.read(MOST_BYTES + 1)
+    senders = known_senders(cards)
+    keys, _ = open_keys(key_file, passphrase_file)
+    try:
+        parsed = parse_event(data)
+        if not isinstance(parsed, SectionEvent):
+            raise CommandFailed(f"{event}: that is not a section", INVALID)
+        opened = open_section_event(parsed, keys, senders)
+        with sealed.open("rb") as chunks, new_file(file) as written:
+            described = open_sealed_attachment(opened, number, chunks, written.write)
+    except AgencyError as error:
+        raise CommandFailed(f"{sealed}: {error}; nothing was written", INVALID, error.hint, error.code) from None
+    if as_json:
+        told = {"title": described.title, "file_name": described.file_name, "media_type": described.media_type}
+        print_json({"file": str(file), "size_bytes": described.size_bytes, **told})
+    else:
+        click.echo(f"Wrote {described.size_bytes} bytes to {file}: {described.title} ({described.file_name})")
+
+
 @click.command("agency-serve")
 @_key_option
 @click.option("--borough", required=True, help="The origin of the agency's own borough's node.")
@@ -109,6 +157,7 @@ def agency_open(
 @click.option("--listen", default="127.0.0.1:8480", show_default=True, help="Where to listen; port 0 takes a free one.")
 @click.option("--certificate", type=_Existing, help="The TLS certificate, in PEM; needed beyond loopback.")
 @click.option("--private-key", type=_Existing, help="The certificate's key, in PEM.")
+@optional_node_options
 @key_passphrase_option
 @json_option
 def agency_serve(
@@ -123,10 +172,16 @@ def agency_serve(
     listen: str,
     certificate: Path | None,
     private_key: Path | None,
+    node_url: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Take webhooks, keep what opens, and show it on a page; until it is told to stop."""
+    """Take webhooks, keep what opens, and show it on a page; until it is told to stop.
+
+    With --node, people own sections on the page, ask about them, and say that they are not theirs.
+    """
     from exchange.agency.errors import WebhookRefused
     from exchange.agency.receiving import Agency, Inbox
     from exchange.agency.webhook import parse_webhook_key
@@ -145,19 +200,28 @@ def agency_serve(
         raise CommandFailed(f"{secret_file}: {error}", INVALID, error.hint, error.code) from None
     if not secrets:
         raise CommandFailed(f"{secret_file} is empty", INVALID, "`exchange agency add` prints the secret.")
-    senders = _senders(cards)
+    senders = known_senders(cards)
     keys, _ = open_keys(key_file, passphrase_file)
     agency = Agency(kind, borough, keys, secrets, senders, sealed_only, known_only)
-    asyncio.run(_run(agency, Inbox(store), host, port, tls, as_json))
+    node = open_node(node_url, token_file, ca_file) if node_url is not None else None
+    asyncio.run(_run(agency, Inbox(store), host, port, tls, as_json, node))
 
 
-async def _run(agency: Agency, inbox: Inbox, host: str, port: int, tls: ssl.SSLContext | None, as_json: bool) -> None:
+async def _run(
+    agency: Agency,
+    inbox: Inbox,
+    host: str,
+    port: int,
+    tls: ssl.SSLContext | None,
+    as_json: bool,
+    node: Node | None,
+) -> None:
     from exchange.agency.serving import Receiver, serve
 
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    receiver = Receiver(agency, inbox)
+    receiver = Receiver(agency, inbox, node=node)
 
     def started(at: int) -> None:
         place = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{at}"

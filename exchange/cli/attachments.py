@@ -3,7 +3,6 @@
 import base64
 import json
 import mimetypes
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -13,8 +12,8 @@ from typing import Any, Final
 
 import click
 
-from exchange.cli.client import FAILURE, INVALID, TRY_LATER, USAGE, CommandFailed, Node
-from exchange.cli.output import check_free, config_option, json_option, print_json, print_table
+from exchange.cli.client import FAILURE, INVALID, TRY_LATER, CommandFailed, Node
+from exchange.cli.output import check_free, config_option, json_option, new_file, print_json, print_table
 from exchange.cli.progress import progress
 
 _HEADER: Final = "exchange-attachment"
@@ -174,27 +173,13 @@ def attachment_list(message_id: str, config: Path, as_json: bool) -> None:
 @config_option
 @json_option
 def attachment_get(message_id: str, section: str, number: int, file: Path, config: Path, as_json: bool) -> None:
-    """Write attachment NUMBER of a section to FILE, a new one; that you did is written into the message's timeline.
-
-    Only what the node can open: what is sealed to an agency, the agency fetches and opens itself.
-    """
+    """Write attachment NUMBER of a section to FILE, a new one; that you did is written into the message's timeline."""
     check_free(file)
-    part = file.with_name(file.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as content:
-            path = f"/v1/messages/{message_id}/attachments/{section}/{number}"
-            headers = Node(config).download(
-                path, content, lambda total: progress(file.name, total, quiet=as_json), wait_s=60
-            )
-            content.flush()
-            os.fsync(content.fileno())
-        try:
-            os.link(part, file)
-        except FileExistsError:
-            raise CommandFailed(f"{file} is there already; nothing was written", USAGE, "Name another file.") from None
-    finally:
-        part.unlink(missing_ok=True)
+    with new_file(file) as content:
+        path = f"/v1/messages/{message_id}/attachments/{section}/{number}"
+        headers = Node(config).download(
+            path, content, lambda total: progress(file.name, total, quiet=as_json), wait_s=60
+        )
     names = json.loads(base64.urlsafe_b64decode(headers.get(_HEADER, "e30=")))
     size_bytes = file.stat().st_size
     if as_json:

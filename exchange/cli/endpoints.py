@@ -16,7 +16,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 def told_of(document: dict[str, Any]) -> list[tuple[str, object]]:
     """What a person wants to know of an agency, line by line."""
     lines: list[tuple[str, object]] = [
-        ("kind", document["kind"]),
+        ("name", document["name"]),
         ("url", document["url"]),
         ("state", document["state"] + (f": {document['reason']}" if document["reason"] else "")),
         ("breaker", document["breaker"]),
@@ -232,13 +232,13 @@ def agency_replay(
 
 @click.command("attempts")
 @click.argument("message_id")
-@click.option("--agency", "kind", help="Only those to the agency of a kind.")
+@click.option("--agency", "name", help="Only those to the agency of that name.")
 @config_option
 @json_option
-def agency_attempts(message_id: str, kind: str | None, config: Path, as_json: bool) -> None:
+def agency_attempts(message_id: str, name: str | None, config: Path, as_json: bool) -> None:
     """Each request to an agency about a message, and what was answered."""
     document = Node(config).request("GET", f"/v1/messages/{message_id}/attempts")
-    document["items"] = [item for item in document["items"] if kind in (None, item["agency"])]
+    document["items"] = [item for item in document["items"] if name in (None, item["agency"])]
     if as_json:
         print_json(document)
         return

@@ -24,23 +24,34 @@ _VERBS: Final = {
     "directory": ("exchange.cli.directory", "directory"),
     "agency": ("exchange.cli.agencies", "agency"),
     "agency-key": ("exchange.cli.agency_keys", "agency_key"),
+    "agency-own": ("exchange.cli.agency_acknowledging", "agency_own"),
+    "agency-query": ("exchange.cli.agency_acknowledging", "agency_query"),
+    "agency-redirect": ("exchange.cli.agency_acknowledging", "agency_redirect"),
     "agency-open": ("exchange.cli.agency_receiving", "agency_open"),
+    "agency-attachment": ("exchange.cli.agency_receiving", "agency_attachment"),
     "agency-serve": ("exchange.cli.agency_receiving", "agency_serve"),
+    "route": ("exchange.cli.routing", "route"),
     "store": ("exchange.cli.store", "store"),
     "keys": ("exchange.cli.keys", "keys"),
     "form": ("exchange.cli.forms", "form"),
     "schema": ("exchange.cli.forms", "schema"),
     "send": ("exchange.cli.messages", "send"),
     "status": ("exchange.cli.messages", "status"),
+    "handover": ("exchange.cli.handovers", "handover"),
     "explain": ("exchange.cli.messages", "explain"),
     "inbox": ("exchange.cli.messages", "inbox"),
     "outbox": ("exchange.cli.messages", "outbox"),
     "attachment": ("exchange.cli.attachments", "attachment"),
     "held": ("exchange.cli.messages", "held"),
+    "section": ("exchange.cli.sections", "section"),
+    "questions": ("exchange.cli.sections", "questions"),
     "receipt": ("exchange.cli.messages", "receipt"),
     "verify": ("exchange.cli.verify", "verify"),
     "demo": ("exchange.cli.demo", "demo"),
 }
+
+
+_NO_FILE: Final = "Nothing was changed. Look at the path: it counts from where the command is run."
 
 
 class _Verbs(click.Group):
@@ -80,8 +91,10 @@ def main(arguments: list[str] | None = None) -> None:
         # A file that a verb was told to read or write; what a node's own files lack has an error of its own.
         reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         click.echo(f"Error: {reason}", err=True)
+        if isinstance(error, FileNotFoundError):
+            click.echo(f"       {_NO_FILE}", err=True)
         if "--json" in wanted:
-            _print_error("file", reason, "")
+            _print_error("file", reason, _NO_FILE if isinstance(error, FileNotFoundError) else "")
         sys.exit(1)
     except ExchangeError as error:
         click.echo(f"Error: {error}", err=True)

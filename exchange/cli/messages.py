@@ -28,25 +28,57 @@ _sections_option = click.option("--sections", "each", is_flag=True, help="A row 
 
 def _print_sections(document: dict[str, Any], *, each: bool) -> None:
     rows = [
-        (row["section"], row["agency"], row["rung"] or "waiting", row.get("at"), row.get("held"))
+        (row["section"], row["agency"], row["rung"] or "waiting", row.get("at"), _holder(row), row.get("held"))
         for row in document["sections"]
     ]
     if each:
-        print_table(("section", "agency", "rung", "at", "held because"), rows)
+        print_table(("section", "agency", "rung", "at", "holder", "held because"), rows)
     else:
-        print_table(("agency", "sections", "rung", "at", "held because"), _by_agency(rows))
+        print_table(("agency", "sections", "rung", "at", "holder", "held because"), _by_agency(rows))
+    for row in document["sections"]:
+        if row.get("word"):
+            _tell_word(row)
     if document.get("held"):
         click.echo(f"Held: {document['held']}. See `exchange held list`.", err=True)
     if document.get("next_attempt_at"):
         click.echo(f"Next attempt at {document['next_attempt_at']}: {document['last_error']}", err=True)
 
 
-def _by_agency(rows: Sequence[tuple[str, str, str, str | None, str | None]]) -> list[tuple[object, ...]]:
+def _holder(row: dict[str, Any]) -> str | None:
+    """Who holds a section, and how to reach them."""
+    word = row.get("word")
+    if row["rung"] != "owned" or not word:
+        return None
+    if word["name"] is None:
+        return "(erased)" if word["erased"] else "(sealed for the sender)"
+    return f"{word['name']}, {word['role']}, {word['contact']}"
+
+
+def _tell_word(row: dict[str, Any]) -> None:
+    """What an agency said of a section, beside who holds it."""
+    word, place = row["word"], f"{row['agency']} of {row['section']}"
+    if row["rung"] == "redirected":
+        where = f"it went to {word['to']} there" if word["to"] else "the sender is responsible for it"
+        click.echo(f"Not theirs, says {place}; {where}.", err=True)
+    for name in ("note", "question", "reason", "whose"):
+        if word[name]:
+            click.echo(f"{name.capitalize()}, says {place}: {word[name]}", err=True)
+    if word["sealed"] and row["rung"] != "owned":
+        click.echo(f"What {place} says is sealed: the agency's counterpart reads it.", err=True)
+    if word["by"] == "borough":
+        click.echo(f"That is the borough's word for {place}.", err=True)
+
+
+def _by_agency(
+    rows: Sequence[tuple[str, str, str, str | None, str | None, str | None]],
+) -> list[tuple[object, ...]]:
     """How many sections of each agency stand alike, and since when the last of them does."""
-    found: dict[tuple[str, str, str | None], list[str]] = {}
-    for _, agency, rung, at, held in rows:
-        found.setdefault((agency, rung, held), []).append(at or "")
-    return [(agency, len(times), rung, max(times), held) for (agency, rung, held), times in found.items()]
+    found: dict[tuple[str, str, str | None, str | None], list[str]] = {}
+    for _, agency, rung, at, holder, held in rows:
+        found.setdefault((agency, rung, holder, held), []).append(at or "")
+    return [
+        (agency, len(times), rung, max(times), holder, held) for (agency, rung, holder, held), times in found.items()
+    ]
 
 
 @click.command()

@@ -106,6 +106,12 @@ def verify(file: Path, card_file: Path | None, as_json: bool) -> None:
         click.echo(
             f"OK  {entry['at'] or ''}  {entry['origin']}  {entry['rung'] or entry['type']}  {entry['message_id']}"
         )
+        signed = entry.get("agency_signed")
+        if signed is not None:
+            click.echo(f"    signed by the agency itself: {signed['name']}, fingerprint {signed['fingerprint']}")
+        elif entry["rung"] in ("owned", "queried", "redirected"):
+            whose = "the borough's word" if entry["by_borough"] else "the agency's, as the borough says"
+            click.echo(f"    {whose}: the agency has not signed it itself")
     if card_file is None:
         from exchange.crypto.signing import format_fingerprint
 
@@ -127,6 +133,21 @@ def _refused(message: str, as_json: bool) -> int:
         click.echo(f"NOT OK: {message}")
     click.echo("Do not rely on this file.", err=True)
     return TRUST_REFUSED
+
+
+def _signed_by(receipt: Any) -> dict[str, str] | None:
+    """Which agency has signed what a receipt says, by its own keys; None where it rests on the node's word.
+
+    Raises:
+        AcknowledgementInvalid: the agency's signature does not hold, or is of something else.
+    """
+    from exchange.schema.acknowledgement import check_is_of, prove_acknowledgement
+
+    if receipt.acknowledgement is None:
+        return None
+    proven = prove_acknowledgement(receipt.acknowledgement)
+    check_is_of(proven, receipt)
+    return {"name": proven.name, "fingerprint": proven.signer.hex(), "at": proven.said.at.isoformat()}
 
 
 def _describe(verified: Any) -> dict[str, Any]:
@@ -151,6 +172,9 @@ def _describe(verified: Any) -> dict[str, Any]:
             "at": receipt.at.isoformat(),
             "to": receipt.recipient,
             "sections": [{"section": place.section, "agency": place.agency} for place in receipt.placements],
+            "redirected_to": receipt.to,
+            "by_borough": receipt.by_borough,
+            "agency_signed": _signed_by(receipt),
         }
     elif statement.type == MANIFEST:
         manifest = decode_wire(manifest_decoder, statement.body)

@@ -88,11 +88,12 @@ def describe_agency(
     public_key: str,
 ) -> dict[str, Any]:
     """An agency, how its endpoint stands, which key of its own it has, and how its lane is doing."""
-    state = dispatcher.state(f"agency:{row.kind}")
+    state = dispatcher.state(f"agency:{row.name}")
     names = [secret_id(secret) for secret in endpoints.secrets(row, endpoint)]
     return {
         "id": row.id,
         "kind": row.kind,
+        "name": row.name,
         "url": row.url,
         "networks": json.loads(row.networks),
         "failures": state.failures,
@@ -218,7 +219,7 @@ class AgenciesApi:
         since_ms = None if wanted.since is None else milliseconds(wanted.since)
         resent = await resend(services, row, since_ms=since_ms, message_id=wanted.message_id, dry_run=wanted.dry_run)
         if not wanted.dry_run:
-            self._dispatcher.wake(f"agency:{row.kind}")
+            self._dispatcher.wake(f"agency:{row.name}")
         return json_response({"id": row.id, "dry_run": wanted.dry_run, **asdict(resent)})
 
     async def _attempts(self, request: web.Request) -> web.Response:

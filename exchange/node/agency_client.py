@@ -157,12 +157,12 @@ class AgencyClient:
                 data = await _a_little(answer, most_bytes)
                 spent_ms = round((time.monotonic() - began_s) * 1000)
                 digest = answer_digest(secrets[0], data[:_MOST_BODY_BYTES])
-                return _read(agency.kind, answer, data, at_ms, spent_ms, digest), data
+                return _read(agency.name, answer, data, at_ms, spent_ms, digest), data
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
             # A header or a URL that aiohttp cannot read is a ValueError; nothing of it is repeated.
             spent_ms = round((time.monotonic() - began_s) * 1000)
             return Answer(
-                at_ms, spent_ms, error=f"agency {agency.kind} cannot be reached: {why_unreachable(error)}"
+                at_ms, spent_ms, error=f"agency {agency.name} cannot be reached: {why_unreachable(error)}"
             ), b""
 
     async def handshake(self, agency: AgencyRow, endpoint: EndpointRow) -> Handshake:

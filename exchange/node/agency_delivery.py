@@ -24,35 +24,51 @@ from exchange.crypto.webhook_key import WebhookKey
 from exchange.handover import rates
 from exchange.handover.endpoint import Event, State
 from exchange.handover.retries import honoured_s, next_try_s
+from exchange.handover.routing import may_pass_on
 from exchange.handover.rungs import has_reached
 from exchange.node.agency_client import AgencyClient, Answer, Handshake
 from exchange.node.agency_parcels import AgencyParcel, collect, section_event
+from exchange.node.agency_standing import NotHere, find_agency, held_reason
 from exchange.node.delivery import Outcome
-from exchange.node.endpoints import Endpoints, held_reason
+from exchange.node.endpoints import Endpoints
 from exchange.node.lanes import LaneState
 from exchange.node.receipts import climb
+from exchange.node.rerouting import turn_away
 from exchange.node.services import Services
 from exchange.node.webhook import event_body, secret_id
 from exchange.schema.agency_keys import ChallengeFile
-from exchange.schema.events import CHALLENGE, TEST, section_event_id
+from exchange.schema.events import CHALLENGE, TEST
 from exchange.schema.wire import Rung
-from exchange.store.agencies import AgencyRow, agency_of_kind
-from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force, waiting_kinds
+from exchange.store.agencies import AgencyRow
+from exchange.store.agency_keys import keys_in_force
 from exchange.store.attempts import AttemptRow, add_attempts
 from exchange.store.endpoints import EndpointRow, endpoint_of
 from exchange.store.errors import NotFound
-from exchange.store.messages import (
-    add_alarm,
-    alarms_about,
-    placements_of,
+from exchange.store.messages import add_alarm_once_a_day, placements_of
+from exchange.store.outbox import (
+    OVERDUE,
+    QUESTION,
+    REPLAY,
+    URGENT_RANK,
+    WEBHOOK,
+    Delivery,
+    done_if_claimed,
+    is_still_claimed,
+    lane_state,
 )
-from exchange.store.outbox import REPLAY, URGENT_RANK, Delivery, done_if_claimed, is_still_claimed, lane_state
 from exchange.store.transaction import Transaction
 
 _AT_ONCE: Final = 4
-_DAY_MS: Final = 86_400_000
+#: What is for one agency alone: it waits for that one where others are given what it does not take.
+_STAYS: Final = frozenset({REPLAY, OVERDUE})
 #: From so many failures of a delivery on, the record of its attempts is kept short.
 _MANY: Final = 20
+_COUNTED: Final = {
+    WEBHOOK: "sections_delivered",
+    REPLAY: "sections_replayed",
+    QUESTION: "questions_delivered",
+    OVERDUE: "overdue_told",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,43 +95,65 @@ class AgencyDeliveries:
         """Close the connections to agencies."""
         await self._client.close()
 
-    async def perform(self, kind: str, rows: Sequence[Delivery]) -> Outcome:
+    async def perform(self, name: str, rows: Sequence[Delivery]) -> Outcome:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
-
-        async def is_over(tx: Transaction) -> bool:
-            return not isinstance(await _find(tx, kind), str)
-
-        found = await services.store.read(lambda tx: _find(tx, kind))
-        if isinstance(found, str):
-            return Outcome(held=[(delivery, found) for delivery in rows], is_over=is_over)
+        found = await services.store.read(lambda tx: find_agency(tx, name))
+        if isinstance(found, NotHere):
+            return await self._turned_away(name, rows, found)
         agency, endpoint, keys = found
-        own_key = kind in keys_in_force(keys)
+        own_key = name in keys_in_force(keys)  # by kind, which is the name of the one that has it
         target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
         outcome = Outcome()
         for number, delivery in enumerate(rows):
             try:
-                parcel = await collect(services, delivery, kind)
+                parcel = await collect(services, delivery, name)
             except (NotFound, RestError) as error:
                 outcome.held.append((delivery, str(error)))
                 continue
             if parcel.sealed is not None and not own_key:
-                outcome.held.append((delivery, f"it is sealed to a key that agency {kind} had before"))
+                outcome.held.append((delivery, f"it is sealed to a key that agency {name} had before"))
                 continue
             wait_s = self._wait_for_rate_s(target, len(parcel.sections))
             if wait_s > 0:
-                outcome.error = f"agency {kind} takes {endpoint.rate_per_minute} requests a minute"
+                outcome.error = f"agency {name} takes {endpoint.rate_per_minute} requests a minute"
                 outcome.asked_s, outcome.limited = wait_s, True
                 outcome.again += rows[number:]
                 break
             disabled = await self._deliver(target, delivery, parcel, outcome)
             if disabled is not None:
-                outcome.held += [(waiting, disabled) for waiting in rows[number + 1 :]]
+                self._leave(target, rows[number + 1 :], disabled, outcome)
                 break
             if outcome.error is not None:
                 outcome.again += rows[number + 1 :]
                 break
         return outcome
+
+    async def _turned_away(self, name: str, rows: Sequence[Delivery], found: NotHere) -> Outcome:
+        """An agency takes nothing: what another may have is routed again, and the rest held."""
+
+        async def is_over(tx: Transaction) -> bool:
+            return not isinstance(await find_agency(tx, name), NotHere)
+
+        passing = [row for row in rows if row.kind not in _STAYS and self._passes_on(name, found.state)]
+        held = [(row, found.reason) for row in rows if row not in passing]
+        return Outcome(
+            held=held, is_over=is_over, wake=await turn_away(self._services, name, passing) if passing else set()
+        )
+
+    def _passes_on(self, name: str, state: str | None) -> bool:
+        """Whether what waits for an agency that is disabled, or not registered any more, is to be routed again."""
+        return state is None or (
+            state == State.DISABLED and may_pass_on(self._services.configuration.tables.routing, name)
+        )
+
+    def _leave(self, target: _Target, rows: Sequence[Delivery], disabled: str, outcome: Outcome) -> None:
+        """An agency was disabled just now: what may go to another is taken up again, and the rest held."""
+        for row in rows:
+            if row.kind not in _STAYS and self._passes_on(target.agency.name, State.DISABLED):
+                outcome.again.append(row)
+            else:
+                outcome.held.append((row, disabled))
 
     def _wait_for_rate_s(self, target: _Target, requests: int) -> float:
         """How long to wait, so that no more is sent than the agency said in the handshake; what is 0 is taken."""
@@ -133,7 +171,7 @@ class AgencyDeliveries:
 
         Returns why everything for the agency is held from now on, if it is.
         """
-        kind, key = target.agency.kind, await self._endpoints.key()
+        agency, key = target.agency.name, await self._endpoints.key()
         answered: list[tuple[str, Answer]] = []
         unreadable: list[str] = []
         lasting: str | None = None
@@ -142,24 +180,21 @@ class AgencyDeliveries:
             events: list[tuple[str, bytes]] = []
             for entry, row in parcel.sections[start : start + _AT_ONCE]:
                 try:
-                    events.append((entry.name, section_event(self._services, parcel, kind, entry, row)))
+                    events.append((entry.name, section_event(self._services, parcel, agency, entry, row)))
                 except CryptoError:
                     unreadable.append(entry.name)
-            leaf, replay = parcel.message.leaf_hash, delivery.kind == REPLAY
+            replay = delivery.kind == REPLAY
             answers = await asyncio.gather(
-                *(
-                    self._post(target, key, section_event_id(leaf, name, kind), body, replay=replay)
-                    for name, body in events
-                )
+                *(self._post(target, key, parcel.event_id(name, agency), body, replay=replay) for name, body in events)
             )
             answered += [(name, answer) for (name, _), answer in zip(events, answers, strict=True)]
             for answer in answers:
                 if answer.status == 410:
                     gone = True
                 elif answer.status == 413:
-                    lasting = lasting or f"agency {kind} finds it too large"
+                    lasting = lasting or f"agency {agency} finds it too large"
                 elif answer.status == 422:
-                    lasting = lasting or f"agency {kind} cannot open it"
+                    lasting = lasting or f"agency {agency} cannot open it"
                 elif not answer.accepted:
                     failed, outcome.error = True, answer.error
                     outcome.asked_s = max(
@@ -175,20 +210,22 @@ class AgencyDeliveries:
             if next_ms is not None:
                 outcome.put_off.append((delivery, next_ms))
             else:
-                lasting = f"agency {kind} did not accept it in {delivery.failures + 1} attempts"
+                lasting = f"agency {agency} did not accept it in {delivery.failures + 1} attempts"
                 disabled = await self._give_up(target, lasting)
         elif lasting is not None:
-            await self._tell_refused(kind, f"{lasting}.")
+            await self._tell_refused(agency, f"{lasting}.")
         elif unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
-        lasting = disabled or lasting
-        if lasting is not None:
-            outcome.held.append((delivery, lasting))
+        elif parcel.denied:
+            lasting = f"agency {agency} may not read {', '.join(parcel.denied)}"
         if disabled is not None:
-            outcome.error = None
+            outcome.error, lasting = None, disabled
+            self._leave(target, [delivery], disabled, outcome)
+        elif lasting is not None:
+            outcome.held.append((delivery, lasting))
         finished = not failed and lasting is None
         await self._record(target, delivery, parcel, answered, finished=finished)
-        if any(answer.accepted for _, answer in answered) and delivery.kind != REPLAY:
+        if any(answer.accepted for _, answer in answered) and delivery.kind == WEBHOOK:
             outcome.wake.add(f"peer:{parcel.message.peer}")
         return disabled
 
@@ -208,31 +245,23 @@ class AgencyDeliveries:
 
     async def _give_up(self, target: _Target, reason: str) -> str | None:
         """One delivery has used up the table: where nothing else was accepted meanwhile, the endpoint is disabled."""
-        services, kind = self._services, target.agency.kind
-        lane = await services.store.read(lambda tx: lane_state(tx, f"agency:{kind}"))
+        services, name = self._services, target.agency.name
+        lane = await services.store.read(lambda tx: lane_state(tx, f"agency:{name}"))
         if LaneState(lane.failures).is_open:
             return await self._disable(target, Event.EXHAUSTED, "it accepted nothing for as long as the table says")
-        await self._tell_refused(kind, f"{reason}, and accepted others.")
+        await self._tell_refused(name, f"{reason}, and accepted others.")
         return None
 
-    async def _tell_refused(self, kind: str, reason: str) -> None:
+    async def _tell_refused(self, name: str, reason: str) -> None:
         """Tell the admins that something for an agency is held, once a day for one reason."""
         services, detail = self._services, f"{reason} It is held; `exchange held list` names it."
         origin, now_ms = services.configuration.origin, services.now_ms()
-
-        async def operation(tx: Transaction) -> bool:
-            told = await alarms_about(tx, "agency-refuses", origin)
-            if any(earlier == detail and now_ms - at_ms < _DAY_MS for at_ms, earlier, _ in told):
-                return False
-            await add_alarm(tx, "agency-refuses", origin, detail, now_ms)
-            return True
-
-        if await services.store.write(operation):
-            services.log.error("alarm", code="agency-refuses", agency=kind)
+        if await services.store.write(lambda tx: add_alarm_once_a_day(tx, "agency-refuses", origin, detail, now_ms)):
+            services.log.error("alarm", code="agency-refuses", agency=name)
 
     async def _disable(self, target: _Target, event: Event, reason: str) -> str:
         endpoint, _ = await self._endpoints.change(target.agency.id, event, reason)
-        return held_reason(target.agency.kind, endpoint)
+        return held_reason(target.agency.name, endpoint.state, endpoint.reason)
 
     async def _record(
         self,
@@ -243,10 +272,10 @@ class AgencyDeliveries:
         *,
         finished: bool,
     ) -> None:
-        services, message, kind = self._services, parcel.message, target.agency.kind
-        is_replay = delivery.kind == REPLAY
-        pairs = [(name, kind) for name, answer in answered if answer.accepted]
-        attempts = [_attempt(delivery, message.number, kind, name, answer) for name, answer in answered]
+        services, message, agency = self._services, parcel.message, target.agency.name
+        moves = delivery.kind == WEBHOOK
+        accepted = {name for name, answer in answered if answer.accepted}
+        attempts = [_attempt(delivery, message.number, agency, name, answer) for name, answer in answered]
         leaf = LeafHash(message.leaf_hash)
 
         async def operation(tx: Transaction) -> None:
@@ -254,17 +283,15 @@ class AgencyDeliveries:
             if not mine:
                 services.counters.add("claims_lost")
             await add_attempts(tx, attempts, prune=delivery.failures >= _MANY)
-            if is_replay:
+            if not moves:
                 return
-            # Another replica has or had the row meanwhile, and may have delivered some of it: each section counts once.
-            alone = mine and not services.store.shared
-            fresh = pairs if alone else await self._not_delivered(tx, message.number, pairs)
+            fresh = await _still_to_have(tx, message.number, agency, accepted)
             if fresh:
                 await climb(services, tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh)
 
         await services.store.write(operation)
         crash_points.reached("webhook.recorded")
-        services.counters.add("sections_replayed" if is_replay else "sections_delivered", len(pairs))
+        services.counters.add(_COUNTED[delivery.kind], len(accepted))
         services.changes.notify()
         await self._hear_names(target, [answer for _, answer in answered])
 
@@ -278,14 +305,6 @@ class AgencyDeliveries:
         newest = secret_id(target.secrets[0])
         await self._endpoints.named(target.agency.id, next(iter(names - {newest}), newest))
         return True
-
-    async def _not_delivered(
-        self, tx: Transaction, number: int, pairs: Sequence[tuple[str, str]]
-    ) -> list[tuple[str, str]]:
-        delivered = {
-            (row.section, row.agency) for row in await placements_of(tx, number) if has_reached(row.rung, "delivered")
-        }
-        return [pair for pair in pairs if pair not in delivered]
 
     async def challenge(self, agency: AgencyRow, event_id: str, challenge: ChallengeFile) -> tuple[Answer, bytes]:
         """Have an agency prove its key at its endpoint; return also what it said."""
@@ -306,7 +325,7 @@ class AgencyDeliveries:
         tables = services.configuration.tables
         data = {
             "test": True,
-            "agency": agency.kind,
+            "agency": agency.name,
             "message_id": new_message_id(services.now_ms()),
             "section": "test",
             "from": tables.node.area,
@@ -340,11 +359,23 @@ class AgencyDeliveries:
         return answer
 
 
-def _attempt(delivery: Delivery, message: int, kind: str, section: str, answer: Answer) -> AttemptRow:
+async def _still_to_have(tx: Transaction, number: int, agency: str, accepted: set[str]) -> list[tuple[str, str]]:
+    """For which kinds an agency has now got the sections that it accepted.
+
+    Each counts once: another replica may have had the row meanwhile, and a section may be another agency's by now.
+    """
+    return [
+        (row.section, row.agency)
+        for row in await placements_of(tx, number)
+        if row.section in accepted and row.given_to == agency and not has_reached(row.rung, "delivered")
+    ]
+
+
+def _attempt(delivery: Delivery, message: int, agency: str, section: str, answer: Answer) -> AttemptRow:
     return AttemptRow(
         message,
         delivery.number,
-        kind,
+        agency,
         section,
         answer.at_ms,
         answer.duration_ms,
@@ -357,16 +388,3 @@ def _attempt(delivery: Delivery, message: int, kind: str, section: str, answer: 
         answer.digest,
         answer.code,
     )
-
-
-async def _find(tx: Transaction, kind: str) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]] | str:
-    """An agency, its endpoint and everybody's keys; or why all that is for it is held."""
-    agency = await agency_of_kind(tx, kind)
-    if agency is None:
-        return f"no agency of kind {kind} is registered"
-    endpoint, keys = await endpoint_of(tx, agency.id), await all_agency_keys(tx)
-    if endpoint.state != State.ACTIVE:
-        return held_reason(kind, endpoint)
-    if kind in waiting_kinds(keys):
-        return f"agency {kind} has not proven its key yet"
-    return agency, endpoint, keys

@@ -3,6 +3,7 @@
 * A key is announced in the card only once the agency has shown that it holds it.
 * The node keeps which key is or was whose, and forwards what is sealed to one. It opens none of that.
 * Each kind of agency has keys of its own: with one key for two, each could read what is for the other.
+* The card announces one key for each kind: it is that of the agency which is named by its kind alone.
 """
 
 import json
@@ -26,17 +27,24 @@ from exchange.schema.agency_keys import (
 )
 from exchange.schema.errors import AgencyKeyInvalid
 from exchange.schema.wire import Manifest, ParcelEntry
-from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys
+from exchange.store.agencies import AgencyRow
+from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, kinds_by_key
 from exchange.store.errors import NotFound
 from exchange.store.transaction import Transaction
 
 
-def claimed_key(services: Services, agency_id: str, kind: str, file: AgencyKeyFile, *, holds: bool) -> AgencyKeyRow:
+def claimed_key(services: Services, agency: AgencyRow, file: AgencyKeyFile, *, holds: bool) -> AgencyKeyRow:
     """The row of a key that an agency is to prove, with a fresh challenge.
 
     Raises:
-        RequestInvalid: it is no key, or the node's own.
+        RequestInvalid: it is no key, or the node's own, or the agency is not the one that its kind's key is for.
     """
+    agency_id, kind = agency.id, agency.kind
+    if agency.name != kind:
+        raise RequestInvalid(
+            f"a key of its own is for agency {kind} alone: the card announces one for each kind",
+            hint=f"Register an agency named {kind} for what is sealed, or have {agency.name} do without a key.",
+        )
     try:
         public = sealing_key(file)
         signing_keys(file)
@@ -99,7 +107,7 @@ def check_proof(services: Services, row: AgencyKeyRow, answer: AnswerFile) -> No
     """
     place = _nonce_place(row.agency, row.key_id)
     nonce = Secret(open_at_rest(services.keyring.store_key, place, row.wrapped_nonce or b""))
-    vkeys = tuple(json.loads(row.signing_keys))
+    vkeys = row.vkeys
     file = AgencyKeyFile(format="exchange-agency-key/1", key=row.key, signing_keys=vkeys)
     claim = Claim(services.configuration.origin, row.kind, vkeys)
     try:
@@ -125,6 +133,14 @@ def pending_key(rows: Iterable[AgencyKeyRow], agency_id: str) -> AgencyKeyRow:
 def own_parcel(manifest: Manifest, kinds: Mapping[bytes, str], kind: str) -> ParcelEntry | None:
     """The parcel of a message that is for a key of that kind of agency, if it has one."""
     return next((parcel for parcel in manifest.parcels if kinds.get(parcel.key_id) == kind), None)
+
+
+async def sealed_kinds(services: Services, tx: Transaction, manifest: Manifest) -> frozenset[str]:
+    """The kinds of agency that have a parcel of their own in a message."""
+    if not is_for_others(services, manifest):
+        return frozenset()
+    kinds = kinds_by_key(await all_agency_keys(tx))
+    return frozenset(kinds[parcel.key_id] for parcel in manifest.parcels if parcel.key_id in kinds)
 
 
 def is_for_others(services: Services, manifest: Manifest) -> bool:

@@ -64,7 +64,7 @@ class AgencyKeysApi:
         async def operation(tx: Transaction) -> tuple[AgencyKeyRow, list[AgencyKeyRow]]:
             row = await agency(tx, agency_id)
             # Until the new key is proven, all goes on as it was.
-            claimed = claimed_key(services, row.id, row.kind, wanted.key, holds=False)
+            claimed = claimed_key(services, row, wanted.key, holds=False)
             await check_unused(tx, claimed)
             await add_pending_key(tx, claimed)
             return claimed, await all_agency_keys(tx)
@@ -125,11 +125,13 @@ class AgencyKeysApi:
             if (now.key_id, now.wrapped_nonce) != (pending.key_id, pending.wrapped_nonce):
                 raise RequestInvalid("another key was registered for the agency meanwhile; nothing was changed")
             await prove_key(tx, pending.agency, pending.key_id, services.now_ms())
-            return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
+            until_ms = services.now_ms() + RELEASED_FOR_MS
+            return await release_lane(tx, lane, until_ms) + await release_lane(tx, f"route:{pending.kind}", until_ms)
 
         released = await services.store.write(operation, long=True)
         await renew_card(services, self._dispatcher)
         services.log.info("agency key proven", agency=pending.kind, key_id=pending.key_id.hex())
         services.counters.add("agency_keys_proven")
         self._dispatcher.wake(lane)
+        self._dispatcher.wake(f"route:{pending.kind}")
         return released

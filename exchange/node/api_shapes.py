@@ -9,16 +9,19 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from exchange.handover.routing import Rule
 from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
 from exchange.node.revocation import RevocationFile
 from exchange.schema.agency_keys import ChallengeFile
+from exchange.schema.agency_names import AgencyName
 from exchange.schema.card_file import CardFile
 from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
 
 TrustText = Literal["unverified", "confirming", "verified", "suspended", "blocked", "quarantined", "revoked"]
-RungText = Literal["received", "routed", "delivered", "owned"]
+RungText = Literal["received", "routed", "delivered", "queried", "owned", "redirected"]
+WordText = Literal["owned", "queried", "redirected"]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 KeyIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
@@ -71,7 +74,9 @@ class Alive(Shape, frozen=True):
 
 
 class Lane(Shape, frozen=True):
-    """Deliveries to one destination, `peer:ORIGIN` or `agency:KIND`, that are `due` or `held`."""
+    """Deliveries to one destination, `peer:ORIGIN` or `agency:NAME`, or `route:KIND`, that are `due` or `held`.
+
+    In a lane `route:KIND` is what no agency was given."""
 
     lane: str
     state: Literal["due", "held"]
@@ -170,6 +175,7 @@ class DescribedCard(Shape, frozen=True):
     sealing_keys: list[SealingTime]
     agencies: list[KindText]
     agency_keys: dict[KindText, KeyIdText]
+    agency_signers: dict[KindText, Hash]
     tls_spki_sha256: list[Hash]
     issued_at: datetime
     expires_at: datetime
@@ -459,6 +465,7 @@ class Agency(Shape, frozen=True):
 
     id: str
     kind: KindText
+    name: AgencyName
     url: str
     networks: list[str]
     failures: int
@@ -487,6 +494,93 @@ class Agencies(Shape, frozen=True):
     """All local agencies."""
 
     items: list[Agency]
+
+
+class RoutedAgency(Shape, frozen=True):
+    """An agency as routing sees it: whether it keeps what it is given, and why that waits, if it does."""
+
+    name: AgencyName
+    kind: KindText
+    available: bool
+    waits: str | None
+
+
+class RoutingFinding(Shape, frozen=True):
+    """What is doubtful about routing rules."""
+
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+
+
+class Routing(Shape, frozen=True):
+    """The routing rules in force, and the agencies."""
+
+    single_point_of_contact: AgencyName | None
+    rules: list[Rule]
+    fallback: list[AgencyName]
+    agencies: list[RoutedAgency]
+    findings: list[RoutingFinding]
+
+
+class TrialAgency(Shape, frozen=True):
+    """How many sections would go to an agency, and how many do by the rules in force."""
+
+    agency: AgencyName
+    sections: int
+    now: int
+
+
+class TrialHeld(Shape, frozen=True):
+    """How many sections would be held for a reason, and how many are by the rules in force."""
+
+    reason: str
+    sections: int
+    now: int
+
+
+class TrialChange(Shape, frozen=True):
+    """How many sections go to one place by the rules in force, and would go to another."""
+
+    now: str
+    then: str
+    sections: int
+
+
+class TrialItem(Shape, frozen=True):
+    """One section that would go elsewhere, for the readers of a kind; `rule` is counted from 1."""
+
+    id: MessageText
+    section: str
+    kind: KindText
+    now: str
+    then: str
+    rule: int | None
+
+
+class Trial(Shape, frozen=True):
+    """What rules would do with the messages that arrived since a time; `unread` are those whose move is not known here.
+
+    `left_off` says that there are more messages than were looked at; `items` are the first changes of all.
+    """
+
+    since: datetime
+    messages: int
+    sections: int
+    left_off: bool
+    unread: int
+    agencies: list[TrialAgency]
+    held: list[TrialHeld]
+    changes: list[TrialChange]
+    items: list[TrialItem]
+    findings: list[RoutingFinding]
+
+
+class RoutedAgain(Shape, frozen=True):
+    """So many deliveries are routed again."""
+
+    agency: AgencyName
+    deliveries: int
 
 
 class HandshakeTold(Shape, frozen=True):
@@ -595,6 +689,37 @@ class AgencyKeyProven(Shape, frozen=True):
     released: int
 
 
+class AgencyToken(Shape, frozen=True):
+    """A token of an agency: when it was made, until when it is good, and in which hour it was last used."""
+
+    id: str
+    agency: str
+    created_at: datetime
+    expires_at: datetime | None
+    used_at: datetime | None
+
+
+class AgencyTokenMade(AgencyToken, frozen=True):
+    """A new token, shown this once, and where the agency uses it."""
+
+    token: str
+    url: str | None
+
+
+class AgencyTokens(Shape, frozen=True):
+    """The tokens of an agency, oldest first."""
+
+    items: list[AgencyToken]
+
+
+class AgencyTokenRevoked(Shape, frozen=True):
+    """A token that is good no more."""
+
+    id: str
+    agency: str
+    revoked: Literal[True]
+
+
 class AgencyRemoved(Shape, frozen=True):
     """An agency that is not registered any more."""
 
@@ -632,14 +757,35 @@ class Sent(Shape, frozen=True):
     repeated: bool
 
 
+class Word(Shape, frozen=True):
+    """What an agency said of a section. `signed` where it did so with its own keys; `by` the borough where that spoke
+    for it; `to` the kind of agency there that has the section now. What is `sealed` the node cannot read in full."""
+
+    by: Literal["agency", "borough"]
+    signed: bool
+    to: KindText | None
+    sealed: bool
+    erased: bool
+    name: str | None
+    role: str | None
+    contact: str | None
+    note: str | None
+    question: str | None
+    reason: str | None
+    whose: str | None
+
+
 class Section(Shape, frozen=True):
-    """How far a section has come at an agency. `rung` is null until the other node has signed for the message."""
+    """How far a section has come at an agency. `rung` is null until the other node has signed for the message. Where it
+    is the agency's word that put it there, `word` is that; `holder` is the name in it."""
 
     section: str
     agency: KindText
     rung: RungText | None
     at: datetime | None
     holder: str | None
+    word: Word | None
+    given_to: AgencyName | None
     held: str | None
 
 
@@ -734,6 +880,68 @@ class Timeline(Shape, frozen=True):
     events: list[Event]
     next_attempt_at: datetime | None
     last_error: str | None
+
+
+class DueStep(Shape, frozen=True):
+    """A step of a handover that is still to be done; without `agency`, the agencies do it together."""
+
+    step: Literal["received", "owned", "answered", "met", "complete"]
+    agency: KindText | None
+    sections: list[str]
+    due_at: datetime
+    overdue: bool
+    missing: str
+
+
+class HandoverHead(Shape, frozen=True):
+    """A handover; what people recorded of it, and who did."""
+
+    id: MessageText
+    direction: Literal["in", "out"]
+    peer: str
+    urgent: bool
+    sent_at: datetime
+    overdue: bool
+    met_at: datetime | None
+    met_by: str | None
+    complete_at: datetime | None
+    complete_by: str | None
+
+
+class HandoverListed(HandoverHead, frozen=True):
+    """A handover in a list: how many sections at agencies it has, how many have a holder, and what is due next."""
+
+    sections: int
+    held: int
+    next: DueStep | None
+
+
+class Handovers(Shape, frozen=True):
+    """The latest thousand, or a thousand with something overdue."""
+
+    items: list[HandoverListed]
+
+
+class ResponsibleSection(Shape, frozen=True):
+    """A section at an agency: who is responsible, in which borough, since when, what is due and what is missing."""
+
+    section: str
+    agency: KindText
+    rung: RungText | None
+    responsible: Literal["sender", "holder", "nobody"]
+    borough: AreaText | None
+    holder: str | None
+    since: datetime
+    due_at: datetime | None
+    overdue: bool
+    missing: str | None
+
+
+class Handover(HandoverHead, frozen=True):
+    """A handover, section by section, with the steps that are still to be done."""
+
+    sections: list[ResponsibleSection]
+    due: list[DueStep]
 
 
 class Receipts(Shape, frozen=True):
@@ -842,3 +1050,66 @@ class Consistency(Shape, frozen=True):
     first: int
     second: int
     path: list[HashBytes]
+
+
+# What agencies ask
+
+
+class AskingAgency(Shape, frozen=True):
+    """The agency that asks, the node that answers, and until when the token is good."""
+
+    id: str
+    kind: KindText
+    origin: str
+    area: AreaText
+    token_id: str
+    expires_at: datetime | None
+
+
+class SaidReceipt(Shape, frozen=True):
+    """The receipt that the node has signed for the sender, with its tlog-proof."""
+
+    statement: bytes
+    proof: str
+
+
+class WordTaken(Shape, frozen=True):
+    """What was said of a section, and the receipt for it: the same each time that it is said."""
+
+    id: str
+    rung: WordText
+    receipt: SaidReceipt
+
+
+class SectionOfAgency(Shape, frozen=True):
+    """A section that the agency has, and as which kinds of reader."""
+
+    id: str
+    message_id: MessageText
+    section: str
+    agencies: list[KindText]
+    rung: RungText
+    sender: CardFile
+
+
+class Question(Shape, frozen=True):
+    """A question of an agency elsewhere; without its text where that was sealed to the counterpart's key, or erased."""
+
+    number: int
+    id: MessageText
+    section: str
+    agency: KindText
+    sender: str = msgspec.field(name="from")
+    at: datetime
+    by_borough: bool
+    question: str | None
+    sealed: bool
+    erased: bool
+    delivered: bool
+    held: str | None
+
+
+class Questions(Shape, frozen=True):
+    """The latest questions, newest first."""
+
+    items: list[Question]

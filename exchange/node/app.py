@@ -19,11 +19,19 @@ from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.errors import KeystoreError
 from exchange.crypto.statement import parse_statement
 from exchange.handover.retries import ASKED_CAP_S
+from exchange.handover.routing_review import doubts
 from exchange.node import openapi
+from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
+from exchange.node.agency_api import AgencyApi
+from exchange.node.agency_attachments import AgencyAttachments
 from exchange.node.agency_delivery import AgencyDeliveries
+from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
+from exchange.node.agency_listener import AgencyListener
+from exchange.node.agency_sections_api import AgencySectionsApi
+from exchange.node.agency_tokens import AgencyTokensApi
 from exchange.node.attaching import Attaching
 from exchange.node.attachment_lanes import attachment_lane
 from exchange.node.attachment_opening import AttachmentOpenings
@@ -33,6 +41,7 @@ from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
 from exchange.node.config import Configuration, split_address
 from exchange.node.continuity import Continuity
+from exchange.node.deadline_watch import DeadlineWatch
 from exchange.node.delivery import Dispatcher
 from exchange.node.directory import Directory
 from exchange.node.directory_api import DirectoryApi
@@ -46,6 +55,7 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.handovers_api import HandoversApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
@@ -64,15 +74,21 @@ from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
 from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
+from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
 from exchange.node.rounds import go_round
+from exchange.node.routing_api import RoutingApi
+from exchange.node.sections_api import SectionsApi
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.staging import forget_stale
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
 from exchange.schema.catalogue import default_catalogue
+from exchange.schema.deadlines import Deadlines, default_deadlines, load_deadlines
+from exchange.schema.errors import DeadlinesInvalid
 from exchange.schema.wire import card_decoder, decode_wire
+from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import last_card
 from exchange.store.locking import lock_store
@@ -116,6 +132,7 @@ async def open_services(
     store = await open_store(configuration.store_url, keyring.sign_checkpoint, wall_clock_ms)
     stack.push_async_callback(store.close)
     services = Services(
+        deadlines=_deadlines(configuration),
         configuration=configuration,
         now_ms=wall_clock_ms,
         store=store,
@@ -135,6 +152,24 @@ async def open_services(
         stack.push_async_callback(part, services)
     await load_sealing_keys(services)
     return services
+
+
+def _deadlines(configuration: Configuration) -> Deadlines:
+    """The deadlines that the configuration names, or those that are shipped.
+
+    Raises:
+        ConfigurationInvalid: the file cannot be read, or says something that cannot be.
+    """
+    name = configuration.tables.handover.deadlines
+    if not name:
+        return default_deadlines()
+    path = configuration.resolve(name)
+    try:
+        return load_deadlines(path.read_bytes(), default_catalogue())
+    except OSError as error:
+        raise ConfigurationInvalid(f"handover.deadlines: cannot read {path}: {error.strerror}") from None
+    except DeadlinesInvalid as error:
+        raise ConfigurationInvalid(f"{path}: {error}", hint=error.hint) from None
 
 
 async def prepare(services: Services, *, old_store: bool = False) -> None:
@@ -228,6 +263,13 @@ async def _greet_peers(services: Services, dispatcher: Dispatcher) -> None:
         dispatcher.wake(lane)
 
 
+async def _doubt_rules(services: Services) -> None:
+    """Tell the admin of routing rules that come to nothing."""
+    here = [row.name for row in await services.store.read(all_agencies)]
+    for finding in doubts(services.configuration.tables.routing, services.catalogue, here):
+        services.log.warning("routing", reason=f"routing.{finding.path}: {finding.message}")
+
+
 async def run_node(
     configuration: Configuration,
     keyring: Keyring,
@@ -305,10 +347,13 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             "attachment": attaching.perform,
             "opening": openings.perform,
             "agency": agencies.perform,
+            "route": Rerouting(services).perform,
         }
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         inbound.attachments.wake = dispatcher.wake
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
+        watch = DeadlineWatch(services)
+        watch.wake = dispatcher.wake
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
@@ -332,6 +377,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(attachment_lane(origin))
 
         directory = Directory(services, client, changed)
+        acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
         more = [
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
@@ -339,18 +385,26 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
             *AttachmentsApi(services, dispatcher).routes(),
+            *AgencyTokensApi(services).routes(),
+            *SectionsApi(services, acknowledging).routes(),
+            *HandoversApi(services).routes(),
+            *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
             *openapi.routes(),
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
-        sites = await _listen(stack, configuration, peers, local, wall)
+        agency_door = AgencyDoor(services)
+        beside = await _agency_sites(stack, services, agency_door, acknowledging)
+        sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
             group.create_task(keep_current(services, dispatcher, stop))
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
+            group.create_task(watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(wall.run(stop))
+            group.create_task(agency_door.run(stop))
             group.create_task(telling.run(stop))
             group.create_task(comparing.run(stop))
             group.create_task(pairings.run(stop))
@@ -358,6 +412,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(services.admission.run(services, stop))
             group.create_task(go_round(services, lambda: forget_stale(services), asyncio.Event(), _STALE_EVERY_S, stop))
             await _greet_peers(services, dispatcher)
+            await _doubt_rules(services)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
             services.log.info("node is draining", origin=configuration.origin)
@@ -366,12 +421,17 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
 
 async def _listen(
-    stack: AsyncExitStack, configuration: Configuration, peers: PeerApi, local: LocalApi, wall: Wall
+    stack: AsyncExitStack,
+    configuration: Configuration,
+    peers: PeerApi,
+    local: LocalApi,
+    wall: Wall,
+    beside: Sequence[web.BaseSite],
 ) -> list[web.BaseSite]:
     tables = configuration.tables
     public = await _runner(stack, peers.application())
     host, port = split_address(tables.listen.address)
-    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, wall.door)]
+    sites: list[web.BaseSite] = [PublicSite(public, host, port, peers.connections, wall.door), *beside]
     if tables.listen.open_address:
         host, port = split_address(tables.listen.open_address)
         strangers = await _runner(stack, peers.application(for_strangers=True))
@@ -382,6 +442,23 @@ async def _listen(
         sites.append(LocalTcpSite(await _runner(stack, local.application(needs_token=True)), host, port))
     await _start(configuration, sites)
     return sites
+
+
+async def _agency_sites(
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging
+) -> list[web.BaseSite]:
+    """The listener for agencies, where the configuration has one."""
+    if not services.configuration.tables.agencies.address:
+        return []
+    listener, asked = AgencyListener(services), AgencyApi(services)
+    host, port = split_address(services.configuration.tables.agencies.address)
+    routes = [
+        *asked.routes(),
+        *AgencySectionsApi(acknowledging).routes(),
+        *AgencyAttachments(services).routes(),
+    ]
+    runner = await _runner(stack, listener.application(routes, asked.open_routes()))
+    return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 
 async def _local_site(

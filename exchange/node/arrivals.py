@@ -14,12 +14,15 @@ from exchange.crypto.names import LeafHash, MessageId, Origin, SealingKeyId, Sec
 from exchange.crypto.parcel import open_parcel
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
-from exchange.node.agency_keys import is_for_others
+from exchange.handover.routing import Facts
+from exchange.node.agency_keys import is_for_others, sealed_kinds
 from exchange.node.cards import peer_card
 from exchange.node.compose import keep_secrets
 from exchange.node.errors import ItemRefused
 from exchange.node.hearing import still_heard
-from exchange.node.receipts import climb, sign_receipt
+from exchange.node.receipts import sign_receipt
+from exchange.node.routing import route
+from exchange.node.routing_facts import REFERRAL, facts_of
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import ContentInvalid
 from exchange.schema.section_content import read_content
@@ -28,8 +31,6 @@ from exchange.schema.wire import (
     ProvenStatement,
     Rung,
 )
-from exchange.store.agencies import all_agencies
-from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.errors import Conflict
 from exchange.store.log import ProvenEntry, proven_at
 from exchange.store.messages import (
@@ -42,7 +43,6 @@ from exchange.store.messages import (
     add_receipt,
     find_message,
 )
-from exchange.store.outbox import WEBHOOK, enqueue, new_delivery
 from exchange.store.peers import PeerRow
 from exchange.store.transaction import LogEntry, Transaction
 
@@ -76,7 +76,7 @@ class Arrivals:
         """
         self._check_manifest(row, manifest, ciphertexts)
         try:
-            secrets = await self._open(manifest, ciphertexts)
+            secrets, facts = await self._open(manifest, ciphertexts)
         except ItemRefused:
             # What opened it may be destroyed or lost; what was signed for is signed for.
             given = await self._given_before(manifest, leaf)
@@ -94,7 +94,7 @@ class Arrivals:
                 if present.leaf_hash != leaf or present.received_position is None:
                     raise Conflict(f"message {manifest.message_id} was received before with another content")
                 return present.received_position
-            return await self._store(tx, row, manifest, leaf, item, keys, sections, lanes)
+            return await self._store(tx, row, manifest, leaf, item, keys, sections, facts, lanes)
 
         size_bytes = len(item.statement) + sum(len(section.ciphertext) for section in sections)
         stored: LogEntry | int | None = None
@@ -145,14 +145,19 @@ class Arrivals:
             if entry.sha256 not in ciphertexts:
                 raise ItemRefused("section-missing", f"the ciphertext of section {entry.name} is missing")
 
-    async def _open(self, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> dict[SectionName, Secret]:
-        """The secrets of the sections that this node opens for its agencies, each checked to open.
+    async def _open(
+        self, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]
+    ) -> tuple[dict[SectionName, Secret], Facts]:
+        """The secrets of the sections that this node opens for its agencies, each checked to open; and what rules ask.
 
         Where each reader of a section has a parcel to a key of its own, the node has no secret of it.
         """
         services = self._services
         message_id, sender = MessageId(manifest.message_id), Origin(manifest.sender)
-        sealed = await self._sealed_kinds(manifest)
+        sealed: frozenset[str] = frozenset()
+        if is_for_others(services, manifest):
+            sealed = await services.store.read(lambda tx: sealed_kinds(services, tx, manifest))
+        facts = facts_of(manifest, sealed, None)
         recipient = services.configuration.origin
         secrets: dict[SectionName, Secret] = {}
         try:
@@ -168,19 +173,14 @@ class Arrivals:
                     raise ItemRefused("parcel-missing", f"no parcel of this node opens section {name}")
                 bound_to = SectionContext(message_id, sender, recipient, name)
                 plaintext = open_section(ciphertexts[entry.sha256], secrets[name], bound_to, entry.commitment)
-                read_content(plaintext)
+                content = read_content(plaintext)
+                if name == REFERRAL:
+                    facts = facts_of(manifest, sealed, content)
                 if len(plaintext.reveal()) > _LONG_BYTES:
                     await asyncio.sleep(0)
         except (CryptoError, ContentInvalid) as error:
             raise ItemRefused(error.code, str(error)) from None
-        return secrets
-
-    async def _sealed_kinds(self, manifest: Manifest) -> frozenset[str]:
-        """The kinds of agency that have a parcel of their own in a message."""
-        if not is_for_others(self._services, manifest):
-            return frozenset()
-        kinds = kinds_by_key(await self._services.store.read(all_agency_keys))
-        return frozenset(kinds[parcel.key_id] for parcel in manifest.parcels if parcel.key_id in kinds)
+        return secrets, facts
 
     async def _store(
         self,
@@ -191,69 +191,32 @@ class Arrivals:
         item: ProvenStatement,
         keys: KeysRow,
         sections: list[SectionRow],
+        facts: Facts,
         lanes: set[str],
     ) -> LogEntry:
         services = self._services
         now_ms = services.now_ms()
         received = await sign_receipt(services, tx, manifest, leaf, Rung.RECEIVED, ())
-        number = await add_message(
-            tx,
-            MessageRow(
-                number=0,
-                origin=manifest.sender,
-                message_id=manifest.message_id,
-                direction=INBOUND,
-                peer=row.origin,
-                leaf_hash=leaf,
-                statement=item.statement,
-                proof=item.proof,
-                position=None,
-                received_position=received.position,
-                urgent=int(manifest.urgent),
-                created_at_ms=milliseconds(manifest.created_at),
-                expires_at_ms=milliseconds(manifest.expires_at),
-                stored_at_ms=now_ms,
-            ),
-            keys,
-            sections,
+        message = MessageRow(
+            number=0,
+            origin=manifest.sender,
+            message_id=manifest.message_id,
+            direction=INBOUND,
+            peer=row.origin,
+            leaf_hash=leaf,
+            statement=item.statement,
+            proof=item.proof,
+            position=None,
+            received_position=received.position,
+            urgent=int(manifest.urgent),
+            created_at_ms=milliseconds(manifest.created_at),
+            expires_at_ms=milliseconds(manifest.expires_at),
+            stored_at_ms=now_ms,
         )
+        number = await add_message(tx, message, keys, sections)
         await add_receipt(
             tx, number, "received", received.leaf_hash, received.statement, now_ms, position=received.position
         )
         await add_event(tx, number, "received", now_ms, detail=row.origin)
-        await self._route(tx, row, manifest, leaf, number, lanes)
+        lanes |= await route(services, tx, message._replace(number=number), manifest, facts)
         return received
-
-    async def _route(
-        self, tx: Transaction, row: PeerRow, manifest: Manifest, leaf: LeafHash, number: int, lanes: set[str]
-    ) -> None:
-        """Queue each section for each agency that may read it; what has no agency here is held with a reason."""
-        now_ms = self._services.now_ms()
-        deadline_ms = milliseconds(manifest.expires_at)
-        here = {agency.kind for agency in await all_agencies(tx)}
-        readers: dict[str, list[str]] = {}
-        for entry in manifest.sections:
-            for kind in entry.readers:
-                readers.setdefault(kind, []).append(entry.name)
-        missing = [kind for kind in readers if kind not in here]
-        deliveries = [
-            new_delivery(
-                f"agency:{kind}",
-                WEBHOOK,
-                now_ms=now_ms,
-                deadline_ms=deadline_ms,
-                urgent=manifest.urgent,
-                message=number,
-                agency=kind,
-                held=f"no agency of kind {kind} is registered" if kind in missing else None,
-            )
-            for kind in readers
-        ]
-        await enqueue(tx, deliveries)
-        if missing:
-            await add_event(tx, number, "held", now_ms, detail=f"no agency is registered for {', '.join(missing)}")
-        pairs = [(name, kind) for kind, names in readers.items() if kind in here for name in names]
-        if pairs:
-            await climb(self._services, tx, row.origin, manifest, leaf, number, Rung.ROUTED, pairs)
-            lanes.update(f"agency:{kind}" for kind in readers if kind in here)
-            lanes.add(f"peer:{row.origin}")

@@ -76,14 +76,11 @@ class AttachmentArrivals:
 
         Raises:
             ItemRefused: the statement or a chunk is not what it must be.
-            PeerAtLimit: the peer has sent enough for now.
             PeerAtQuota: the store holds as much of the peer's attachments as it may.
-            StoreFull: the disk is nearly full.
             Unacceptable: the peer is not verified any more.
         """
         services = self._services
         size_bytes = sum(len(data) for data in ciphertexts.values())
-        services.admission.look_at_chunks(services, row.origin, size_bytes)
         if said.recipient != services.configuration.origin:
             raise ItemRefused("recipient-wrong", "the attachment is for another borough")
         try:

@@ -91,9 +91,11 @@ async def take_report(services: Services, row: PeerRow, report: AttachmentReport
         await note_scanned(tx, found.number, scanned=report.scanned)
         detail = f"attachment {report.number} of {report.section}"
         await add_event(tx, message.number, f"attachment-{report.state.value}", now_ms, detail=detail)
-        if report.state in (AttachmentState.QUARANTINED, AttachmentState.DAMAGED):
-            told = f"{row.origin} says that {detail}, message {report.message_id}, is {report.state.value}"
-            await add_alarm(tx, f"attachment-{report.state.value}", row.origin, told, now_ms)
+        told = f"{row.origin} says that {detail}, message {report.message_id}, is {report.state.value}"
+        if report.state is AttachmentState.QUARANTINED:
+            await add_alarm(tx, "attachment-quarantined", row.origin, told, now_ms)
+        if report.state is AttachmentState.DAMAGED:
+            await add_alarm(tx, "attachment-damaged", row.origin, told, now_ms)
         return True
 
     new = await services.store.write(operation)

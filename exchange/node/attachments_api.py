@@ -5,6 +5,7 @@
 * Out of quarantine leads a release by two different people.
 """
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncIterator
@@ -21,13 +22,14 @@ from exchange.node.attachment_opening import Opening, open_attachment
 from exchange.node.attachment_reports import settle
 from exchange.node.delivery import Dispatcher
 from exchange.node.errors import AttachmentNotReady, IdentityRevoked, RequestInvalid
-from exchange.node.local_bounds import streamed
+from exchange.node.local_bounds import BODY_TIMEOUT_S, streamed
 from exchange.node.peers_api import who_asks
-from exchange.node.problems import json_response
+from exchange.node.problems import json_response, problem
 from exchange.node.reading import describe_attachment
+from exchange.node.repeats import is_known
 from exchange.node.sending import peer_for_area
 from exchange.node.services import Services
-from exchange.node.staging import Upload, digest_of, stage
+from exchange.node.staging import Upload, described_staged, digest_of, stage
 from exchange.schema.attachments import AttachmentState, FileName, MediaType
 from exchange.schema.wire import NameText
 from exchange.store.attachments import (
@@ -62,12 +64,11 @@ class AttachmentsApi:
 
     def routes(self) -> list[web.RouteDef]:
         """The routes, for the local API's application."""
-        one = "/v1/messages/{id}/attachments/{section}/{place}"
         return [
             web.get("/v1/messages/{id}/attachments", self._all),
-            web.put(one, self._upload),
-            web.get(one, self._fetch),
-            web.post(f"{one}/release", self._release),
+            web.put("/v1/messages/{id}/attachments/{section}/{place}", self._upload),
+            web.get("/v1/messages/{id}/attachments/{section}/{place}", self._fetch),
+            web.post("/v1/messages/{id}/attachments/{section}/{place}/release", self._release),
         ]
 
     @streamed
@@ -78,7 +79,7 @@ class AttachmentsApi:
         if (request.content_length or 0) > MOST_BYTES:
             raise RequestInvalid("an attachment is 2 GiB at most; nothing was attached")
         area, names = request.query.get("to", ""), _names(request)
-        message_id, section, place = _place(request)
+        message_id, section, place = place_of_attachment(request)
         peer = peer_for_area(await services.store.read(peers_of_area(area)), area)
         services.admission.check_sending(f"peer:{peer.origin}")
         upload = Upload(
@@ -91,8 +92,13 @@ class AttachmentsApi:
             names.media_type,
         )
         own = services.configuration.origin
-        row = await services.store.read(lambda tx: find_attachment(tx, own, message_id, section, place))
-        if row is not None and row.message is not None:
+
+        async def find(tx: Transaction) -> tuple[AttachmentRow | None, bool]:
+            found = await find_attachment(tx, own, message_id, section, place)
+            return found, await is_known(tx, own, upload.message_id)
+
+        row, known = await services.store.read(find)
+        if row is not None and known:
             same = await self._is_same(row, upload, _body(request))
             if not same:
                 raise Conflict(f"message {message_id} was sent with another file as attachment {place} of {section}")
@@ -101,6 +107,8 @@ class AttachmentsApi:
             described, scanned = await stage(services, upload, _body(request))
         except AttachmentError:
             raise RequestInvalid("an attachment is 2 GiB at most; nothing was attached") from None
+        except TimeoutError:
+            return problem(408, "too-slow", "the file stopped coming; nothing was attached")
         return json_response(
             {
                 "section": section,
@@ -114,7 +122,12 @@ class AttachmentsApi:
         )
 
     async def _is_same(self, row: AttachmentRow, upload: Upload, body: AsyncIterator[bytes]) -> bool:
-        described = (await open_attachment(self._services, row)).described
+        if row.message is None:  # its form waits for a key
+            described = described_staged(self._services, row)
+        else:
+            described = (await open_attachment(self._services, row)).described
+        if described is None:
+            return False
         names = (described.title, described.file_name, described.media_type)
         return names == (upload.title, upload.file_name, upload.media_type) and await digest_of(body) == (
             described.size_bytes,
@@ -137,7 +150,7 @@ class AttachmentsApi:
         return json_response({"id": message_id, "items": [describe_attachment(row) for row in rows]})
 
     async def _found(self, request: web.Request) -> tuple[MessageRow, AttachmentRow]:
-        message_id, section, place = _place(request)
+        message_id, section, place = place_of_attachment(request)
 
         async def find(tx: Transaction) -> tuple[MessageRow, AttachmentRow]:
             message = await message_by_id(tx, message_id)
@@ -230,7 +243,12 @@ async def give_out(services: Services, request: web.Request, opening: Opening) -
     return response
 
 
-def _place(request: web.Request) -> tuple[str, SectionName, int]:
+def place_of_attachment(request: web.Request) -> tuple[str, SectionName, int]:
+    """Message, section and number in a request's path.
+
+    Raises:
+        RequestInvalid: they cannot be.
+    """
     found = request.match_info
     try:
         message_id, section = parse_message_id(found["id"]), parse_section_name(found["section"])
@@ -250,5 +268,9 @@ def _names(request: web.Request) -> FileNames:
 
 
 async def _body(request: web.Request) -> AsyncIterator[bytes]:
-    async for data in request.content.iter_chunked(CHUNK_BYTES):
+    while True:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            data = await request.content.read(CHUNK_BYTES)
+        if not data:
+            return
         yield data

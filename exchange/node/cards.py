@@ -11,6 +11,7 @@ from exchange.crypto.statement import parse_statement
 from exchange.node.compose import current_key
 from exchange.node.errors import NoCurrentKey, RequestInvalid
 from exchange.node.services import Services, milliseconds
+from exchange.schema.acknowledgement import signer_of
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile, VerifiedCard, check_card, read_card_file
 from exchange.schema.errors import CardInvalid
 from exchange.schema.wire import (
@@ -24,7 +25,7 @@ from exchange.schema.wire import (
     encode_wire,
 )
 from exchange.store.agencies import all_agencies
-from exchange.store.agency_keys import all_agency_keys, keys_in_force, waiting_kinds
+from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys, keys_in_force
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card, last_card, proven_card
 from exchange.store.log import ProvenEntry
@@ -117,14 +118,16 @@ async def sign_card(tx: Transaction, services: Services) -> LogEntry:
 
 
 async def announced_agencies(tx: Transaction) -> tuple[CardAgency, ...]:
-    """The agencies for the card, each with the key of its own that it has proven; who is yet to prove one waits."""
+    """The kinds of agency for the card, with the key that one of each has proven; who is yet to prove one waits."""
     keys = await all_agency_keys(tx)
-    waiting, own = waiting_kinds(keys), keys_in_force(keys)
-    return tuple(
-        CardAgency(kind=row.kind, key=own[row.kind].key if row.kind in own else None)
-        for row in await all_agencies(tx)
-        if row.kind not in waiting
-    )
+    own = keys_in_force(keys)
+    waiting = {row.agency for row in keys if row.is_pending and row.holds}
+    kinds = dict.fromkeys(row.kind for row in await all_agencies(tx) if row.id not in waiting)
+    return tuple(_announced(kind, own.get(kind)) for kind in kinds)
+
+
+def _announced(kind: str, key: AgencyKeyRow | None) -> CardAgency:
+    return CardAgency(kind=kind) if key is None else CardAgency(kind=kind, key=key.key, signer=signer_of(key.vkeys))
 
 
 async def own_card(services: Services) -> ProvenEntry:
@@ -167,6 +170,7 @@ def describe_card(verified: VerifiedCard) -> dict[str, object]:
         "agency_keys": {
             agency.kind: SealingPublicKey(agency.key).key_id.hex() for agency in card.agencies if agency.key is not None
         },
+        "agency_signers": {agency.kind: agency.signer.hex() for agency in card.agencies if agency.signer is not None},
         "tls_spki_sha256": [pin.hex() for pin in card.tls_spki_sha256],
         "issued_at": card.issued_at,
         "expires_at": card.expires_at,

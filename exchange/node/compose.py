@@ -7,8 +7,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 import msgspec
 
@@ -19,12 +18,10 @@ from exchange.crypto.sealing import SealingPublicKey
 from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, seal_section
 from exchange.node.errors import NoCurrentKey
+from exchange.schema.card_file import usable_key
 from exchange.schema.split import FormPart
 from exchange.schema.wire import VERSION, Card, CardSealingKey, Manifest, ParcelEntry, SectionEntry, encode_wire
 from exchange.store.messages import KeysRow, SectionRow
-
-#: A key that is this young may be in force by the clock of its node and not by ours.
-_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 _encode_content = msgspec.msgpack.Encoder().encode
 _decode_secrets = msgspec.msgpack.Decoder(dict[str, bytes]).decode
@@ -41,15 +38,15 @@ class Composed:
 
 
 def current_key(card: Card, now: datetime) -> CardSealingKey:
-    """The key to seal to: of those in force, the youngest, so that a lifetime that is made shorter holds at once.
+    """The key to seal to.
 
     Raises:
         NoCurrentKey: none is in force, or the card itself is not.
     """
-    usable = [key for key in card.sealing_keys if key.not_before - _CLOCKS_DIFFER <= now < key.not_after]
-    if not usable or now >= card.expires_at:
+    key = usable_key(card, now)
+    if key is None:
         raise NoCurrentKey(f"the card of {card.origin} holds no sealing key that is in force")
-    return max(usable, key=lambda key: key.not_before)
+    return key
 
 
 def current_sealing_key(card: Card, now: datetime) -> SealingPublicKey:
@@ -118,13 +115,14 @@ def compose_message(
     return Composed(manifest, encode_wire(manifest), keys, tuple(rows))
 
 
-def _message_name(sender: str, message_id: str) -> bytes:
+def message_name(sender: str, message_id: str) -> bytes:
+    """What names a message where something is sealed under its key."""
     return context("message", sender.encode(), message_id.encode())
 
 
 def keep_secrets(store_key: StoreKey, sender: str, message_id: str, secrets: Mapping[SectionName, Secret]) -> KeysRow:
     """The secrets of a message's sections for the store, under a fresh key of the message."""
-    key, name = MessageKey.random(), _message_name(sender, message_id)
+    key, name = MessageKey.random(), message_name(sender, message_id)
     content = _encode_content({section: secret.reveal() for section, secret in secrets.items()})
     return KeysRow(wrap_message_key(store_key, key, name), seal_at_rest(key, context("section-secrets", name), content))
 
@@ -135,7 +133,7 @@ def recall_secrets(store_key: StoreKey, sender: str, message_id: str, keys: Keys
     Raises:
         RestError: the row does not belong to that message.
     """
-    name = _message_name(sender, message_id)
+    name = message_name(sender, message_id)
     key = unwrap_message_key(store_key, keys.wrapped, name)
     content = _decode_secrets(open_at_rest(key, context("section-secrets", name), keys.secrets))
     return {section: Secret(value) for section, value in content.items()}

@@ -16,7 +16,10 @@ from msgspec import Meta
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import Origin, parse_origin
 from exchange.handover.retries import STANDARD_S
+from exchange.handover.routing import NO_RULES, Rule, Rules
+from exchange.handover.routing_review import mistakes
 from exchange.node.errors import ConfigurationInvalid
+from exchange.schema.catalogue import default_catalogue
 from exchange.schema.reasons import explain
 from exchange.schema.wire import AreaText, NameText
 from exchange.store.opening import SQLITE
@@ -50,6 +53,16 @@ class ListenTable(_Table, frozen=True):
     mutual: bool = False
     open_address: str = ""
     open_url: str = ""
+
+
+class AgenciesTable(_Table, frozen=True):
+    """The listener for agencies that ask the node, with tokens: TLS 1.3 from `certificate` and `key`, or plain HTTP on
+    loopback behind a proxy; `url` is where they reach it. Without an `address` there is none."""
+
+    address: str = ""
+    certificate: str = ""
+    key: str = ""
+    url: Annotated[str, Meta(max_length=500)] = ""
 
 
 class LocalTable(_Table, frozen=True):
@@ -135,11 +148,18 @@ class ScanTable(_Table, frozen=True):
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 120
 
 
+class HandoverTable(_Table, frozen=True):
+    """The file of the deadlines that handovers have; without one, those that are shipped."""
+
+    deadlines: str = ""
+
+
 class FileTables(_Table, frozen=True):
     """The whole file."""
 
     node: NodeTable
     listen: ListenTable = ListenTable()
+    agencies: AgenciesTable = AgenciesTable()
     local: LocalTable = LocalTable()
     keystore: KeystoreTable = KeystoreTable()
     store: StoreTable = StoreTable()
@@ -147,6 +167,8 @@ class FileTables(_Table, frozen=True):
     trust: TrustTable = TrustTable()
     delivery: DeliveryTable = DeliveryTable()
     limits: LimitsTable = LimitsTable()
+    routing: Rules = NO_RULES
+    handover: HandoverTable = HandoverTable()
     scan: ScanTable = ScanTable()
 
 
@@ -289,16 +311,18 @@ def _check(tables: FileTables) -> None:
     if not is_node_url(tables.node.url):
         raise ConfigurationInvalid("node.url: must be https://HOST (or http:// on loopback), without user or query")
     check_store_url(tables.store.url)
-    if bool(listen.certificate) != bool(listen.key):
-        raise ConfigurationInvalid("listen: certificate and key belong together")
-    host, _ = split_address(listen.address, "listen.address")
-    if not listen.certificate and not is_loopback(host):
-        raise ConfigurationInvalid("listen.address: without a certificate, only loopback is allowed")
+    _check_listener("listen", listen)
+    if tables.agencies.address:
+        _check_listener("agencies", tables.agencies)
+    if tables.agencies.url and not is_node_url(tables.agencies.url):
+        raise ConfigurationInvalid("agencies.url: must be https://HOST (or http:// on loopback), without user or query")
     if tables.keystore.passphrase_file and tables.keystore.passphrase_credential:
         raise ConfigurationInvalid("keystore: set passphrase_file or passphrase_credential, not both")
     if tables.scan.command and tables.scan.clamd:
         raise ConfigurationInvalid("scan: set command or clamd, not both")
     _check_mutual(tables)
+    for mistake in mistakes(tables.routing, default_catalogue()):
+        raise ConfigurationInvalid(f"routing.{mistake.path}: {mistake.message}")
     if tables.delivery.agency_proxy and not is_proxy_url(tables.delivery.agency_proxy):
         raise ConfigurationInvalid("delivery.agency_proxy: must be http://ADDRESS:PORT, without a name")
     try:
@@ -308,6 +332,14 @@ def _check(tables: FileTables) -> None:
         raise ConfigurationInvalid("limits.trusted_proxies: are networks such as 10.1.0.0/16") from None
     if local.address and not is_loopback(split_address(local.address, "local.address")[0]):
         raise ConfigurationInvalid("local.address: must be on loopback; put a TLS proxy in front of it")
+
+
+def _check_listener(name: str, table: ListenTable | AgenciesTable) -> None:
+    if bool(table.certificate) != bool(table.key):
+        raise ConfigurationInvalid(f"{name}: certificate and key belong together")
+    host, _ = split_address(table.address, f"{name}.address")
+    if not table.certificate and not is_loopback(host):
+        raise ConfigurationInvalid(f"{name}.address: without a certificate, only loopback is allowed")
 
 
 def is_proxy_url(text: str) -> bool:
@@ -380,4 +412,4 @@ def _misfit(error: msgspec.ValidationError) -> str:
 
 
 def _table_types() -> list[Any]:
-    return [FileTables, *(field.type for field in msgspec.structs.fields(FileTables))]
+    return [FileTables, Rule, *(field.type for field in msgspec.structs.fields(FileTables))]

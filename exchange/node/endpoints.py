@@ -15,7 +15,9 @@ from exchange.crypto.rest import open_at_rest, seal_at_rest
 from exchange.crypto.secret import Secret
 from exchange.crypto.webhook_key import WebhookKey
 from exchange.handover.endpoint import Event, State, transition
+from exchange.handover.routing import may_pass_on
 from exchange.handover.secret_rotation import Sign, Stage, step
+from exchange.node.agency_standing import held_reason
 from exchange.node.errors import RequestInvalid
 from exchange.node.rounds import go_round
 from exchange.node.services import Services, moment
@@ -43,11 +45,6 @@ _RELEASED_FOR_MS: Final = 13 * _DAY_MS
 #: How long an endpoint may fail before the admins are told; less where something urgent waits.
 FAILING_MS: Final = 15 * _MINUTE_MS
 FAILING_URGENT_MS: Final = 2 * _MINUTE_MS
-
-
-def held_reason(kind: str, endpoint: EndpointRow) -> str:
-    """Why what is for an endpoint waits, where it is not active."""
-    return f"agency {kind} is {endpoint.state}" + (f": {endpoint.reason}" if endpoint.reason else "")
 
 
 def secret_of(services: Services, agency_id: str, wrapped: bytes) -> str:
@@ -122,11 +119,11 @@ class Endpoints:
             return row, changed, count
 
         row, endpoint, count = await self._services.store.write(operation, long=True)
-        self._services.log.info("agency changed", agency=row.kind, agency_id=row.id, state=endpoint.state)
+        self._services.log.info("agency changed", agency=row.name, agency_id=row.id, state=endpoint.state)
         self._services.changes.notify()
         if endpoint.state == State.ACTIVE:
-            self.heard_from(f"agency:{row.kind}")
-            self.wake(f"agency:{row.kind}")
+            self.heard_from(f"agency:{row.name}")
+        self.wake(f"agency:{row.name}")
         return endpoint, count
 
     async def apply(
@@ -137,15 +134,15 @@ class Endpoints:
         Raises:
             RequestInvalid: the table has no such line.
         """
-        now_ms, lane = self._services.now_ms(), f"agency:{row.kind}"
+        now_ms, lane = self._services.now_ms(), f"agency:{row.name}"
         line = transition(State(endpoint.state), event)
         if line is None:
             raise RequestInvalid(
-                f"agency {row.kind} is {endpoint.state}, and cannot {event} then",
+                f"agency {row.name} is {endpoint.state}, and cannot {event} then",
                 hint="`exchange agency enable` makes a disabled agency active; `resume` ends a pause.",
             )
         if line.next == endpoint.state and line.next != State.ACTIVE:
-            return endpoint, await hold_lane(tx, lane, held_reason(row.kind, endpoint))
+            return endpoint, await hold_lane(tx, lane, held_reason(row.name, endpoint.state, endpoint.reason))
         changed = replace(
             endpoint,
             state=line.next.value,
@@ -153,17 +150,23 @@ class Endpoints:
             since_ms=now_ms if line.next != endpoint.state else endpoint.since_ms,
         )
         await keep_endpoint(tx, changed)
+        passes_on = changed.state == State.DISABLED and may_pass_on(
+            self._services.configuration.tables.routing, row.name
+        )
         if line.alarm:
-            detail = f"agency {row.kind} was disabled: {reason}. What is for it is held."
+            what = "goes to others where the rules name them" if passes_on else "is held"
+            detail = f"agency {row.name} was disabled: {reason}. What is for it {what}."
             await add_alarm(tx, "agency-disabled", self._services.configuration.origin, detail, now_ms)
-            self._services.log.error("alarm", code="agency-disabled", agency=row.kind, reason=reason)
+            self._services.log.error("alarm", code="agency-disabled", agency=row.name, reason=reason)
         if line.next == State.ACTIVE:
             count = await bring_forward(tx, lane)
             for state in (State.PAUSED, State.DISABLED):
-                pattern = f"agency {row.kind} is {state}%"
+                pattern = f"agency {row.name} is {state}%"
                 count += await release_reasons_like(tx, lane, pattern, now_ms + _RELEASED_FOR_MS)
             return changed, count
-        return changed, await hold_lane(tx, lane, held_reason(row.kind, changed))
+        if passes_on:
+            return changed, await bring_forward(tx, lane)  # who works on the lane has it routed again
+        return changed, await hold_lane(tx, lane, held_reason(row.name, changed.state, changed.reason))
 
     # Secrets
 
@@ -187,7 +190,7 @@ class Endpoints:
             line = step(Stage(endpoint.stage), Sign.ROTATED)
             if line is None:
                 raise AlreadyThere(
-                    f"the secret of agency {row.kind} is being rotated already",
+                    f"the secret of agency {row.name} is being rotated already",
                     hint="Wait until the agency has switched, or end the old secret now: --at-once.",
                 )
             until_ms = services.now_ms() + overlap_ms
@@ -237,12 +240,12 @@ class Endpoints:
         await keep_endpoint(tx, changed)
         if line.alarm:
             detail = (
-                f"agency {row.kind} has not shown that it verifies with its new secret. Both secrets go on signing, "
+                f"agency {row.name} has not shown that it verifies with its new secret. Both secrets go on signing, "
                 "so that it is not locked out."
             )
             await add_alarm(tx, "secret-unproven", self._services.configuration.origin, detail, now_ms)
-            self._services.log.error("alarm", code="secret-unproven", agency=row.kind)
-        self._services.log.info("secret rotation", agency=row.kind, agency_id=row.id, state=changed.stage)
+            self._services.log.error("alarm", code="secret-unproven", agency=row.name)
+        self._services.log.info("secret rotation", agency=row.name, agency_id=row.id, state=changed.stage)
         return changed
 
     # From time to time
@@ -279,7 +282,7 @@ class Endpoints:
 
     async def _tell_of(self, tx: Transaction, lanes: list[str]) -> None:
         now_ms, origin = self._services.now_ms(), self._services.configuration.origin
-        here = {f"agency:{row.kind}" for row in await all_agencies(tx)}
+        here = {f"agency:{row.name}" for row in await all_agencies(tx)}
         for lane in await failing_lanes(tx):
             if lane.lane not in lanes or lane.lane not in here:
                 continue

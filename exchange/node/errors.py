@@ -67,6 +67,13 @@ class RequestInvalid(NodeError):
     code = "request-invalid"
 
 
+class HandoverOpen(NodeError):
+    """A handover cannot be complete while something of it is the sender's."""
+
+    code = "handover-open"
+    hint = "`exchange handover show ID` names who is responsible for each section."
+
+
 class HandshakeRefused(NodeError):
     """An endpoint was asked whether it wants webhooks of this node, and said no."""
 
@@ -134,6 +141,27 @@ class ProofAwaited(NotNow):
         super().__init__(message)
         #: The size of the peer's log from which the proof must start.
         self.holds = holds
+
+
+class NotSaidThere(NodeError):
+    """An agency says of a section what cannot be said of it as it stands."""
+
+    code = "not-said-there"
+    hint = "See how it stands: GET /v1/sections/ID, or `exchange status`. Nothing was changed."
+
+
+class AgencySigns(NodeError):
+    """The sender sealed a section to the agency's own key, and takes the agency's signed word alone."""
+
+    code = "agency-signs"
+    hint = "The agency says it with its own key: `exchange agency-own`. Nothing was changed."
+
+
+class WordsTooMany(NodeError):
+    """As much was said of a section as the sender takes."""
+
+    code = "words-too-many"
+    hint = "Telephone the sending borough. What was said before stands."
 
 
 class DirectoryRefused(NodeError):

@@ -32,8 +32,8 @@ from exchange.node.errors import ForkDetected, ItemRefused, NodeError, Unaccepta
 from exchange.node.forks import FORK, explained_ms, keep_fork
 from exchange.node.hearing import still_heard, while_heard
 from exchange.node.mirroring import Mirroring, keep_given
+from exchange.node.peer_receipts import take_receipt
 from exchange.node.peering import move
-from exchange.node.receipts import take_receipt
 from exchange.node.services import Services
 from exchange.node.trust import Standing
 from exchange.schema.attachments import ATTACHMENT, ATTACHMENT_REPORT, attachment_decoder, report_decoder
@@ -265,6 +265,8 @@ class Inbound:
         Raises:
             AtLimit: the peer has sent enough for now, or the store has no room.
         """
+        if any(statement.statement.type == ATTACHMENT for statement, _ in verified):
+            self._services.admission.look_at_chunks(self._services, origin, size_bytes)
         bodies = [statement.statement.body for statement, _ in verified if statement.statement.type == MANIFEST]
         if not bodies:
             return
@@ -345,8 +347,9 @@ class Inbound:
                 manifest = decode_wire(manifest_decoder, statement.body)
                 return await self._arrivals.take(row, manifest, verified.leaf_hash, item, ciphertexts, lanes)
             if statement.type == RECEIPT:
+                receipt = decode_wire(receipt_decoder, statement.body)
                 return await take_receipt(
-                    self._services, row, decode_wire(receipt_decoder, statement.body), verified, item
+                    self._services, row, receipt, verified, item, ciphertexts=ciphertexts, lanes=lanes
                 )
             if statement.type == ATTACHMENT:
                 said = decode_wire(attachment_decoder, statement.body)

@@ -46,6 +46,7 @@ from exchange.node.services import Services, moment
 from exchange.node.wall import Wall
 from exchange.node.webhook import new_secret
 from exchange.schema.agency_keys import AgencyKeyFile
+from exchange.schema.agency_names import LabelText
 from exchange.schema.form import MAX_FORM_BYTES
 from exchange.schema.wire import KindText
 from exchange.store.agencies import (
@@ -77,6 +78,8 @@ class AddAgency(Request, frozen=True):
 
     kind: KindText
     url: Annotated[str, Meta(min_length=1, max_length=2000)]
+    #: What tells it from others of its kind.
+    label: LabelText | None = None
     networks: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
     ca_file: str | None = None
     timeout_s: TimeoutText | None = None
@@ -222,7 +225,7 @@ class LocalApi:
         agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret()
         row = AgencyRow(
             id=agency_id,
-            kind=wanted.kind,
+            name=wanted.kind if wanted.label is None else f"{wanted.kind}/{wanted.label}",
             url=wanted.url,
             wrapped_secret=wrap_secret(services, agency_id, secret),
             networks=json.dumps(wanted.networks),
@@ -245,8 +248,8 @@ class LocalApi:
             endpoint = dataclasses.replace(endpoint, rate_per_minute=handshake.rate_per_minute)
         if handshake.state == "refused":
             raise HandshakeRefused(f"the endpoint does not want webhooks of this node: {handshake.why}")
-        lane = f"agency:{row.kind}"
-        claimed = claimed_key(services, row.id, row.kind, wanted.key, holds=True) if wanted.key is not None else None
+        lanes = (f"agency:{row.name}", f"route:{row.kind}")
+        claimed = claimed_key(services, row, wanted.key, holds=True) if wanted.key is not None else None
 
         async def operation(tx: Transaction) -> int:
             await add_agency(tx, row)
@@ -255,12 +258,14 @@ class LocalApi:
                 await check_unused(tx, claimed)
                 await add_pending_key(tx, claimed)
                 return 0  # what is held waits on, until the key is proven
-            return await release_lane(tx, lane, services.now_ms() + RELEASED_FOR_MS)
+            until_ms = services.now_ms() + RELEASED_FOR_MS
+            return sum([await release_lane(tx, lane, until_ms) for lane in lanes])
 
         released = await services.store.write(operation, long=True)
         await renew_card(services, self._dispatcher)
-        services.log.info("agency added", agency=row.kind, agency_id=row.id)
-        self._dispatcher.wake(lane)
+        services.log.info("agency added", agency=row.name, agency_id=row.id)
+        for lane in lanes:
+            self._dispatcher.wake(lane)
         public_key, keys = (await self._endpoints.key()).public, [] if claimed is None else [claimed]
         described = describe_agency(row, endpoint, keys, self._dispatcher, self._endpoints, public_key)
         more = {
@@ -275,7 +280,7 @@ class LocalApi:
         row = await self._services.store.read(lambda tx: agency(tx, request.match_info["id"]))
         answer = await self._deliveries.test(row, f"evt_{uuid.uuid4().hex}")
         if answer.accepted:
-            lane = f"agency:{row.kind}"
+            lane = f"agency:{row.name}"
             await self._services.store.write(lambda tx: bring_forward(tx, lane))
             self._dispatcher.heard_from(lane)
             self._dispatcher.wake(lane)
@@ -283,19 +288,28 @@ class LocalApi:
         if answer.named_secret is not None:
             document["secret_id"] = answer.named_secret
         if answer.status is None:
-            return json_response({**document, "error": (answer.error or "").removeprefix(f"agency {row.kind} ")})
+            return json_response({**document, "error": (answer.error or "").removeprefix(f"agency {row.name} ")})
         return json_response({**document, "status": answer.status})
 
     async def _remove_agency(self, request: web.Request) -> web.Response:
         agency_id = request.match_info["id"]
         now_ms = self._services.now_ms()
 
-        async def operation(tx: Transaction) -> None:
+        async def operation(tx: Transaction) -> tuple[str, str]:
+            row = await agency(tx, agency_id)
             await remove_agency(tx, agency_id)
             await end_keys(tx, agency_id, now_ms)
+            # Another may have what it has not accepted, or what nobody could tell whose it was; else it is held.
+            lanes = (f"agency:{row.name}", f"route:{row.kind}")
+            await bring_forward(tx, lanes[0])
+            for lane in lanes:
+                await release_lane(tx, lane, now_ms + RELEASED_FOR_MS)
+            return lanes
 
-        await self._services.store.write(operation)
+        lanes = await self._services.store.write(operation, long=True)
         await renew_card(self._services, self._dispatcher)
+        for lane in lanes:
+            self._dispatcher.wake(lane)
         return json_response({"id": agency_id, "removed": True})
 
     # Forms and messages
@@ -418,7 +432,7 @@ async def told(request: web.Request, handler: Handler) -> web.StreamResponse:
         return problem_of(error)
     except web.HTTPRequestEntityTooLarge:
         # Python's words for this status change with its version; the code must not.
-        return problem(413, "too-large", "a request is 2 MiB at most")
+        return problem(413, "too-large", "the request is too large")
     except web.HTTPException as error:
         return problem(error.status, error.reason.lower().replace(" ", "-"), error.reason)
     except (web.RequestPayloadError, ConnectionError):

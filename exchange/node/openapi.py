@@ -2,7 +2,7 @@
 
 * The table has every route, and each status and code that a route can answer with; tests hold it to the program.
 * What every route of an API can answer stands once.
-* The two APIs have paths in common, so that there are two documents.
+* The APIs have paths in common, so that there is a document for each.
 """
 
 import functools
@@ -18,6 +18,7 @@ from msgspec import Meta
 from exchange.node import api_shapes as shapes
 from exchange.node.agencies_api import ChangeAgency, ConfirmSecret, PauseAgency, ReplayAgency, RotateSecret
 from exchange.node.agency_keys_api import Prove, Rekey
+from exchange.node.agency_tokens import NewAgencyToken
 from exchange.node.directory_api import Join
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
@@ -28,6 +29,9 @@ from exchange.node.problems import json_response
 from exchange.node.registration_api import AcceptInvitation, ConfirmPairing, NewInvitation, NewPairing
 from exchange.node.rejoin_api import Decide
 from exchange.node.revocation import RevocationFile
+from exchange.node.routing_api import RouteAgain, TryRules
+from exchange.node.section_words import OwnSection, QuerySection, RedirectSection
+from exchange.node.sections_api import OwnFor, QueryFor, RedirectFor
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
@@ -77,7 +81,15 @@ PEER_COMMON: Final[dict[int, Codes]] = {
     429: ("too-many-requests",),
     503: ("try-later",),
 }
+AGENCY_COMMON: Final[dict[int, Codes]] = {
+    400: ("incomplete", "bad-request"),
+    408: ("too-slow",),
+    413: ("too-large",),
+    429: ("too-many-requests",),
+    503: ("store-unavailable",),
+}
 
+_SUBJECT: Final = "The id is the `subject` of the section's event: the message's id, a slash, the section's name."
 _NO_PEER: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_DIRECTORY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_PAIRING: Final[dict[int, Codes]] = {404: ("not-found",)}
@@ -85,12 +97,44 @@ _NO_AGENCY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_MESSAGE: Final[dict[int, Codes]] = {404: ("not-found",)}
 _BODY: Final[Codes] = ("request-invalid", "value-refused")
 
+#: What can be wrong with what an agency says, whoever speaks for it.
+_SAID: Final[dict[int, Codes]] = {
+    400: _BODY,
+    403: ("agency-signs",),
+    404: ("not-found",),
+    409: ("not-said-there", "words-too-many"),
+    422: ("acknowledgement-invalid", "words-invalid"),
+    503: ("no-current-key",),
+}
+
+
+def _say(own: Any, query: Any, redirect: Any, common: dict[int, Codes]) -> tuple[Operation, ...]:
+    """The three things that are said of a section."""
+    return tuple(
+        Operation(
+            "post",
+            f"/v1/sections/{{id}}/{verb}",
+            summary,
+            {200: shapes.WordTaken},
+            {**_SAID, **common},
+            body,
+            text=_SUBJECT,
+        )
+        for verb, summary, body in (
+            ("own", "Take a section on: who holds it from now on", own),
+            ("query", "Ask the sender's counterpart about a section", query),
+            ("redirect", "Say that a section is not theirs", redirect),
+        )
+    )
+
+
 LOCAL: Final = (
     Operation(
         "get", "/v1/health", "How the node and its lanes are doing", {200: (shapes.NodeHealth, shapes.RejoiningHealth)}
     ),
     Operation("get", "/v1/openapi.json", "This description", {200: dict[str, Any]}),
     Operation("get", "/v1/openapi-peers.json", "The description of the API for peers", {200: dict[str, Any]}),
+    Operation("get", "/v1/openapi-agencies.json", "The description of the API for agencies", {200: dict[str, Any]}),
     Operation("get", "/v1/card", "The node's card", {200: shapes.OwnCard}),
     Operation(
         "post",
@@ -333,6 +377,41 @@ LOCAL: Final = (
         Prove,
         text="Without an answer, the node challenges the agency at its endpoint.",
     ),
+    Operation("get", "/v1/agencies/{id}/tokens", "The tokens of an agency", {200: shapes.AgencyTokens}, _NO_AGENCY),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/tokens",
+        "Make a token with which an agency asks the node",
+        {201: shapes.AgencyTokenMade},
+        {400: _BODY, **_NO_AGENCY},
+        NewAgencyToken,
+        text="The answer holds the token, this once: give it to the agency alone.",
+    ),
+    Operation(
+        "delete",
+        "/v1/agencies/{id}/tokens/{token}",
+        "End a token of an agency",
+        {200: shapes.AgencyTokenRevoked},
+        _NO_AGENCY,
+    ),
+    Operation("get", "/v1/routing", "The routing rules in force, and the agencies", {200: shapes.Routing}),
+    Operation(
+        "post",
+        "/v1/routing/trial",
+        "What rules would do with the messages that arrived",
+        {200: shapes.Trial},
+        {400: _BODY},
+        TryRules,
+        text="Without rules, those in force are tried. Nothing is routed by this.",
+    ),
+    Operation(
+        "post",
+        "/v1/routing/again",
+        "Route again what waits for an agency, and what is held for its kind",
+        {200: shapes.RoutedAgain},
+        {400: _BODY, **_NO_AGENCY},
+        RouteAgain,
+    ),
     Operation("delete", "/v1/agencies/{id}", "Remove an agency", {200: shapes.AgencyRemoved}, {404: ("not-found",)}),
     # Forms and messages
     Operation(
@@ -381,6 +460,26 @@ LOCAL: Final = (
     ),
     Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
     Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),
+    Operation(
+        "get",
+        "/v1/handovers",
+        "Handovers, with what is due next",
+        {200: shapes.Handovers},
+        {400: ("request-invalid",)},
+        query=(("overdue", {"type": "boolean"}, "Only those with something overdue, the longest overdue first"),),
+    ),
+    Operation("get", "/v1/handovers/{id}", "Who is responsible for what", {200: shapes.Handover}, _NO_MESSAGE),
+    Operation(
+        "post", "/v1/handovers/{id}/met", "Record that the agencies have met", {200: shapes.Handover}, _NO_MESSAGE
+    ),
+    Operation(
+        "post",
+        "/v1/handovers/{id}/complete",
+        "Record that nothing is left to hand over",
+        {200: shapes.Handover},
+        {**_NO_MESSAGE, 409: ("handover-open",)},
+        text="Refused while a section has no holder.",
+    ),
     Operation(
         "get",
         "/v1/messages/{id}/attachments",
@@ -432,6 +531,10 @@ LOCAL: Final = (
     ),
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
+    *_say(OwnFor, QueryFor, RedirectFor, {}),
+    Operation(
+        "get", "/v1/questions", "What agencies elsewhere ask about sections that were sent", {200: shapes.Questions}
+    ),
     Operation("get", "/v1/held", "What waits for a person", {200: shapes.Held}),
     Operation(
         "post",
@@ -547,6 +650,35 @@ PEERS: Final = (
     Operation("get", "/v1/health", "Whether the node answers", {200: shapes.Alive}),
 )
 
+#: What whoever asks with a token can hear.
+_TOKEN: Final[dict[int, Codes]] = {401: ("token-needed",)}
+
+AGENCIES: Final = (
+    Operation(
+        "get", "/v1/agency", "Which agency asks, and how long its token is good", {200: shapes.AskingAgency}, _TOKEN
+    ),
+    *_say(OwnSection, QuerySection, RedirectSection, _TOKEN),
+    Operation(
+        "get",
+        "/v1/sections/{id}",
+        "How a section stands, and the card of its sender",
+        {200: shapes.SectionOfAgency},
+        {404: ("not-found",), **_TOKEN},
+        text=_SUBJECT,
+    ),
+    Operation(
+        "get",
+        "/v1/agency/attachments/{id}/{section}/{place}",
+        "An attachment of a section that the agency may read",
+        {200: "application/octet-stream"},
+        {400: ("request-invalid",), 404: ("not-found",), 409: ("attachment-not-ready",), **_TOKEN},
+        text="The file; for an agency with a key of its own, its sealed chunks, which `exchange agency-attachment` "
+        "opens. 409 until all of it is here and, where the node opens it, was looked at. What breaks off is not whole.",
+    ),
+)
+#: Without a token.
+AGENCIES_OPEN: Final = (Operation("get", "/v1/health", "Whether the node answers", {200: shapes.Alive}),)
+
 
 def routes() -> list[web.RouteDef]:
     """Where the local API serves the descriptions."""
@@ -557,7 +689,14 @@ def routes() -> list[web.RouteDef]:
     async def peers(_: web.Request) -> web.Response:
         return json_response(peers_document())
 
-    return [web.get("/v1/openapi.json", local), web.get("/v1/openapi-peers.json", peers)]
+    async def agencies(_: web.Request) -> web.Response:
+        return json_response(agencies_document())
+
+    return [
+        web.get("/v1/openapi.json", local),
+        web.get("/v1/openapi-peers.json", peers),
+        web.get("/v1/openapi-agencies.json", agencies),
+    ]
 
 
 @functools.cache
@@ -586,6 +725,23 @@ def peers_document() -> dict[str, Any]:
         "What nodes ask of each other. docs/protocol.md says what is in an envelope.",
     )
     document["servers"] = [{"url": "https://{host}", "variables": {"host": {"default": "exchange.hackney.example"}}}]
+    return document
+
+
+@functools.cache
+def agencies_document() -> dict[str, Any]:
+    """The description of the API for agencies."""
+    document = _document(
+        (*AGENCIES, *AGENCIES_OPEN),
+        AGENCY_COMMON,
+        "Borough exchange: API for agencies",
+        "What an agency asks of its borough's node, with a token of `exchange agency token new`. See docs/agencies.md.",
+    )
+    document["servers"] = [{"url": "https://{host}", "variables": {"host": {"default": "agencies.hackney.example"}}}]
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    document["security"] = [{"token": []}]
+    for operation in AGENCIES_OPEN:
+        document["paths"][operation.path][operation.method]["security"] = []
     return document
 
 
@@ -656,6 +812,7 @@ def _path_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
         "id": ({"type": "string", "minLength": 1}, "The id"),
         "section": ({"type": "string", "minLength": 1}, "The name of a section of the message"),
         "place": ({"type": "integer", "minimum": 1, "maximum": 99}, "The number of an attachment in its section"),
+        "token": ({"type": "string", "minLength": 1}, "The id of the token"),
     }
     for name in re.findall(r"\{([a-z]+)\}", operation.path):
         schema, description = kinds[name]

@@ -21,7 +21,8 @@ from exchange.node.errors import ForkDetected, ItemRefused, NoCurrentKey, NotNow
 from exchange.node.inbound import Inbound
 from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
-from exchange.node.receipts import take_receipt
+from exchange.node.peer_receipts import take_receipt
+from exchange.node.said import ciphertexts_at
 from exchange.node.sending import sign_waiting
 from exchange.node.services import Services
 from exchange.schema.card_file import card_keys
@@ -45,7 +46,7 @@ from exchange.store.log import consistency_between, latest_head, proofs_of, stat
 from exchange.store.messages import (
     sections_of,
 )
-from exchange.store.outbox import ATTACHMENT, FORM, MANIFEST, SIGHTINGS, Delivery
+from exchange.store.outbox import ATTACHMENT, FORM, MANIFEST, SIGHTINGS, WORD, Delivery
 from exchange.store.peers import PeerRow, peer
 from exchange.store.sightings import seen_at
 from exchange.store.transaction import Operation, Transaction
@@ -148,11 +149,7 @@ class Outbound:
             size_bytes = 0
             for number, delivery in enumerate(rows):
                 statement = await statement_at(tx, delivery.position or 0)
-                sections = (
-                    [section.ciphertext for section in await sections_of(tx, delivery.message or 0)]
-                    if delivery.kind == MANIFEST
-                    else []
-                )
+                sections = await self._beside(tx, delivery)
                 size_bytes += len(statement) + len(head.text) + sum(map(len, sections))
                 if number and size_bytes > _MOST_BUNDLED_BYTES:
                     break
@@ -184,6 +181,15 @@ class Outbound:
         payload, count, size = await services.store.read(collect)
         self._shown.show(origin, told, size)
         return payload, rows[:count], rows[count:]
+
+    async def _beside(self, tx: Transaction, delivery: Delivery) -> list[bytes]:
+        """The ciphertexts that go with a statement."""
+        number = delivery.message or 0
+        if delivery.kind == MANIFEST:
+            return [section.ciphertext for section in await sections_of(tx, number)]
+        if delivery.kind == WORD:
+            return await ciphertexts_at(self._services, tx, number, delivery.position or 0)
+        return []
 
     async def _take_reply(
         self, row: PeerRow, card: Card, payload: EnvelopePayload, sent: list[Delivery], data: bytes
@@ -230,7 +236,7 @@ class Outbound:
             await asyncio.gather(
                 self._continuity.keep(heads),
                 *(
-                    take_receipt(services, row, receipt, verified, item, [delivery], outcome.wake)
+                    take_receipt(services, row, receipt, verified, item, [delivery], lanes=outcome.wake)
                     for delivery, receipt, verified, item in receipts
                 ),
                 finish(services, answered),

@@ -1,15 +1,16 @@
 """What the local API tells of messages: status by section, timeline in plain English, receipts. Never the payload."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from exchange.crypto.names import Origin
 from exchange.crypto.statement import parse_statement
-from exchange.handover.rungs import LADDER
+from exchange.handover.rungs import BESIDE, LADDER, has_reached
 from exchange.node.cards import as_items
 from exchange.node.delivery import Dispatcher
 from exchange.node.services import Services, moment
+from exchange.node.words_shown import Place, words_of_message
 from exchange.schema.card_file import CardFile
 from exchange.schema.wire import decode_wire, manifest_decoder
 from exchange.store.attachments import AttachmentRow, attachments_of_message
@@ -28,12 +29,13 @@ from exchange.store.messages import (
     receipts_of,
     received_at_ms,
 )
-from exchange.store.outbox import ATTACHMENT, OPENING, Waiting, waiting_of
+from exchange.store.outbox import ATTACHMENT, OPENING, QUESTION, Waiting, waiting_of
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
 from exchange.store.waiting import WaitingForm, all_waiting_forms, waiting_form
 
+Words = dict[Place, dict[str, Any]]
 _decode_sections = msgspec.msgpack.Decoder(list[tuple[str, list[str]]]).decode
 
 
@@ -42,29 +44,31 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
 
     async def collect(
         tx: Transaction,
-    ) -> WaitingForm | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None, list[AttachmentRow]]:
+    ) -> WaitingForm | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None, Words, list[AttachmentRow]]:
         try:
             message = await message_by_id(tx, message_id)
         except NotFound:
             return await waiting_form(tx, message_id)
         number = message.number
+        placements = await placements_of(tx, number)
         return (
             message,
-            await placements_of(tx, number),
+            placements,
             await waiting_of(tx, number),
             await received_at_ms(tx, number),
+            await words_of_message(services, tx, message, placements),
             await attachments_of_message(tx, number),
         )
 
     found = await services.store.read(collect)
     if isinstance(found, WaitingForm):
         return _describe_waiting(found)
-    message, placements, everything, received_ms, attached = found
+    message, placements, everything, received_ms, words, attached = found
     waiting = [item for item in everything if item.kind not in (ATTACHMENT, OPENING)]
     stopped = [item.reason for item in everything if item not in waiting and item.state == "held"]
     manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
     climbed = {(row.section, row.agency): row for row in placements}
-    held = {item.agency: item.reason for item in waiting if item.state == "held"}
+    held = {item.lane: item.reason for item in waiting if item.state == "held" and item.kind != QUESTION}
     tries = [dispatcher.state(item.lane) for item in waiting if item.state == "due"]
     attempts = [state.next_attempt_ms for state in tries if state.failures]
     errors = [state.last_error for state in tries if state.last_error]
@@ -75,13 +79,15 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
         "urgent": bool(message.urgent),
         "created_at": moment(message.created_at_ms),
         "sections": [
-            _describe_section(entry.name, kind, climbed.get((entry.name, kind)), received_ms, held)
+            _describe_section(
+                entry.name, kind, climbed.get((entry.name, kind)), received_ms, held, words.get((entry.name, kind))
+            )
             for entry in manifest.sections
             for kind in entry.readers
         ],
         "attachments": [describe_attachment(row) for row in attached],
         "attachments_held": stopped[0] if stopped else None,
-        "held": held.get(None),
+        "held": held.get(f"peer:{message.peer}"),
         "next_attempt_at": moment(min(attempts)) if attempts else None,
         "last_error": errors[0] if errors else None,
     }
@@ -108,7 +114,12 @@ def _describe_waiting(form: WaitingForm) -> dict[str, Any]:
 
 
 def _describe_section(
-    section: str, kind: str, row: PlacementRow | None, received_ms: int | None, held: dict[str | None, str | None]
+    section: str,
+    kind: str,
+    row: PlacementRow | None,
+    received_ms: int | None,
+    held: dict[str, str | None],
+    word: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One section at one agency; before it has climbed by itself it stands where the whole message does."""
     rung, at_ms = (row.rung, row.at_ms) if row else ("received" if received_ms is not None else None, received_ms)
@@ -117,8 +128,12 @@ def _describe_section(
         "agency": kind,
         "rung": rung,
         "at": moment(at_ms) if at_ms is not None else None,
-        "holder": row.holder if row else None,
-        "held": held.get(kind) if rung != "delivered" else None,
+        "holder": word["name"] if word else None,
+        "word": word,
+        "given_to": row.given_to if row else None,
+        "held": held.get(f"agency:{row.given_to}" if row and row.given_to else f"route:{kind}")
+        if not has_reached(rung, "delivered")
+        else None,
     }
 
 
@@ -156,6 +171,8 @@ async def list_direction(services: Services, direction: str) -> dict[str, Any]:
     }
 
 
+#: Their detail is a list of sections.
+_OF_SECTIONS: Final = {*LADDER, *BESIDE, "given"}
 _SENTENCES = {
     "waited": "The form was taken in, and waited for a current sealing key of {detail}.",
     "signed": "This node signed and sealed the message {detail}.",
@@ -163,8 +180,14 @@ _SENTENCES = {
     "routed": "On its way to {agency}: {detail}.",
     "delivered": "{agency} accepted: {detail}.",
     "owned": "A named holder at {agency} took on: {detail}.",
+    "queried": "{agency} has a question about: {detail}. See `exchange questions list`.",
+    "redirected": "{agency} says that this is not theirs: {detail}.",
     "returned": "This node was restored from a backup. {detail} returned what was signed; the content is lost here.",
     "lost": "{detail} was restored from a backup and lost the content: what was not delivered must be sent again.",
+    "given": "Given to {agency}: {detail}.",
+    "overdue": "Overdue at {agency}: {detail}.",
+    "met": "The agencies have met about it; {detail} recorded that.",
+    "complete": "The handover is complete; {detail} recorded that.",
     "attachment-sent": "The other node has all of {detail}.",
     "attachment-stored": "All of {detail} is at the receiving node, for its agency to open.",
     "attachment-ready": "The receiving node has opened {detail}, and gives it to its readers.",
@@ -208,7 +231,7 @@ async def timeline_document(services: Services, message_id: str) -> dict[str, An
                 "at": moment(event.at_ms),
                 "event": event.event,
                 "agency": event.agency,
-                "sections": (event.detail or "").split(", ") if event.event in LADDER and event.agency else [],
+                "sections": (event.detail or "").split(", ") if event.event in _OF_SECTIONS and event.agency else [],
                 "text": _sentence(message, event),
             }
             for event in events

@@ -12,6 +12,8 @@ from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.names import LeafHash
 from exchange.crypto.proof import VerifiedStatement
 from exchange.handover.rungs import LADDER, has_reached
+from exchange.node.acknowledged import keep_returned, pinned_signers
+from exchange.node.cards import peer_card
 from exchange.node.services import Services, milliseconds
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
@@ -28,6 +30,8 @@ from exchange.schema.wire import (
     manifest_decoder,
     receipt_decoder,
 )
+from exchange.schema.words import PARTS
+from exchange.store.acknowledgements import add_signers
 from exchange.store.agencies import all_agencies
 from exchange.store.errors import NotFound
 from exchange.store.keys import keep_card_at, last_card
@@ -45,6 +49,7 @@ from exchange.store.messages import (
     placements_of,
     raise_rung,
 )
+from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.waiting import drop_waiting_form
 
@@ -130,7 +135,10 @@ class Replay:
                 # Where the form still waited when the backup was made, it must not be signed once more.
                 await drop_waiting_form(tx, manifest.message_id)
                 row = self._row(manifest, verified, item, OUTBOUND, one.origin, position=verified.index)
-                numbers[await self._add(tx, row)] = (OUTBOUND, one.origin, manifest)
+                number = await self._add(tx, row)
+                numbers[number] = (OUTBOUND, one.origin, manifest)
+                # By which card it was sealed is lost: the present one must do.
+                await add_signers(tx, number, pinned_signers(peer_card(await peer(tx, one.origin)), manifest))
         for verified, item in one.mine:
             receipt = _receipt_in(verified)
             if receipt is None or (receipt.origin, receipt.recipient) != (one.origin, own):
@@ -221,6 +229,9 @@ class Replay:
         pairs = [(placement.section, placement.agency) for placement in receipt.placements]
         if receipt.rung is Rung.RECEIVED:
             await add_event(tx, number, rung, at_ms, detail=receipt.origin if position is None else receipt.recipient)
+        elif receipt.rung in PARTS:
+            # What was said is lost with the content.
+            await keep_returned(tx, number, receipt, verified.leaf_hash, position)
         elif rung in LADDER:
             await raise_rung(tx, number, rung, pairs, at_ms)
             await add_rung_events(tx, number, rung, pairs, at_ms)
@@ -228,20 +239,20 @@ class Replay:
     async def _tell(self, tx: Transaction, numbers: dict[int, tuple[str, str, Manifest]]) -> None:
         """Say which messages came back without content, and which of them nobody has."""
         undelivered: dict[str, int] = {}
-        for number, (direction, peer, manifest) in numbers.items():
+        for number, (direction, origin, manifest) in numbers.items():
             placed = await placements_of(tx, number)
             reached = {(row.section, row.agency) for row in placed if has_reached(row.rung, "delivered")}
             wanted = {(entry.name, kind) for entry in manifest.sections for kind in entry.readers}
             delivered = wanted <= reached
-            self.lost.append(Lost(manifest.message_id, peer, direction, delivered))
+            self.lost.append(Lost(manifest.message_id, origin, direction, delivered))
             if direction == INBOUND and not delivered:
-                undelivered[peer] = undelivered.get(peer, 0) + 1
-        for peer, count in undelivered.items():
+                undelivered[origin] = undelivered.get(origin, 0) + 1
+        for origin, count in undelivered.items():
             detail = (
-                f"{count} messages of {peer} were signed for and are lost here, and not delivered to every agency: "
+                f"{count} messages of {origin} were signed for and are lost here, and not delivered to every agency: "
                 "ask for them again"
             )
-            await add_alarm(tx, "content-lost", peer, detail, self._services.now_ms())
+            await add_alarm(tx, "content-lost", origin, detail, self._services.now_ms())
 
 
 def _receipt_in(verified: VerifiedStatement) -> Receipt | None:

@@ -37,11 +37,11 @@ async def resend(
     Raises:
         NotFound: there is no such message.
     """
-    lane = f"agency:{agency.kind}"
+    lane = f"agency:{agency.name}"
 
     async def operation(tx: Transaction) -> Resent:
         number = None if message_id is None else (await message_by_id(tx, message_id)).number
-        found = await delivered_to(tx, agency.kind, since_ms or 0, number)
+        found = await delivered_to(tx, agency.name, since_ms or 0, number)
         waiting = await waiting_replays(tx, lane)
         fresh = [item for item in found if item.has_content and item.message not in waiting]
         now_ms = services.now_ms()
@@ -53,13 +53,13 @@ async def resend(
                     now_ms=now_ms,
                     deadline_ms=now_ms + _FOR_MS,
                     message=item.message,
-                    agency=agency.kind,
+                    agency=agency.name,
                 )
                 for item in fresh
             ]
             await enqueue(tx, rows)
             for item in fresh:
-                await add_event(tx, item.message, "replayed", now_ms, agency=agency.kind)
+                await add_event(tx, item.message, "replayed", now_ms, agency=agency.name)
         erased = sum(not item.has_content for item in found)
         return Resent(len(fresh), sum(item.sections for item in fresh), erased, len(found) - len(fresh) - erased)
 

@@ -77,7 +77,10 @@ def parse_revocation(data: bytes) -> tuple[RevocationFile, Revocation, KeyPair]:
         first, second = (parse_vkey(text) for text in body.signing_keys)
         verified = verify_statement(file.statement, file.proof, parse_origin(body.origin), (first, second))
     except (msgspec.DecodeError, ValueError):
-        raise RequestInvalid("that is not a revocation file") from None
+        raise RequestInvalid(
+            "that is not a revocation file; nothing was revoked",
+            hint="Take the file that `exchange init` or `exchange keys rotate` wrote as revocation.json.",
+        ) from None
     except (CryptoError, SchemaError) as error:
         raise RequestInvalid(f"that revocation does not hold: {error}") from None
     if verified.statement.type != REVOCATION:

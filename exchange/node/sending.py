@@ -9,6 +9,7 @@ import msgspec
 
 from exchange.crypto.names import MessageId, context, new_message_id, parse_message_id
 from exchange.crypto.rest import MessageKey, open_at_rest, seal_at_rest, unwrap_message_key, wrap_message_key
+from exchange.node.acknowledged import pinned_signers
 from exchange.node.cards import NO_CURRENT_KEY, peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
 from exchange.node.errors import IdentityRevoked, NoCurrentKey, PeerUnknown, PeerUntrusted
@@ -21,6 +22,7 @@ from exchange.schema.quality import check_form
 from exchange.schema.split import FormPart, split
 from exchange.schema.vocabulary import MoveType
 from exchange.schema.wire import MANIFEST as MANIFEST_TYPE
+from exchange.store.acknowledgements import add_signers
 from exchange.store.messages import (
     OUTBOUND,
     MessageRow,
@@ -247,6 +249,8 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
         given={name: section.secret for name, section in form.attached.items()},
     )
     manifest = composed.manifest
+    # What these have not signed will not count as theirs, whatever later cards of the borough name.
+    signers = pinned_signers(card, manifest)
 
     async def operation(tx: Transaction) -> None:
         now_ms = milliseconds(now)
@@ -272,6 +276,7 @@ def sign_form(services: Services, form: SplitForm, row: PeerRow, kept: WaitingFo
             composed.keys,
             composed.sections,
         )
+        await add_signers(tx, number, signers)
         await sign_attached(services, tx, form.attached, number, entry.leaf_hash, row.origin)
         if kept is not None:
             await add_event(tx, number, "waited", kept.created_at_ms, detail=row.origin)

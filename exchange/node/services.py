@@ -16,6 +16,7 @@ from exchange.node.hardening import Protection
 from exchange.node.keyring import Keyring
 from exchange.node.tls import Certificates
 from exchange.schema.catalogue import Catalogue
+from exchange.schema.deadlines import Deadlines
 from exchange.store.transaction import Store
 
 
@@ -73,6 +74,7 @@ class Services:
     keyring: Keyring
     certificates: Certificates
     catalogue: Catalogue
+    deadlines: Deadlines
     log: structlog.typing.FilteringBoundLogger
     checkpoints: CheckpointCache
     changes: Changes

@@ -22,6 +22,7 @@ from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext
 from exchange.handover.attachments import Stage, Step, after
 from exchange.node.errors import AttachmentRefused, RequestInvalid
+from exchange.node.repeats import is_known
 from exchange.node.scanning import Scan, Verdict, scanning
 from exchange.node.services import Services
 from exchange.schema.attachments import ATTACHMENT, Attachment, Described, with_attachments
@@ -44,7 +45,7 @@ from exchange.store.attachments import (
     stale_attachments,
 )
 from exchange.store.errors import Conflict, StoreError
-from exchange.store.messages import add_alarm, find_message
+from exchange.store.messages import add_alarm
 from exchange.store.transaction import Transaction
 
 _DAY_MS: Final = 86_400_000
@@ -94,6 +95,11 @@ Attached = Mapping[SectionName, AttachedSection]
 
 def _name(row: AttachmentRow) -> bytes:
     return context("staged-attachment", row.message_id.encode(), row.section.encode(), row.place.to_bytes(4, "big"))
+
+
+def described_staged(services: Services, row: AttachmentRow) -> Described | None:
+    """What a staged file is; None where it was not uploaded whole."""
+    return _recall_about(services, row).described
 
 
 def _keep_about(services: Services, row: AttachmentRow, about: _About) -> tuple[bytes, bytes]:
@@ -152,7 +158,7 @@ async def stage(services: Services, upload: Upload, stream: AsyncIterator[bytes]
             if not await move_attachment(tx, row, _after(row, Step.UPLOADED), services.now_ms()):
                 raise _taken(upload)
 
-        crash_points.reached("attachment.before-staged")
+        crash_points.reached("staging.sealed")
         await services.store.write(finish)
     except BaseException:
         # A person who stops, and a node that does: what is left then goes with the stale ones.
@@ -201,15 +207,18 @@ async def _begin(services: Services, upload: Upload) -> tuple[AttachmentRow, Sec
         state=Stage.STAGING.value,
         at_ms=services.now_ms(),
     )
-    before = await services.store.read(
-        lambda tx: find_attachment(tx, origin, upload.message_id, upload.section, upload.number)
-    )
-    if before is not None and before.message is None:
+
+    async def look(tx: Transaction) -> AttachmentRow | None:
+        found = await find_attachment(tx, origin, upload.message_id, upload.section, upload.number)
+        return None if await is_known(tx, origin, upload.message_id) else found
+
+    before = await services.store.read(look)
+    if before is not None:
         await forget(services, before)
 
     async def operation(tx: Transaction) -> tuple[int, Secret]:
-        if await find_message(tx, origin, upload.message_id) is not None:
-            raise Conflict(f"message {upload.message_id} is signed already: nothing more can be attached to it")
+        if await is_known(tx, origin, upload.message_id):
+            raise Conflict(f"message {upload.message_id} is sent already: nothing more can be attached to it")
         if await find_attachment(tx, origin, upload.message_id, upload.section, upload.number) is not None:
             raise _taken(upload)
         others = await attachments_sent_as(tx, origin, upload.message_id)

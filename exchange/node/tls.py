@@ -29,7 +29,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from exchange.crypto.names import context
 from exchange.crypto.rest import StoreKey
 from exchange.crypto.secret import Secret
-from exchange.node.config import Configuration
+from exchange.node.config import AgenciesTable, Configuration, ListenTable
 from exchange.node.errors import CertificateUnusable, ConfigurationInvalid
 
 #: RFC 5280, section 4.1.2.5: a certificate without an end.
@@ -148,13 +148,12 @@ def listener_certificate(chain: bytes, key: bytes) -> ListenerCertificate:
     return ListenerCertificate(pin, leaf.not_valid_before_utc, leaf.not_valid_after_utc, Secret(pem))
 
 
-def read_certificate_files(configuration: Configuration) -> tuple[bytes, bytes]:
-    """What is in the files that the configuration names: the chain and the key.
+def read_certificate_files(configuration: Configuration, table: ListenTable | AgenciesTable) -> tuple[bytes, bytes]:
+    """What is in the files that a listener's table names: the chain and the key.
 
     Raises:
         OSError: they cannot be read.
     """
-    table = configuration.tables.listen
     return configuration.resolve(table.certificate).read_bytes(), configuration.resolve(table.key).read_bytes()
 
 
@@ -184,15 +183,27 @@ def own_certificates(configuration: Configuration, store_key: StoreKey) -> Certi
     Raises:
         ConfigurationInvalid: the files that the configuration names cannot be used.
     """
-    table, serving = configuration.tables.listen, None
-    if table.certificate:
-        try:
-            serving = listener_certificate(*read_certificate_files(configuration))
-        except OSError as error:
-            raise ConfigurationInvalid(f"listen: cannot read {error.filename}: {error.strerror}") from None
-        except CertificateUnusable as error:
-            raise ConfigurationInvalid(f"listen: {error}") from None
+    table = configuration.tables.listen
+    serving = first_certificate(configuration, "listen", table)
     return Certificates(client_identity(store_key), serving, mutual=table.mutual)
+
+
+def first_certificate(
+    configuration: Configuration, name: str, table: ListenTable | AgenciesTable
+) -> ListenerCertificate | None:
+    """The certificate with which a listener starts; None where it does no TLS itself.
+
+    Raises:
+        ConfigurationInvalid: the files that the table `name` names cannot be used.
+    """
+    if not table.certificate:
+        return None
+    try:
+        return listener_certificate(*read_certificate_files(configuration, table))
+    except OSError as error:
+        raise ConfigurationInvalid(f"{name}: cannot read {error.filename}: {error.strerror}") from None
+    except CertificateUnusable as error:
+        raise ConfigurationInvalid(f"{name}: {error}") from None
 
 
 class PinnedObject(ssl.SSLObject):

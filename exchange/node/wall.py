@@ -163,7 +163,8 @@ class Wall:
         """Take a new certificate from the files, bring a change under way further, and warn of an end."""
         services = self._services
         try:
-            files = await asyncio.to_thread(read_certificate_files, services.configuration)
+            configuration = services.configuration
+            files = await asyncio.to_thread(read_certificate_files, configuration, configuration.tables.listen)
             if files != self._files:
                 self._files = files
                 await self._take(listener_certificate(*files))

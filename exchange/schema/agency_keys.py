@@ -7,6 +7,7 @@
 Source: docs/protocol.md, "Agencies' keys".
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
@@ -153,10 +154,19 @@ def signing_keys(file: AgencyKeyFile) -> tuple[VerifierKey, VerifierKey] | None:
     Raises:
         AgencyKeyInvalid: they are not an Ed25519 key and an ML-DSA-44 key of one name.
     """
-    if not file.signing_keys:
+    return read_vkeys(file.signing_keys)
+
+
+def read_vkeys(vkeys: Sequence[str]) -> tuple[VerifierKey, VerifierKey] | None:
+    """An agency's signing keys, if it has any.
+
+    Raises:
+        AgencyKeyInvalid: they are not an Ed25519 key and an ML-DSA-44 key of one name.
+    """
+    if not vkeys:
         return None
     try:
-        keys = [parse_vkey(text) for text in file.signing_keys]
+        keys = [parse_vkey(text) for text in vkeys]
         parse_origin(keys[0].name)
     except CryptoError:
         raise AgencyKeyInvalid("the signing keys are not vkeys") from None

@@ -8,6 +8,7 @@ Source: docs/protocol.md, "Card".
 
 import functools
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Annotated, Final
 
 import msgspec
@@ -21,10 +22,12 @@ from exchange.crypto.proof import verify_statement
 from exchange.crypto.signing import fingerprint
 from exchange.crypto.statement import parse_statement
 from exchange.schema.errors import CardInvalid, SchemaError
-from exchange.schema.wire import CARD, Card, ProvenStatement, card_decoder, decode_wire
+from exchange.schema.wire import CARD, Card, CardSealingKey, ProvenStatement, card_decoder, decode_wire
 
 #: Who has followed none of so many is to be verified anew.
 MOST_ROTATIONS: Final = 16
+#: A key that is this young may be in force by the clock of its node and not by ours.
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 
 class CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -88,6 +91,12 @@ def check_card(statement: bytes, proof: str, cache: CheckpointCache | None = Non
     if verified.statement.type != CARD:
         raise CardInvalid("that statement is not a card")
     return VerifiedCard(card, keys, fingerprint(Origin(origin), keys), verified.checkpoint, statement, proof)
+
+
+def usable_key(card: Card, now: datetime) -> CardSealingKey | None:
+    """The key of a card to seal to: of those in force, the youngest, so that a shorter lifetime holds at once."""
+    usable = [key for key in card.sealing_keys if key.not_before - _CLOCKS_DIFFER <= now < key.not_after]
+    return max(usable, key=lambda key: key.not_before) if usable and now < card.expires_at else None
 
 
 def card_keys(card: Card) -> tuple[VerifierKey, VerifierKey]:

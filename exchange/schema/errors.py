@@ -41,10 +41,31 @@ class AgencyKeyInvalid(SchemaError):
     hint = "Take the file as the other side wrote it; `exchange agency-key` makes them."
 
 
+class DeadlinesInvalid(SchemaError):
+    """A file of deadlines says something that cannot be."""
+
+    code = "deadlines-invalid"
+    hint = "config/deadlines.toml has every line that is shipped, and says what each key means."
+
+
 class ContentInvalid(SchemaError):
     """A section's content is not a map that JSON holds, in its one encoding."""
 
     code = "section-wrong"
+
+
+class WordsInvalid(SchemaError):
+    """What an agency says of a section is not what can be said, or does not open."""
+
+    code = "words-invalid"
+    hint = "Say who holds the section, or ask a question, or give a reason; see docs/agencies.md."
+
+
+class AcknowledgementInvalid(SchemaError):
+    """What an agency is said to have signed of a section it has not signed, or it says something else."""
+
+    code = "acknowledgement-invalid"
+    hint = "Nothing was taken. `exchange agency-own` makes and signs what the node takes."
 
 
 class AttachmentInvalid(SchemaError):

@@ -32,6 +32,7 @@ CARD: Final = "card"
 MANIFEST: Final = "manifest"
 RECEIPT: Final = "receipt"
 SIGHTINGS: Final = "sightings"
+ACKNOWLEDGEMENT: Final = "acknowledgement"
 
 OriginText = Annotated[str, Meta(min_length=1, max_length=200)]
 AreaText = Annotated[str, Meta(pattern=r"^[EWSN][0-9]{8}\Z")]
@@ -102,10 +103,14 @@ class CardSealingKey(Wire, frozen=True):
 
 
 class CardAgency(Wire, frozen=True):
-    """An agency that the node serves; `key` is its own HPKE X-Wing key in sealed mode, else absent."""
+    """An agency that the node serves; `key` is its own HPKE X-Wing key in sealed mode, else absent.
+
+    `signer` is the fingerprint of the keys by which it signs what it says of a section, if it has such keys.
+    """
 
     kind: KindText
     key: SealingKeyBytes | None = None
+    signer: HashBytes | None = None
 
 
 class Card(Wire, frozen=True):
@@ -180,10 +185,42 @@ class Placement(Wire, frozen=True):
     agency: KindText
 
 
+class WordEntry(Wire, frozen=True):
+    """One sealed part of what an agency says: the SHA-256 of its ciphertext, and the commitment to its plaintext."""
+
+    name: SectionText
+    sha256: HashBytes
+    commitment: HashBytes
+
+
+class Words(Wire, frozen=True):
+    """What an agency says of a section, sealed as sections are; `parcels` hold the secrets for who may read it."""
+
+    parts: Annotated[tuple[WordEntry, ...], Meta(min_length=1, max_length=2)]
+    parcels: Annotated[tuple[ParcelEntry, ...], Meta(min_length=1, max_length=2)]
+
+
+class ProvenStatement(Wire, frozen=True):
+    """A statement and its C2SP tlog-proof."""
+
+    statement: StatementBytes
+    proof: ProofText
+
+
+class AgencyStatement(Wire, frozen=True):
+    """A statement that an agency has signed, alone, by keys of its own: two vkeys, Ed25519, then ML-DSA-44."""
+
+    statement: Annotated[bytes, Meta(max_length=16_384)]
+    proof: Annotated[str, Meta(max_length=8_192)]
+    signing_keys: Annotated[tuple[Annotated[str, Meta(max_length=4096)], ...], Meta(min_length=2, max_length=2)]
+
+
 class Receipt(Wire, frozen=True):
     """A signed acknowledgement of the manifest whose leaf hash is `leaf_hash`.
 
-    `received` speaks of the whole message and has no placements; every other rung names its own.
+    `received` speaks of the whole message and has no placements; every other rung names its own. `owned`, `queried`
+    and `redirected` name one, and carry the agency's words: in `acknowledgement` where the agency has signed them
+    itself. `to` is the kind of agency that a section was redirected to, in this borough.
     """
 
     version: VersionOne
@@ -194,18 +231,32 @@ class Receipt(Wire, frozen=True):
     recipient: OriginText
     at: Moment
     placements: Annotated[tuple[Placement, ...], Meta(max_length=4096)] = ()
-    holder: Annotated[str, Meta(max_length=200)] | None = None
-    reason: Annotated[str, Meta(max_length=1000)] | None = None
+    words: Words | None = None
+    to: KindText | None = None
+    by_borough: bool = False
+    acknowledgement: AgencyStatement | None = None
 
     def __post_init__(self) -> None:
         check_times(self.at)
 
 
-class ProvenStatement(Wire, frozen=True):
-    """A statement and its C2SP tlog-proof."""
+class Acknowledgement(Wire, frozen=True):
+    """What an agency signs with its own keys of a section: `origin` is its borough's node, `recipient` the sender."""
 
-    statement: StatementBytes
-    proof: ProofText
+    version: VersionOne
+    message_id: MessageText
+    leaf_hash: HashBytes
+    section: SectionText
+    agency: KindText
+    rung: Rung
+    origin: OriginText
+    recipient: OriginText
+    at: Moment
+    words: Words
+    to: KindText | None = None
+
+    def __post_init__(self) -> None:
+        check_times(self.at)
 
 
 class Consistency(Wire, frozen=True):
@@ -292,6 +343,7 @@ encode_wire = _encoder.encode
 card_decoder = msgspec.msgpack.Decoder(Card)
 manifest_decoder = msgspec.msgpack.Decoder(Manifest)
 receipt_decoder = msgspec.msgpack.Decoder(Receipt)
+acknowledgement_decoder = msgspec.msgpack.Decoder(Acknowledgement)
 sightings_decoder = msgspec.msgpack.Decoder(Sightings)
 envelope_decoder = msgspec.msgpack.Decoder(EnvelopePayload)
 reply_decoder = msgspec.msgpack.Decoder(ReplyPayload)

@@ -4,6 +4,7 @@
 * The list is short; every query takes all of it, or is by primary key.
 """
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ class AgencyKeyRow:
     added_at_ms: int
     proven_at_ms: int | None
     ended_at_ms: int | None
+
+    @property
+    def vkeys(self) -> tuple[str, ...]:
+        """The keys by which the agency signs."""
+        return tuple(json.loads(self.signing_keys))
 
     @property
     def is_pending(self) -> bool:
@@ -89,11 +95,6 @@ def keys_in_force(rows: Iterable[AgencyKeyRow]) -> dict[str, AgencyKeyRow]:
 def pending_keys(rows: Iterable[AgencyKeyRow]) -> dict[str, AgencyKeyRow]:
     """The key that each agency is yet to prove, by the agency's id."""
     return {row.agency: row for row in rows if row.is_pending}
-
-
-def waiting_kinds(rows: Iterable[AgencyKeyRow]) -> frozenset[str]:
-    """The kinds of agency to which nothing goes before they have proven their key."""
-    return frozenset(row.kind for row in rows if row.is_pending and row.holds)
 
 
 def kinds_by_key(rows: Iterable[AgencyKeyRow]) -> dict[bytes, str]:

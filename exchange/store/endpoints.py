@@ -29,6 +29,10 @@ class EndpointRow:
     certificate: str | None = None
     proxy: str | None = None
     rate_per_minute: int | None = None
+    #: `webhook`, `pull` or `drop`.
+    way: str = "webhook"
+    #: Of a drop folder, in JSON.
+    folder: str | None = None
 
 
 _COLUMNS = tuple(endpoints.c)

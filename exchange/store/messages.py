@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
-from sqlalchemy import bindparam, func, insert, or_, select, text
+from sqlalchemy import bindparam, func, insert, or_, select, text, update
 
 from exchange.handover.rungs import LADDER, below
 from exchange.store.errors import NotFound
 from exchange.store.tables import alarms, contents, message_keys, messages, placements, receipts, timeline
 from exchange.store.transaction import Sql, Transaction
 
+_DAY_MS: Final = 86_400_000
 OUTBOUND: Final = "out"
 INBOUND: Final = "in"
 #: How many alarms of a kind about a peer are looked at.
@@ -55,13 +56,13 @@ class SectionRow(NamedTuple):
 
 
 class PlacementRow(NamedTuple):
-    """How far one section has come at one agency."""
+    """How far one section has come for one kind of agency; here, `given_to` is the agency that it was given to."""
 
     section: str
     agency: str
     rung: str
     at_ms: int
-    holder: str | None
+    given_to: str | None = None
 
 
 class ReceiptRow(NamedTuple):
@@ -91,6 +92,7 @@ _add = Sql(insert(messages).values({name: bindparam(name) for name in _ADDED}).r
 _by_id = Sql(
     select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number).limit(1)
 )
+_all_by_id = Sql(select(*_COLUMNS).where(messages.c.message_id == bindparam("message_id")).order_by(messages.c.number))
 _by_origin = Sql(
     select(*_COLUMNS).where(messages.c.origin == bindparam("origin"), messages.c.message_id == bindparam("message_id"))
 )
@@ -98,6 +100,12 @@ _by_number = Sql(select(*_COLUMNS).where(messages.c.number == bindparam("number"
 _list = Sql(
     select(*_COLUMNS)
     .where(messages.c.direction == bindparam("direction"))
+    .order_by(messages.c.number.desc())
+    .limit(bindparam("most"))
+)
+_arrived = Sql(
+    select(messages.c.number)
+    .where(messages.c.direction == INBOUND, messages.c.stored_at_ms >= bindparam("since_ms"))
     .order_by(messages.c.number.desc())
     .limit(bindparam("most"))
 )
@@ -110,10 +118,17 @@ _key = Sql(select(message_keys.c.wrapped, message_keys.c.secrets).where(message_
 _add_content = Sql(insert(contents).values(message=bindparam("message"), sections=bindparam("sections")))
 _content = Sql(select(contents.c.sections).where(contents.c.message == bindparam("message")))
 _placements = Sql(
-    select(placements.c.section, placements.c.agency, placements.c.rung, placements.c.at_ms, placements.c.holder)
+    select(*(placements.c[name] for name in PlacementRow._fields))
     .where(placements.c.message == bindparam("message"))
     .order_by(placements.c.section, placements.c.agency)
 )
+
+
+def _again(rung: str) -> str:
+    """What was redirected is delivered once more, to another: later than it was redirected."""
+    return " OR placements.rung = 'redirected' AND placements.at_ms <= excluded.at_ms" if rung == "delivered" else ""
+
+
 #: Text that both databases know, since SQLAlchemy's upserts are each dialect's own; every name in it is a constant.
 _RAISE: Final = {
     rung: Sql(
@@ -122,14 +137,43 @@ _RAISE: Final = {
             INSERT INTO placements (message, section, agency, rung, at_ms)
             VALUES (:message, :section, :agency, '{rung}', :at_ms)
             ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
-            WHERE placements.rung IN ({", ".join(repr(low) for low in below(rung)) or "NULL"})
+            WHERE placements.rung IN ({", ".join(repr(low) for low in below(rung)) or "NULL"}){_again(rung)}
             """  # noqa: S608
         ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms")))
     )
     for rung in LADDER
 }
+_stand = Sql(
+    text(
+        """
+        INSERT INTO placements (message, section, agency, rung, at_ms)
+        VALUES (:message, :section, :agency, :rung, :at_ms)
+        ON CONFLICT (message, section, agency) DO UPDATE SET rung = excluded.rung, at_ms = excluded.at_ms
+        """
+    ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "rung", "at_ms")))
+)
+#: Whoever had it before has it no more: it begins anew at the agency that it is given to.
+_GIVE: Final = Sql(
+    text(
+        """
+        INSERT INTO placements (message, section, agency, rung, at_ms, given_to)
+        VALUES (:message, :section, :agency, 'routed', :at_ms, :given_to)
+        ON CONFLICT (message, section, agency) DO UPDATE
+        SET rung = excluded.rung, at_ms = excluded.at_ms, given_to = excluded.given_to
+        """
+    ).bindparams(*(bindparam(name, required=True) for name in ("message", "section", "agency", "at_ms", "given_to")))
+)
+_take_back = Sql(
+    update(placements)
+    .where(
+        placements.c.message == bindparam("key"),
+        placements.c.given_to == bindparam("name"),
+        or_(*(placements.c.rung == rung for rung in below("delivered"))),
+    )
+    .values(given_to=None)
+)
 _delivered = (
-    select(placements.c.message, func.count(), func.max(message_keys.c.message))
+    select(placements.c.message, func.count(placements.c.section.distinct()), func.max(message_keys.c.message))
     .select_from(
         placements.join(messages, messages.c.number == placements.c.message).outerjoin(
             message_keys, message_keys.c.message == placements.c.message
@@ -137,8 +181,8 @@ _delivered = (
     )
     .where(
         messages.c.direction == INBOUND,
-        placements.c.agency == bindparam("agency"),
-        or_(*(placements.c.rung == rung for rung in LADDER[LADDER.index("delivered") :])),
+        placements.c.given_to == bindparam("agency"),
+        or_(*(placements.c.rung == rung for rung in ("delivered", "queried", "owned"))),
         placements.c.at_ms >= bindparam("since_ms"),
     )
     .group_by(placements.c.message)
@@ -162,7 +206,19 @@ _receipt = Sql(
         receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
     )
 )
-_count_receipts = Sql(select(func.count()).select_from(receipts).where(receipts.c.message == bindparam("message")))
+_receipt_by_hash = Sql(
+    select(receipts.c.rung, receipts.c.statement, receipts.c.proof, receipts.c.position).where(
+        receipts.c.message == bindparam("message"), receipts.c.leaf_hash == bindparam("leaf_hash")
+    )
+)
+_count_receipts = Sql(
+    select(func.count())
+    .select_from(receipts)
+    .where(
+        receipts.c.message == bindparam("message"),
+        *(receipts.c.rung != rung for rung in ("owned", "queried", "redirected")),
+    )
+)
 _received_at = Sql(
     select(receipts.c.at_ms).where(receipts.c.message == bindparam("message"), receipts.c.rung == "received").limit(1)
 )
@@ -248,6 +304,11 @@ async def message_by_id(tx: Transaction, message_id: str) -> MessageRow:
     return MessageRow(*row)
 
 
+async def messages_by_id(tx: Transaction, message_id: str) -> list[MessageRow]:
+    """The messages with that id: it is its sender that makes it unique."""
+    return [MessageRow(*row) for row in await tx.fetch_all(_all_by_id, {"message_id": message_id})]
+
+
 async def message_by_number(tx: Transaction, number: int) -> MessageRow:
     """The message with that number.
 
@@ -282,6 +343,11 @@ async def list_messages(tx: Transaction, direction: str, most: int) -> list[Mess
     return [MessageRow(*row) for row in await tx.fetch_all(_list, {"direction": direction, "most": most})]
 
 
+async def arrived_since(tx: Transaction, since_ms: int, most: int) -> list[int]:
+    """The numbers of the messages that arrived since a time, the latest first."""
+    return [int(row[0]) for row in await tx.fetch_all(_arrived, {"since_ms": since_ms, "most": most})]
+
+
 async def keys_of(tx: Transaction, number: int) -> KeysRow:
     """The keys to a message's content.
 
@@ -313,6 +379,30 @@ async def raise_rung(tx: Transaction, number: int, rung: str, pairs: Iterable[tu
     )
 
 
+async def stand(tx: Transaction, number: int, rung: str, pairs: Iterable[tuple[str, str]], at_ms: int) -> None:
+    """Let sections at agencies stand at `rung` from now on, wherever they stood."""
+    rows = [
+        {"message": number, "section": section, "agency": kind, "rung": rung, "at_ms": at_ms} for section, kind in pairs
+    ]
+    await tx.execute_many(_stand, rows)
+
+
+async def give_sections(tx: Transaction, number: int, given: Iterable[tuple[str, str, str]], at_ms: int) -> None:
+    """Give sections of a message that arrived to local agencies: section, kind of reader, and the agency's name."""
+    await tx.execute_many(
+        _GIVE,
+        [
+            {"message": number, "section": section, "agency": kind, "at_ms": at_ms, "given_to": name}
+            for section, kind, name in given
+        ],
+    )
+
+
+async def take_back(tx: Transaction, number: int, name: str) -> None:
+    """Take the sections of a message that an agency was given, and has not accepted, from it."""
+    await tx.execute(_take_back, {"key": number, "name": name})
+
+
 async def received_at_ms(tx: Transaction, number: int) -> int | None:
     """When the receiving node signed for the message, if it has."""
     row = await tx.fetch_one(_received_at, {"message": number})
@@ -331,7 +421,7 @@ async def add_receipt(
     position: int | None = None,
 ) -> bool:
     """Keep a receipt; False where it was here already."""
-    if await tx.fetch_one(_receipt, {"message": number, "leaf_hash": leaf_hash}) is not None:
+    if await has_receipt(tx, number, leaf_hash):
         return False
     await tx.execute(
         _add_receipt,
@@ -348,8 +438,25 @@ async def add_receipt(
     return True
 
 
+async def has_receipt(tx: Transaction, number: int, leaf_hash: bytes) -> bool:
+    """Whether a receipt of a message is kept."""
+    return await tx.fetch_one(_receipt, {"message": number, "leaf_hash": leaf_hash}) is not None
+
+
+async def receipt_by_hash(tx: Transaction, number: int, leaf_hash: bytes) -> ReceiptRow:
+    """A receipt of a message.
+
+    Raises:
+        NotFound: it is not kept.
+    """
+    row = await tx.fetch_one(_receipt_by_hash, {"message": number, "leaf_hash": leaf_hash})
+    if row is None:
+        raise NotFound("the receipt is not here")
+    return ReceiptRow(*row)
+
+
 async def count_receipts(tx: Transaction, number: int) -> int:
-    """How many receipts of a message are kept."""
+    """How many receipts of a message are kept, but for those with an agency's words."""
     row = await tx.fetch_one(_count_receipts, {"message": number})
     return int(row[0]) if row else 0
 
@@ -417,6 +524,15 @@ async def alarms_about(tx: Transaction, kind: str, origin: str) -> list[tuple[in
         (int(row[0]), str(row[1]), None if row[2] is None else bytes(row[2]))
         for row in await tx.fetch_all(_alarms_about, {"kind": kind, "origin": origin})
     ]
+
+
+async def add_alarm_once_a_day(tx: Transaction, kind: str, origin: str, detail: str, now_ms: int) -> bool:
+    """Add an alarm that says what none of the last day said; whether it was added."""
+    told = await alarms_about(tx, kind, origin)
+    if any(earlier == detail and now_ms - at_ms < _DAY_MS for at_ms, earlier, _ in told):
+        return False
+    await add_alarm(tx, kind, origin, detail, now_ms)
+    return True
 
 
 async def list_alarms(tx: Transaction, most: int) -> list[tuple[int, str, str, str]]:

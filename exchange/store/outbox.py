@@ -1,7 +1,8 @@
 """What is to be delivered: rows written in the transaction of the message itself.
 
-* A lane is a destination: `peer:ORIGIN` or `agency:KIND`. Within a lane, urgent first, otherwise in order.
-* A row to an agency is for all the sections of one message that it has not accepted yet.
+* A lane is a destination: `peer:ORIGIN` or `agency:NAME`. Within a lane, urgent first, otherwise in order.
+* A row to an agency is for all the sections of one message that it was given and has not accepted yet.
+* A row in a lane `route:KIND` is for the sections of one message that no agency was given for that kind.
 * A row is `due` until it is delivered and deleted, or `held` with a reason until a person releases it.
 * A claim is a lease: a row whose worker died is claimed again when the lease has run out.
 * Each claim has a name of its own. What comes of an attempt changes a row only while the row is still under that name:
@@ -26,7 +27,12 @@ from exchange.store.transaction import Sql, Transaction
 
 MANIFEST: Final = "manifest"
 STATEMENT: Final = "statement"
+#: A receipt with what an agency said, to the sender; and a question to the counterpart, `position` its number.
+WORD: Final = "word"
+QUESTION: Final = "question"
+OVERDUE: Final = "overdue"
 WEBHOOK: Final = "webhook"
+ROUTE: Final = "route"
 REPLAY: Final = "replay"
 CARD: Final = "card"
 SIGHTINGS: Final = "sightings"
@@ -254,6 +260,11 @@ _release_reasons_like = Sql(
     .where(outbox.c.lane == bindparam("key"), outbox.c.state == "held", outbox.c.reason.like(bindparam("pattern")))
     .values(state="due", reason=None, attempts=0, failures=0, lease_until_ms=0, deadline_ms=bindparam("deadline"))
 )
+_webhooks_in = Sql(
+    select(*_DELIVERY)
+    .where(outbox.c.lane == bindparam("lane"), outbox.c.kind == WEBHOOK, outbox.c.claimed_by.is_(None))
+    .order_by(outbox.c.number)
+)
 _replays = Sql(select(outbox.c.message).where(outbox.c.lane == bindparam("lane"), outbox.c.kind == REPLAY))
 _urgent_waits = Sql(
     select(outbox.c.number)
@@ -290,6 +301,11 @@ _of_message = Sql(
     select(outbox.c.lane, outbox.c.state, outbox.c.kind, outbox.c.agency, outbox.c.reason)
     .where(outbox.c.message == bindparam("message"))
     .order_by(outbox.c.number)
+)
+_question = Sql(
+    select(outbox.c.lane, outbox.c.state, outbox.c.kind, outbox.c.agency, outbox.c.reason).where(
+        outbox.c.message == bindparam("message"), outbox.c.kind == QUESTION, outbox.c.position == bindparam("position")
+    )
 )
 _LANE = (
     lanes.c.lane,
@@ -449,6 +465,11 @@ async def waiting_replays(tx: Transaction, lane: str) -> set[int]:
     return {int(row[0]) for row in await tx.fetch_all(_replays, {"lane": lane})}
 
 
+async def webhooks_in(tx: Transaction, lane: str) -> list[Delivery]:
+    """What waits in a lane to be delivered for the first time, held or due, and that nobody has in hand."""
+    return [Delivery(*row) for row in await tx.fetch_all(_webhooks_in, {"lane": lane})]
+
+
 async def hold_lane(tx: Transaction, lane: str, reason: str) -> int:
     """Hold everything in a lane that nobody has in hand; return how much that was."""
     return await tx.execute(_hold_lane, {"key": lane, "why": reason})
@@ -542,6 +563,12 @@ class Waiting:
 async def waiting_of(tx: Transaction, message: int) -> list[Waiting]:
     """What of a message is still to be delivered or held."""
     return [Waiting(*row) for row in await tx.fetch_all(_of_message, {"message": message})]
+
+
+async def waiting_question(tx: Transaction, message: int, number: int) -> Waiting | None:
+    """A question about a message, by its number, while it is still to be delivered or held."""
+    row = await tx.fetch_one(_question, {"message": message, "position": number})
+    return Waiting(*row) if row else None
 
 
 async def lane_state(tx: Transaction, lane: str) -> LaneRow:

@@ -187,7 +187,7 @@ agencies = Table(
     "agencies",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("kind", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False, unique=True),
     Column("url", Text, nullable=False),
     Column("wrapped_secret", LargeBinary, nullable=False),
     Column("networks", Text, nullable=False),
@@ -212,6 +212,8 @@ endpoints = Table(
     Column("certificate", Text),
     Column("proxy", Text),
     Column("rate_per_minute", BigInteger),
+    Column("way", Text, nullable=False, server_default=text("'webhook'")),
+    Column("folder", Text),
 )
 
 #: One row: the seed of the node's key for webhooks, wrapped by the store key.
@@ -319,6 +321,7 @@ attachment_chunks = Table(
     Column("data", LargeBinary, nullable=False),
 )
 
+#: How far each section has come for each kind of agency that reads it; `given_to` names the local agency that has it.
 placements = Table(
     "placements",
     metadata,
@@ -327,7 +330,7 @@ placements = Table(
     Column("agency", Text, primary_key=True),
     Column("rung", Text, nullable=False),
     Column("at_ms", BigInteger, nullable=False),
-    Column("holder", Text),
+    Column("given_to", Text),
     sqlite_with_rowid=False,
 )
 
@@ -341,6 +344,43 @@ receipts = Table(
     Column("proof", Text),
     Column("position", BigInteger),
     Column("at_ms", BigInteger, nullable=False),
+)
+
+#: What agencies have said of sections, here or at the other borough: one row for a section at an agency and a receipt.
+#: `name` is the agency here that said it, `target` the kind to which it was redirected, `word_hash` the leaf hash of
+#: what the agency signed itself. The words are in `sealed`, under the message's key.
+acknowledgements = Table(
+    "acknowledgements",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("section", Text, nullable=False),
+    Column("agency", Text, nullable=False),
+    Column("rung", Text, nullable=False),
+    Column("name", Text),
+    Column("by", Text, nullable=False),
+    Column("target", Text),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("word_hash", LargeBinary),
+    Column("position", BigInteger),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("sealed", LargeBinary),
+    Index("acknowledgements_by_message", "message", "number"),
+    Index(
+        "acknowledgements_queried",
+        "number",
+        sqlite_where=text("rung = 'queried'"),
+        postgresql_where=text("rung = 'queried'"),
+    ),
+)
+
+#: Who signs for an agency to whose own key a message was sealed, by the card that was used: a fingerprint.
+signers = Table(
+    "signers",
+    metadata,
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True),
+    Column("agency", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
 )
 
 outbox = Table(
@@ -367,6 +407,30 @@ outbox = Table(
     ),
     Index("outbox_held", "number", sqlite_where=text("state = 'held'"), postgresql_where=text("state = 'held'")),
     Index("outbox_by_message", "message"),
+)
+
+#: The case that each message opens: when to look at its deadlines next, what is overdue, and what people recorded.
+#: What was late when it was looked at last has been told.
+handovers = Table(
+    "handovers",
+    metadata,
+    Column(
+        "message", _Serial, ForeignKey("messages.number", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    ),
+    Column("look_at_ms", BigInteger),
+    Column("looked_at_ms", BigInteger),
+    Column("overdue_since_ms", BigInteger),
+    Column("met_at_ms", BigInteger),
+    Column("met_by", Text),
+    Column("complete_at_ms", BigInteger),
+    Column("complete_by", Text),
+    Index("handovers_to_look_at", "look_at_ms"),
+    Index(
+        "handovers_overdue",
+        "overdue_since_ms",
+        sqlite_where=text("overdue_since_ms IS NOT NULL"),
+        postgresql_where=text("overdue_since_ms IS NOT NULL"),
+    ),
 )
 
 #: The requests of each delivery to an agency, and what was answered: never the body, which may repeat a section.
@@ -444,6 +508,52 @@ alarms = Table(
     Column("origin", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("evidence", LargeBinary),
+)
+
+#: With what an agency asks the node: the SHA-256 of a token.
+agency_tokens = Table(
+    "agency_tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("agency", Text, ForeignKey("agencies.id", ondelete="CASCADE"), nullable=False),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger),
+    Column("used_at_ms", BigInteger),
+)
+
+#: What an agency that fetches is offered has a number, which is given once: `head` is the last. A cursor names the
+#: `word` too, so that none of another store says anything here.
+feeds = Table(
+    "feeds",
+    metadata,
+    Column("agency", Text, ForeignKey("agencies.id", ondelete="CASCADE"), primary_key=True),
+    Column("word", Text, nullable=False),
+    Column("head", BigInteger, nullable=False),
+    Column("asked_at_ms", BigInteger),
+)
+
+#: The sections that agencies may fetch, until they say that they have them: what of a row of the outbox is `offered`.
+offers = Table(
+    "offers",
+    metadata,
+    Column(
+        "delivery",
+        BigInteger,
+        ForeignKey("outbox.number", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("section", Text, primary_key=True),
+    Column("agency", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("offered_at_ms", BigInteger, nullable=False),
+    Column("numbered_at_ms", BigInteger, nullable=False),
+    Column("fetched_at_ms", BigInteger),
+    Index("offers_in_order", "agency", "rank", "number"),
+    Index("offers_by_event", "agency", "event_id"),
 )
 
 tokens = Table(

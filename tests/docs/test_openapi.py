@@ -10,13 +10,23 @@ import jsonschema
 import pytest
 
 from exchange.node.api_shapes import TrustText
-from exchange.node.openapi import LOCAL, PEERS, local_document, peers_document
+from exchange.node.openapi import (
+    AGENCIES,
+    AGENCIES_OPEN,
+    LOCAL,
+    PEERS,
+    agencies_document,
+    local_document,
+    peers_document,
+)
 from exchange.node.registration_api import RegistrationApi
 from exchange.node.trust import Trust
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "exchange" / "node"
 RENDER: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "render_openapi.py"))
+#: What serves the listener for agencies.
+FOR_AGENCIES = ("agency_api.py", "agency_attachments.py", "agency_sections_api.py")
 ROUTE = re.compile(r'web\.(get|post|put|delete|patch)\(\s*"([^"]+)"')
 
 
@@ -39,6 +49,8 @@ def test_the_files_are_current() -> None:
 def test_every_route_is_described_and_nothing_else() -> None:
     api = RegistrationApi
     shared = {NODE / "peer_api.py", NODE / "registration_api.py"}  # with the listeners that strangers reach
+    for_agencies = {NODE / name for name in FOR_AGENCIES}
+    shared |= for_agencies
     local = {route for path in NODE.glob("*.py") if path not in shared for route in routes(path)}
     local |= routes_in(inspect.getsource(api.local_routes))
     public = routes_in(inspect.getsource(api.public_routes)) | routes(NODE / "peer_api.py")
@@ -46,9 +58,13 @@ def test_every_route_is_described_and_nothing_else() -> None:
     assert len(local) > 30, "the program no longer says so in this way"
     assert {(one.method, one.path) for one in LOCAL} == local
     assert {(one.method, one.path) for one in PEERS} == public
+    asked = {route for path in for_agencies for route in routes(path)}
+    assert {(one.method, one.path) for one in (*AGENCIES, *AGENCIES_OPEN)} == asked
 
 
-@pytest.mark.parametrize("document", [local_document(), peers_document()], ids=["local", "peers"])
+@pytest.mark.parametrize(
+    "document", [local_document(), peers_document(), agencies_document()], ids=["local", "peers", "agencies"]
+)
 def test_a_description_can_be_followed(document: dict[str, Any]) -> None:
     assert document["openapi"] == "3.1.0"
     operations = [one for path in document["paths"].values() for one in path.values()]

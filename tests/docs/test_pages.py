@@ -93,7 +93,7 @@ def test_the_page_lists_every_key_that_a_log_line_may_have() -> None:
 
 def test_the_page_explains_every_kind_of_alarm() -> None:
     code = "".join(read(path) for path in (ROOT / "exchange" / "node").glob("*.py"))
-    kinds = set(re.findall(r'add_alarm\(\s*tx,\s*"([a-z-]+)"', code)) | {FORK}
+    kinds = set(re.findall(r'add_alarm(?:_once_a_day)?\(\s*tx,\s*"([a-z-]+)"', code)) | {FORK}
     assert kinds >= {"revoked", "conflict"}, "the code no longer says so in this way"
     _, _, alarms = read(DOCS / "operations.md").partition("\n## Alarms\n")
     assert set(re.findall(r"(?m)^\| `([a-z-]+)` \|", alarms.partition("\n## ")[0])) == kinds

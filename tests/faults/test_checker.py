@@ -22,6 +22,7 @@ from tests.faults.checker.collect import read_catalogue
 from tests.faults.checker.history import (
     Call,
     Exported,
+    Given,
     HeldReceipt,
     History,
     Leaf,
@@ -157,8 +158,9 @@ class Run:
         enfield = self.enfield.node(
             messages=(Message(HACKNEY, MESSAGE, "in", HACKNEY, leaf, statement, proof, None, received),),
             receipts=tuple(kept),
-            waiting=(Waiting(MESSAGE, "agency:housing", "webhook", "held", "housing", None, "no agency of kind"),),
+            waiting=(Waiting(MESSAGE, "route:housing", "route", "held", "housing", None, "no agency of kind"),),
             peers=(self.hackney.seen_by(),),
+            given=tuple(Given(MESSAGE, name, "police", "police") for name in READERS),
         )
         self.history = History(
             nodes={HACKNEY: hackney, ENFIELD: enfield},
@@ -236,6 +238,24 @@ def a_section_is_held_for_no_reason(run: Run) -> None:
 @breaks("kept", f"section subject of message {MESSAGE} has still not reached housing")
 def a_section_is_still_on_its_way_at_the_end(run: Run) -> None:
     run.change(ENFIELD, waiting=(replace(run.history.nodes[ENFIELD].waiting[0], state="due", reason=None),))
+
+
+@breaks("given", f"police/gangs took section subject of message {MESSAGE}, which police has")
+def another_agency_of_the_kind_has_it_too(run: Run) -> None:
+    run.add_calls(replace(call("subject", "police", 1.9), agency="police/gangs", event_id="evt_gangs"))
+
+
+@breaks("given", f"police took section subject of message {MESSAGE}, which police/gangs has")
+def the_store_says_that_another_has_it(run: Run) -> None:
+    given = run.history.nodes[ENFIELD].given
+    run.change(ENFIELD, given=tuple(replace(row, agency="police/gangs") for row in given))
+
+
+@breaks("kept", f"section subject of message {MESSAGE} never reached housing, and {ENFIELD} does not try")
+def a_section_waits_for_another_agency_than_has_it(run: Run) -> None:
+    run.change(
+        ENFIELD, given=(*run.history.nodes[ENFIELD].given, Given(MESSAGE, "subject", "housing", "housing/south"))
+    )
 
 
 @breaks("once", "was delivered to police again after its acceptance was recorded")
@@ -398,7 +418,15 @@ def test_what_is_broken_is_found_and_named(name: str) -> None:
 
 
 def test_every_rule_has_a_history_that_breaks_it() -> None:
-    assert {rule for rule, _, _ in BROKEN.values()} == {"kept", "once", "readers", "receipts", "logs", "returned"}
+    assert {rule for rule, _, _ in BROKEN.values()} == {
+        "kept",
+        "once",
+        "readers",
+        "given",
+        "receipts",
+        "logs",
+        "returned",
+    }
 
 
 def test_what_is_on_its_way_is_no_finding_before_the_run_has_settled() -> None:

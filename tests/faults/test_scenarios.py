@@ -44,6 +44,7 @@ def handed_over(world: World) -> None:
         ("enfield", "DELETE FROM messages", "and does not have it"),
         ("enfield", "DELETE FROM statements WHERE position = (SELECT max(position) FROM statements)", "whose log has"),
         ("enfield", "UPDATE log_nodes SET hash = zeroblob(32) WHERE level = 1 AND position = 0", "the tree that"),
+        ("enfield", "UPDATE placements SET given_to = agency", "took section housing of message .*, which housing has"),
         ("hackney", "DELETE FROM receipts WHERE rung = 'delivered'", "never reached the sender"),
         ("hackney", "DELETE FROM messages", "said that it took message"),
     ],

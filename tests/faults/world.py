@@ -38,6 +38,11 @@ class Broken(AssertionError):
     """A promise was broken."""
 
 
+#: One kind has two agencies, and a rule between them.
+AGENCIES: Final = (*KINDS, "housing/south")
+RULE: Final = '\n[[routing.rule]]\nsections = ["housing", "contacts"]\nto = ["housing/south"]\n'
+
+
 @dataclass
 class Ports:
     """The pair that every scenario copies."""
@@ -67,13 +72,15 @@ def make_pair(root: Path) -> Ports:
 def _acquaint(hackney: Borough, enfield: Borough, receiver: Receiver) -> None:
     for borough in (hackney, enfield):
         borough.configure("delivery", backoff_cap_s=1, peer_timeout_s=5, agency_timeout_s=5)
+        borough.config.write_text(borough.config.read_text() + RULE)
         borough.start(wait=False)
     for borough in (hackney, enfield):
         until(f"{borough.origin} answers", borough.answers)
     introduce(hackney, enfield)
-    for kind in KINDS:
-        wanted = {"kind": kind, "url": receiver.url(kind), "networks": ["127.0.0.0/8"]}
-        receiver.know(kind, enfield.api("POST", "/v1/agencies", wanted)["secret"])
+    for name in AGENCIES:
+        kind, _, label = name.partition("/")
+        wanted = {"kind": kind, "label": label or None, "url": receiver.url(name), "networks": ["127.0.0.0/8"]}
+        receiver.know(name, enfield.api("POST", "/v1/agencies", wanted)["secret"])
     for borough in (hackney, enfield):
         until(f"{borough.origin} has told its peer", borough.is_idle)
     for borough in (hackney, enfield):
@@ -133,12 +140,14 @@ class World:
         self.chance = chance
         self.hackney, self.enfield = _copied(ports.hackney, root), _copied(ports.enfield, root)
         self.receiver = Receiver(port=ports.receiver.port)
-        for kind in KINDS:
+        for kind in AGENCIES:
             self.receiver.know(kind, ports.receiver.secret(kind))
         self.sender = Sender(self.hackney)
         self.boroughs: list[Borough] = [self.hackney, self.enfield]
         self.seen: set[tuple[str, str]] = set()
         self.exported: list[Exported] = []
+        #: What somebody said of a section, and was told that it was taken.
+        self.said: set[tuple[str, str, str, str]] = set()
         #: What was done, for the table.
         self.counts: Counter[str] = Counter()
         self._undo: list[Callable[[], object]] = []
@@ -197,6 +206,14 @@ class World:
                 with urllib.request.urlopen(url, timeout=5) as answer:
                     self.seen.add((borough.origin, answer.read().decode()))
 
+    def own(self, message_id: str) -> None:
+        """Say for an agency that somebody has taken its section on; while the node does not answer nobody knows."""
+        row = self.enfield.api("GET", f"/v1/messages/{message_id}")["sections"][0]
+        path = f"/v1/sections/{message_id}/{row['section']}/own"
+        with contextlib.suppress(CommandFailed):
+            self.enfield.api("POST", path, {"agency": row["given_to"], "name": "A", "role": "B", "contact": "C"})
+            self.said.add((self.enfield.origin, message_id, row["section"], "owned"))
+
     def export(self, message_id: str) -> None:
         """Export a message's receipts, as somebody does who will want to prove something."""
         with contextlib.suppress(CommandFailed):
@@ -230,6 +247,7 @@ class World:
             told=tuple((self.hackney.origin, message_id) for message_id in self.sender.told),
             seen=tuple(sorted(self.seen)),
             exported=tuple(self.exported),
+            said=tuple(sorted(self.said)),
             readers=READERS,
             one_clock=one_clock,
             settled=settled,

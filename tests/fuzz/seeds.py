@@ -115,6 +115,19 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     vectors = json.loads((ROOT / "tests" / "vectors" / "sealed-webhooks.json").read_text())
     yield "agency-event", "real", vectors[0]["body"].encode()
     yield "agency-event", "deep", b'{"data": ' + deep("[", "]") + b"}"
+    said = json.loads((ROOT / "tests" / "vectors" / "acknowledgements.json").read_text())[0]
+    statement = bytes.fromhex(said["statement"])
+    yield "acknowledgement", "real", parse_statement(statement).body
+    signed = {
+        "statement": base64.b64encode(statement).decode(),
+        "proof": said["proof"],
+        "signing_keys": said["vkeys"],
+        "ciphertexts": [base64.b64encode(bytes.fromhex(text)).decode() for text in said["ciphertexts"]],
+    }
+    yield "signed-word", "real", json.dumps({"acknowledgement": signed}).encode()
+    holder = {"name": "fictitious", "role": "officer", "contact": "none"}
+    yield "signed-word", "clear", json.dumps(holder).encode()
+    yield "words", "real", msgspec.msgpack.encode(holder)
     yield "webhook-key", "secret", vectors[0]["secret"].encode()
     yield "webhook-key", "public", b"whpk_" + base64.b64encode(bytes(32))
     yield "card", "real", body(card)

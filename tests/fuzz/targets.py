@@ -27,12 +27,12 @@ from exchange.crypto.names import MessageId, Origin, SectionName, parse_message_
 from exchange.crypto.note import format_note, parse_note, parse_vkey
 from exchange.crypto.number import parse_number
 from exchange.crypto.padding import pad, unpad
-from exchange.crypto.parcel import _encoder, _info, open_parcel
+from exchange.crypto.parcel import _encoder, _info, open_parcel, seal_parcel
 from exchange.crypto.proof import format_proof, parse_proof, verify_statement
 from exchange.crypto.rest import FileKey, StoreKey, open_at_rest
 from exchange.crypto.sealing import seal
 from exchange.crypto.secret import Plaintext, Secret
-from exchange.crypto.section import SectionContext, open_section
+from exchange.crypto.section import SectionContext, open_section, seal_section
 from exchange.crypto.shares import parse_share
 from exchange.crypto.signing import parse_fingerprint
 from exchange.crypto.statement import encode_statement, parse_statement
@@ -41,8 +41,10 @@ from exchange.node import peer_client
 from exchange.node.callers import parse_address
 from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
-from exchange.node.errors import ItemRefused
+from exchange.node.errors import ItemRefused, RequestInvalid
 from exchange.node.revocation import is_revocation, parse_revocation
+from exchange.node.section_words import OwnSection
+from exchange.schema.acknowledgement import prove_acknowledgement
 from exchange.schema.agency_keys import read_answer, read_challenge, read_key_file
 from exchange.schema.attachments import attachment_decoder, attachments_of, chunk_decoder, report_decoder
 from exchange.schema.catalogue import default_catalogue, load_catalogue
@@ -62,6 +64,10 @@ from exchange.schema.rejoining import ask_decoder, rejoin_answer_decoder, rejoin
 from exchange.schema.section_content import read_content
 from exchange.schema.split import split
 from exchange.schema.wire import (
+    ParcelEntry,
+    WordEntry,
+    Words,
+    acknowledgement_decoder,
     card_decoder,
     decode_wire,
     encode_wire,
@@ -71,6 +77,7 @@ from exchange.schema.wire import (
     reply_decoder,
     sightings_decoder,
 )
+from exchange.schema.words import Bond, open_words, parts_of
 from tests.crypto.keys import SEALING, SIGNING
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +87,8 @@ HERE = Origin("exchange.enfield.example")
 THERE = Origin("exchange.hackney.example")
 MESSAGE = MessageId("0b7f4a52-9c1e-4d0e-8f64-2f7f3c1d9a10")
 REPLY_SECRET = Secret(b"\x07" * 32)
+#: What an agency says to this borough.
+WORDS = Bond(MESSAGE, THERE, HERE)
 AGENCY_KEYS = AgencyKeys(Origin("housing.enfield.example"), SIGNING, (SEALING,))
 FILE_KEY = KeystoreKey(bytes(16), Argon2Parameters(1, 8192), FileKey(b"\x05" * 32))
 DAY = date(2026, 11, 24)
@@ -177,6 +186,28 @@ def parcel_inside(data: bytes) -> bytes:
 
 def section(data: bytes) -> None:
     open_section(data[32:], REPLY_SECRET, SectionContext(MESSAGE, THERE, HERE, SectionName("housing")), data[:32])
+
+
+def words(data: bytes) -> bytes:
+    """A part of what an agency says, sealed and committed to by somebody who may fill it as he likes."""
+    made = seal_section(data, WORDS.of("holder"))
+    parcel = seal_parcel({SectionName("holder"): made.secret}, SEALING.public, THERE, HERE, MESSAGE)
+    sealed = Words(
+        parts=(WordEntry(name="holder", sha256=made.sha256, commitment=made.commitment),),
+        parcels=(ParcelEntry(key_id=SEALING.public.key_id, parcel=parcel),),
+    )
+    said = open_words(sealed, (made.ciphertext,), {SEALING.public.key_id: SEALING}, WORDS)
+    return parts_of(said)["holder"]
+
+
+def signed_word(data: bytes) -> None:
+    """What an agency brings, as a node decodes it."""
+    try:
+        word = msgspec.json.decode(data, type=OwnSection).word()
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        raise RequestInvalid("it does not fit") from None
+    if word.signed is not None:
+        prove_acknowledgement(word.signed)
 
 
 def section_content(data: bytes) -> bytes:
@@ -326,6 +357,9 @@ TARGETS = (
     Target("section-content", section_content, strangers=True),
     Target("agency-file", agency_files, strangers=True),
     Target("agency-event", agency_event, strangers=True),
+    Target("acknowledgement", wire(acknowledgement_decoder), strangers=True),
+    Target("signed-word", signed_word, strangers=True),
+    Target("words", words, strangers=True),
     Target("webhook-key", webhook_key),
     Target("card", wire(card_decoder), strangers=True),
     Target("manifest", wire(manifest_decoder), strangers=True),

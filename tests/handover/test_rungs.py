@@ -35,9 +35,15 @@ def test_a_rung_is_reached_by_itself_and_by_what_is_above_it(rung: str, wanted: 
     assert has_reached(rung, wanted) == (rung == wanted or wanted in below(rung))
 
 
-@pytest.mark.parametrize("rung", [None, "queried", "redirected", "expired", "recalled", "erased", ""])
+@pytest.mark.parametrize("rung", [None, "expired", "recalled", "erased", ""])
 def test_a_section_that_is_not_on_the_ladder_has_reached_nothing(rung: str | None) -> None:
     assert not any(has_reached(rung, wanted) for wanted in LADDER)
+
+
+@pytest.mark.parametrize("rung", ["queried", "redirected"])
+def test_what_was_asked_about_or_redirected_was_delivered_and_is_not_owned(rung: str) -> None:
+    assert has_reached(rung, "delivered")
+    assert not has_reached(rung, "owned")
 
 
 @given(st.lists(rungs), st.sampled_from(LADDER))

@@ -26,6 +26,7 @@ from tests.node.agency import LOOPBACK, Agency
 from tests.node.conftest import camden, clock, desk, enfield, hackney, lines, pair  # noqa: F401
 from tests.node.handmade import Desk, Made, read_reply
 from tests.node.pair import ENFIELD, Clock, Node, Pair, until
+from tests.node.test_holders import ANA, asked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -226,3 +227,20 @@ async def test_it_takes_and_refuses_what_the_published_vectors_say(program: Path
         assert wrong.startswith("refused: ")
     else:
         assert document["content"] == case["content"], wrong
+
+
+async def test_it_takes_a_section_on_and_the_sender_sees_who_holds_it(
+    program: Path,
+    tmp_path: Path,
+    clock: Clock,  # noqa: F811
+) -> None:
+    async with asked(tmp_path, clock) as at:
+        given = {"url": at.url, "token": at.token, "subject": f"{at.message}/housing", **ANA}
+        answer, wrong = await javascript(program, "own", given)
+        assert answer is not None, wrong
+        assert (answer["id"], answer["rung"]) == (given["subject"], "owned")
+        assert (await at.at_sender("owned", holder=ANA["name"]))["word"]["contact"] == ANA["contact"]
+        assert (await javascript(program, "own", given))[0] == answer
+        refused, wrong = await javascript(program, "own", {**given, "contact": ""})
+        assert refused is None
+        assert "request-invalid" in wrong

@@ -5,7 +5,7 @@ That library's own `verify` looks at the wall clock, so its `sign` is compared i
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +29,8 @@ class Agency:
         #: What to answer, and with which headers.
         self.status = 204
         self.headers: dict[str, str] = {}
+        #: What is done with a verified event before it is answered.
+        self.before: Callable[[Any], Awaitable[None]] | None = None
         #: What to say to an event, in place of a word that means nothing.
         self.says: Callable[[Any], bytes] = lambda _: b"said"
         #: The events that were verified, whatever was answered.
@@ -51,6 +53,8 @@ class Agency:
             return web.Response(status=401)
         self.events.append(json.loads(body))
         self.seen.append({name.lower(): value for name, value in request.headers.items()})
+        if self.before is not None:
+            await self.before(json.loads(body))
         if 200 <= self.status < 300:
             self.accepted.append(json.loads(body))
         said = None if self.status == 204 else self.says(json.loads(body))

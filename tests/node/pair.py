@@ -36,7 +36,7 @@ DEADLINE_S = 30.0
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 HACKNEY, ENFIELD = "E09000012", "E09000010"
 #: What a node changes by itself while it goes on trying to reach those who do not listen.
-RESTLESS = frozenset({"lanes", "outbox"})
+RESTLESS = frozenset({"handovers", "lanes", "outbox"})
 
 #: An agency that fails is tried again soon, and for as long as a test may take.
 RETRY_S = [*[0.05] * 60, 3600]

@@ -193,7 +193,7 @@ async def test_what_an_agency_finds_too_large_is_held_and_the_rest_is_delivered(
         await delivered(enfield, other, "housing")
     found = (await enfield.status(too_large))["sections"]
     by_name = {item["section"]: item["rung"] for item in found if item["agency"] == "housing"}
-    assert by_name == {"housing": "delivered", "subject": "received"}
+    assert by_name == {"housing": "delivered", "subject": "routed"}
     assert sections(housing.events).count("subject") == 2
 
 

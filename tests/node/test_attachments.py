@@ -15,7 +15,7 @@ import pytest
 
 from exchange.crypto.attachment import CHUNK_BYTES, MINIMUM_BYTES
 from exchange.crypto.names import new_message_id
-from tests.node.pair import ENFIELD, NOW_MS, Clock, Node, Pair, form, running_pair, until
+from tests.node.pair import ENFIELD, HACKNEY, NOW_MS, Clock, Node, Pair, form, running, running_pair, until
 
 FILE = os.urandom(2 * CHUNK_BYTES + 77)
 
@@ -175,9 +175,10 @@ async def test_a_file_that_is_cut_off_on_its_way_in_is_not_kept(pair: Pair) -> N
         await upload(pair.hackney, message_id, half())
 
     async def is_gone() -> bool:
-        return pair.hackney.rows("SELECT count(*) FROM attachment_chunks") == [(0,)]
+        return pair.hackney.rows("SELECT count(*) FROM attachments") == [(0,)]
 
     await until("the half file is gone", is_gone)
+    assert pair.hackney.rows("SELECT count(*) FROM attachment_chunks") == [(0,)]
     assert (await send(pair.hackney, message_id))[0] == 201
 
 
@@ -196,13 +197,15 @@ async def test_what_nobody_sends_within_a_day_is_removed(pair: Pair, clock: Cloc
 
 
 async def test_messages_pass_attachments(pair: Pair) -> None:
-    """An attachment of many chunks is under way; a message that is sent after it does not wait for its end."""
-    await sent_with(pair.hackney, os.urandom(40 * CHUNK_BYTES))
+    """An attachment cannot go on; messages that are sent after it do."""
+    pair.enfield.services.admission.count_chunks(pair.hackney.origin, 2**40, NOW_MS)
+    message_id = await sent_with(pair.hackney)
 
     later = await pair.hackney.send(ENFIELD)
     await pair.hackney.reached(later, "received")
 
-    assert pair.enfield.count("attachments_received") == 0
+    assert [one["state"] for one in await attached(pair.hackney, message_id)] == ["sending"]
+    assert pair.enfield.count("attachment_chunks_received") == 0
 
 
 async def test_sizes_that_cross_are_padded(pair: Pair) -> None:
@@ -220,13 +223,28 @@ def scanner(directory: Path, code: str) -> list[str]:
     return [str(path)]
 
 
+def scan_table(directory: Path) -> str:
+    code = f"grep -q RIDDLE {directory}/seen && exit 3\ngrep -q EICAR {directory}/seen && exit 1\nexit 0"
+    return f"[scan]\ncommand = {json.dumps(scanner(directory, code))}\n"
+
+
 @pytest.fixture
 async def scanned(tmp_path: Path, clock: Clock, lines: Any) -> AsyncIterator[Pair]:
     """Two nodes with a scanner that finds something in what holds EICAR, and cannot say of what holds RIDDLE."""
-    code = f"grep -q RIDDLE {tmp_path}/seen && exit 3\ngrep -q EICAR {tmp_path}/seen && exit 1\nexit 0"
-    command = scanner(tmp_path, code)
-    async with running_pair(tmp_path, clock, f"[scan]\ncommand = {json.dumps(command)}\n") as nodes:
+    async with running_pair(tmp_path, clock, scan_table(tmp_path)) as nodes:
         yield nodes
+
+
+@pytest.fixture
+async def one_scans(tmp_path: Path, clock: Clock, lines: Any) -> AsyncIterator[Pair]:
+    """Two nodes, of which the receiver alone has that scanner."""
+    async with (
+        running(tmp_path / "hackney", HACKNEY, "exchange.hackney.example", clock) as hackney,
+        running(tmp_path / "enfield", ENFIELD, "exchange.enfield.example", clock, scan_table(tmp_path)) as enfield,
+    ):
+        await hackney.know(enfield)
+        await enfield.know(hackney)
+        yield Pair(hackney, enfield)
 
 
 async def test_what_a_scanner_passes_is_ready_and_says_so(scanned: Pair, tmp_path: Path) -> None:
@@ -253,29 +271,27 @@ async def test_a_file_of_which_the_scan_cannot_say_is_not_attached(scanned: Pair
     assert scanned.hackney.count("attachment_scans_unknown") == 1
 
 
-async def quarantined(scanned: Pair) -> str:
-    """A message with a file in which only the receiver's scanner finds something: it is newer."""
-    scan = scanned.hackney.services.configuration.tables.scan
-    object.__setattr__(scan, "command", ())
-    message_id = await sent_with(scanned.hackney, b"EICAR" * 100)
-    await comes_to(scanned.hackney, message_id, "quarantined")
+async def quarantined(one_scans: Pair) -> str:
+    """A message with a file in which the receiver's scanner finds something."""
+    message_id = await sent_with(one_scans.hackney, b"EICAR" * 100)
+    await comes_to(one_scans.hackney, message_id, "quarantined")
     return message_id
 
 
-async def test_what_the_receivers_scan_finds_is_in_quarantine_at_both_ends(scanned: Pair) -> None:
-    message_id = await quarantined(scanned)
+async def test_what_the_receivers_scan_finds_is_in_quarantine_at_both_ends(one_scans: Pair) -> None:
+    message_id = await quarantined(one_scans)
 
-    status, body = await fetch(scanned.enfield, message_id)
+    status, body = await fetch(one_scans.enfield, message_id)
 
     assert (status, json.loads(body)["code"]) == (409, "attachment-not-ready")
-    for node, peer in ((scanned.enfield, scanned.hackney), (scanned.hackney, scanned.enfield)):
+    for node, peer in ((one_scans.enfield, one_scans.hackney), (one_scans.hackney, one_scans.enfield)):
         assert [alarm["kind"] for alarm in await node.alarms(peer.origin)] == ["attachment-quarantined"]
         assert [one["state"] for one in await attached(node, message_id)] == ["quarantined"]
 
 
-async def test_two_people_release_what_is_in_quarantine(scanned: Pair) -> None:
-    message_id = await quarantined(scanned)
-    node, path = scanned.enfield, f"/v1/messages/{message_id}/attachments/injunction/1/release"
+async def test_two_people_release_what_is_in_quarantine(one_scans: Pair) -> None:
+    message_id = await quarantined(one_scans)
+    node, path = one_scans.enfield, f"/v1/messages/{message_id}/attachments/injunction/1/release"
     _, made = await node.local("POST", "/v1/tokens", {"name": "the second person"})
 
     first = await node.local("POST", path)
@@ -289,17 +305,16 @@ async def test_two_people_release_what_is_in_quarantine(scanned: Pair) -> None:
     assert again[0] == 409
     assert (second[0], second[1]["released"]) == (200, True)
     assert await fetch(node, message_id) == (200, b"EICAR" * 100)
-    await comes_to(scanned.hackney, message_id, "ready")
+    await comes_to(one_scans.hackney, message_id, "ready")
 
 
-async def test_of_what_the_receivers_scan_cannot_say_nothing_is_given_out_and_it_is_held(scanned: Pair) -> None:
-    object.__setattr__(scanned.hackney.services.configuration.tables.scan, "command", ())
-    message_id = await sent_with(scanned.hackney, b"RIDDLE" * 100)
+async def test_of_what_the_receivers_scan_cannot_say_nothing_is_given_out_and_it_is_held(one_scans: Pair) -> None:
+    message_id = await sent_with(one_scans.hackney, b"RIDDLE" * 100)
 
     async def is_held() -> Any:
-        return (await scanned.enfield.status(message_id))["attachments_held"]
+        return (await one_scans.enfield.status(message_id)).get("attachments_held")
 
-    scanned.enfield.clock.run()
+    one_scans.enfield.clock.run()
     assert await until("the attachment is held", is_held) == "not scanned: the scanner ended with 3"
-    assert [one["state"] for one in await attached(scanned.enfield, message_id)] == ["whole"]
-    assert (await fetch(scanned.enfield, message_id))[0] == 409
+    assert [one["state"] for one in await attached(one_scans.enfield, message_id)] == ["whole"]
+    assert (await fetch(one_scans.enfield, message_id))[0] == 409

@@ -120,6 +120,32 @@ def test_an_unknown_key_is_an_error_that_suggests_the_near_one(tmp_path: Path, t
         load_configuration(write(tmp_path, **{table: {key: '"x"'}}))
 
 
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (
+            '[routing]\nfallback = ["hosing"]',
+            r"routing.fallback: there is no agency kind 'hosing'; did you mean 'housing'\?",
+        ),
+        ("[[routing.rule]]\nto = []", r"routing.rule\[0\].to: must have at least 1 entry"),
+        ('[[routing.rule]]\nto = ["housing"]\n[[routing.rule]]\nto = ["Housing/South"]', r"routing.rule\[1\].to"),
+        ('[[routing.rule]]\nto = ["housing"]\nmoves = ["soon"]', r"routing.rule\[0\].moves.*planned, urgent"),
+        ('[[routing.rule]]\nto = ["housing"]\nage_bands = ["young"]', r"routing.rule\[0\].age_bands.*under-18"),
+        ('[[routing.rule]]\nto = ["housing"]\nareas = ["Camden"]', r"routing.rule\[0\].areas"),
+        ('[[routing.rule]]\nto = ["housing"]\nsection = ["housing"]', "did you mean 'sections'"),
+        ('[[routing.rule]]\nto = ["housing"]\nsections = ["riks"]', "there is no section 'riks'; did you mean 'risk'"),
+        ('[routing]\nsingle_point_of_contact = "coordinater"', "did you mean 'coordinator'"),
+    ],
+)
+def test_a_routing_rule_that_cannot_be_is_refused_with_its_place_and_the_near_name(
+    tmp_path: Path, rules: str, said: str
+) -> None:
+    path = write(tmp_path)
+    path.write_text(f"{path.read_text()}{rules}\n")
+    with pytest.raises(ConfigurationInvalid, match=said):
+        load_configuration(path)
+
+
 def test_an_unknown_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"delivry: there is no such key; did you mean 'delivery'\?"):
         load_configuration(write(tmp_path, delivry={"peer_timeout_s": "1"}))

@@ -19,7 +19,15 @@ from exchange.agency.keys import AgencyKeys
 from exchange.crypto.keystore import Argon2Parameters, lock_keystore
 from exchange.crypto.names import Origin
 from exchange.crypto.secret import Secret
-from exchange.node.openapi import LOCAL, LOCAL_COMMON, PEER_COMMON, PEERS, PROBLEM, Codes, Operation
+from exchange.node.openapi import (
+    LOCAL,
+    LOCAL_COMMON,
+    PEER_COMMON,
+    PEERS,
+    PROBLEM,
+    Codes,
+    Operation,
+)
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.revocation import prepare_revocation, publish_revocation
 from exchange.schema.agency_keys import file_bytes, read_challenge
@@ -67,6 +75,22 @@ ELSEWHERE = {
     ("*", "local", 503, "too-busy"): ("node/test_local_api", "bounded"),
     ("*", "peers", 429, "too-many-requests"): ("node/test_callers", "too-many-requests"),
 }
+ELSEWHERE |= {
+    ("post", f"/v1/sections/{{id}}/{verb}", status, code): (f"node/{file}", word)
+    for verb in ("own", "query", "redirect")
+    for status, code, file, word in (
+        (200, "", "test_holders", verb),
+        (400, "request-invalid", "test_holders", "request-invalid"),
+        (403, "agency-signs", "test_signed_words", "agency-signs"),
+        (404, "not-found", "test_holders", "not-found"),
+        (409, "not-said-there", "test_holders", "not-said-there"),
+        (409, "words-too-many", "test_holders", "words-too-many"),
+        (422, "acknowledgement-invalid", "test_signed_words", "acknowledgement-invalid"),
+        (422, "words-invalid", "test_signed_words", "words-invalid"),
+        (503, "no-current-key", "test_holders", "no-current-key"),
+    )
+}
+ELSEWHERE |= {("get", "/v1/questions", 200, ""): ("node/test_holders", "/v1/questions")}
 #: PostgreSQL alone refuses the value; the disk is watched where the store is a file.
 OF_ONE_STORE = {"value-refused", "store-full"}
 
@@ -176,6 +200,7 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
         await about_peers(seen, camden)
         await about_agencies(seen, agency)
         await about_messages(seen, camden)
+        await about_routing(seen)
         await about_attachments(seen, camden)
         async with running(tmp_path / "harrow", "E09000015", "exchange.harrow.example", clock) as harrow:
             await about_invitations(seen, harrow)
@@ -195,7 +220,17 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
 
 
 async def about_the_node(seen: Seen) -> None:
-    for path in ("health", "openapi.json", "openapi-peers.json", "card", "alarms", "inbox", "outbox", "held"):
+    for path in (
+        "health",
+        "openapi.json",
+        "openapi-peers.json",
+        "openapi-agencies.json",
+        "card",
+        "alarms",
+        "inbox",
+        "outbox",
+        "held",
+    ):
         await seen.ask(200, "GET", f"/v1/{path}")
     await seen.ask(200, "GET", "/v1/rejoin")
     await seen.ask(400, "POST", "/v1/rejoin", {"go_on": True}, code="request-invalid")
@@ -356,6 +391,13 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(400, "POST", f"{here}/replay", {}, code="request-invalid")
     nowhere = "/v1/agencies/agency-none"
     await seen.ask(404, "GET", nowhere, code="not-found")
+    token = await seen.ask(201, "POST", f"{here}/tokens", {"days": 30})
+    await seen.ask(400, "POST", f"{here}/tokens", {"days": 0}, code="request-invalid")
+    await seen.ask(200, "GET", f"{here}/tokens")
+    await seen.ask(200, "DELETE", f"{here}/tokens/{token['id']}")
+    await seen.ask(404, "DELETE", f"{here}/tokens/{token['id']}", code="not-found")
+    await seen.ask(404, "GET", f"{nowhere}/tokens", code="not-found")
+    await seen.ask(404, "POST", f"{nowhere}/tokens", {}, code="not-found")
     for verb, body in {
         "pause": {},
         "resume": None,
@@ -369,6 +411,18 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(404, "GET", f"/v1/messages/{UUID}/attempts", code="not-found")
     await seen.ask(200, "DELETE", f"/v1/agencies/{added['id']}")
     await seen.ask(404, "DELETE", f"/v1/agencies/{added['id']}", code="not-found")
+
+
+async def about_routing(seen: Seen) -> None:
+    await seen.ask(200, "GET", "/v1/routing")
+    await seen.ask(200, "POST", "/v1/routing/trial")
+    rules = {"rule": [{"to": ["housing/south"], "sections": ["housing"]}], "fallback": ["police"]}
+    await seen.ask(200, "POST", "/v1/routing/trial", {"rules": rules, "since": "2026-11-23T16:00:00Z"})
+    await seen.ask(400, "POST", "/v1/routing/trial", {"rules": {"rule": [{"to": []}]}}, code="request-invalid")
+    await seen.ask(400, "POST", "/v1/routing/trial", {"rules": {"fallback": ["polise"]}}, code="request-invalid")
+    await seen.ask(200, "POST", "/v1/routing/again", {"agency": "housing"})
+    await seen.ask(404, "POST", "/v1/routing/again", {"agency": "housing/none"}, code="not-found")
+    await seen.ask(400, "POST", "/v1/routing/again", {"agency": "Housing"}, code="request-invalid")
 
 
 async def _disabled(tx: Transaction, agency_id: str) -> None:
@@ -466,7 +520,7 @@ async def about_attachments(seen: Seen, camden: Borough) -> None:
     await seen.ask(200, "POST", f"{here}/release")
 
 
-async def arrived_attachment(node: Node, message_id: str) -> str:
+async def arrived_attachment(node: Node, message_id: str, section: str = "risk") -> str:
     """An attachment that came and is in quarantine; where it is."""
 
     async def operation(tx: Transaction) -> None:
@@ -474,7 +528,7 @@ async def arrived_attachment(node: Node, message_id: str) -> str:
         row = AttachmentRow(
             origin=message.origin,
             message_id=message_id,
-            section="risk",
+            section=section,
             place=1,
             recipient=node.origin,
             message=message.number,
@@ -484,7 +538,7 @@ async def arrived_attachment(node: Node, message_id: str) -> str:
         await add_attachment(tx, row)
 
     await node.services.store.write(operation)
-    return f"/v1/messages/{message_id}/attachments/risk/1"
+    return f"/v1/messages/{message_id}/attachments/{section}/1"
 
 
 async def about_keys(seen: Seen, camden: Borough) -> None:

@@ -28,6 +28,7 @@ from exchange.node.rejoining import Rejoining
 from exchange.schema.rejoining import RejoinAnswer, Run, ask_decoder, rejoin_request_decoder
 from exchange.schema.wire import VERSION, Consistency, decode_wire, encode_wire
 from exchange.store.log import consistency_between, latest_head, log_size
+from tests.node.agency import Agency
 from tests.node.handmade import Borough, Desk, read_reply
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, configure, form, reserved_port, running, serving, until
 
@@ -379,3 +380,43 @@ async def test_a_backup_from_before_a_change_of_keys_is_of_no_use(
     hackney.keyring = Keyring(hackney.configuration.origin, old, store_key)
     assert await hackney.rejoin() is None
     assert [one.reason for one in hackney.described["peers"]] == ["answered unacceptable"]
+
+
+async def test_who_holds_a_section_comes_back_without_the_name(
+    hackney: Restorable, clock: Clock, tmp_path: Path
+) -> None:
+    clock.run()
+    async with (
+        running(tmp_path / "enfield", ENFIELD, "exchange.enfield.example", clock) as enfield,
+        Agency("housing").listening() as housing,
+    ):
+        await housing.register(enfield)
+        async with hackney.run() as node:
+            await node.know(enfield)
+            await enfield.know(node)
+            await idle(node)
+        hackney.back_up()
+        async with hackney.run() as node:
+            message = await node.send(ENFIELD)
+
+            async def stands() -> tuple[str, str | None]:
+                rows = (await node.status(message))["sections"]
+                row = next(row for row in rows if (row["section"], row["agency"]) == ("housing", "housing"))
+                return row["rung"], row["holder"]
+
+            async def is_delivered() -> bool:
+                return (await stands())[0] == "delivered"
+
+            await until("housing has it", is_delivered)
+            said = {"agency": "housing", "name": "Ana Fictitious", "role": "Officer", "contact": "none"}
+            assert (await enfield.local("POST", f"/v1/sections/{message}/housing/own", said))[0] == 200
+
+            async def is_owned() -> bool:
+                return await stands() == ("owned", "Ana Fictitious")
+
+            await until("it is owned", is_owned)
+            await idle(node)
+        hackney.set_back()
+        assert await hackney.rejoin() is not None
+        async with hackney.run() as node:
+            assert await stands() == ("owned", None)

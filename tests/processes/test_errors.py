@@ -480,6 +480,20 @@ def test_what_is_no_card_file_is_said_to_be_none(tmp_path: Path, content: bytes)
     assert "A card comes from: exchange card export FILE" in refused.stderr
 
 
+def test_a_file_that_is_not_there_is_said_with_where_it_was_looked_for(strangers: tuple[Borough, Path, str]) -> None:
+    missing = strangers[0].cli("peer", "accept", "invitation.json", "--json")
+    assert (missing.code, missing.document["message"]) == (1, "invitation.json: No such file or directory")
+    assert "from where the command is run" in missing.document["hint"]
+
+
+def test_what_is_no_revocation_is_said_with_which_file_is_one(
+    strangers: tuple[Borough, Path, str], form_file: Path
+) -> None:
+    refused = strangers[0].cli("keys", "revoke", form_file, "--json")
+    assert refused.document["message"] == "that is not a revocation file; nothing was revoked"
+    assert "revocation.json" in refused.document["hint"]
+
+
 def test_a_command_without_a_configuration_says_how_to_name_one(tmp_path: Path) -> None:
     refused = exchange("inbox", "--json", directory=tmp_path)
     assert refused.code == 1

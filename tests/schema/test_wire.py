@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from exchange.schema.errors import WireInvalid
 from exchange.schema.wire import (
+    Acknowledgement,
     Card,
     CardAgency,
     CardSealingKey,
@@ -28,6 +29,9 @@ from exchange.schema.wire import (
     Rung,
     SectionEntry,
     Wire,
+    WordEntry,
+    Words,
+    acknowledgement_decoder,
     card_decoder,
     decode_wire,
     encode_wire,
@@ -69,6 +73,10 @@ MANIFEST = Manifest(
     sections=(SectionEntry(name="subject", readers=("police",), sha256=bytes(32), commitment=bytes(32)),),
     parcels=(ParcelEntry(key_id=bytes(16), parcel=b"parcel"),),
 )
+WORDS = Words(
+    parts=(WordEntry(name="holder", sha256=bytes(32), commitment=bytes(32)),),
+    parcels=(ParcelEntry(key_id=bytes(16), parcel=b"parcel"),),
+)
 RECEIPT = Receipt(
     version=1,
     message_id=MESSAGE,
@@ -78,6 +86,21 @@ RECEIPT = Receipt(
     recipient=HACKNEY,
     at=NOW,
     placements=(Placement(section="injunction.condition-6", agency="dwp"),),
+    words=WORDS,
+    to="police",
+    by_borough=True,
+)
+ACKNOWLEDGEMENT = Acknowledgement(
+    version=1,
+    message_id=MESSAGE,
+    leaf_hash=bytes(32),
+    section="housing",
+    agency="housing",
+    rung=Rung.OWNED,
+    origin=ENFIELD,
+    recipient=HACKNEY,
+    at=NOW,
+    words=WORDS,
 )
 PROVEN = ProvenStatement(statement=b"statement", proof="proof")
 CONSISTENCY = Consistency(first=1, path=(bytes(32),))
@@ -103,6 +126,7 @@ STRUCTS: list[tuple[Wire, msgspec.msgpack.Decoder[Any]]] = [
     (CARD, card_decoder),
     (MANIFEST, manifest_decoder),
     (RECEIPT, receipt_decoder),
+    (ACKNOWLEDGEMENT, acknowledgement_decoder),
     (ENVELOPE, envelope_decoder),
     (REPLY, reply_decoder),
 ]
@@ -185,7 +209,7 @@ def test_a_length_that_is_not_in_its_shortest_form_is_refused(
         decode_wire(decoder, b"\xde\x00" + bytes([data[0] & 0x0F]) + data[1:])
 
 
-@pytest.mark.parametrize(("name", "value"), [("holder", None), ("placements", [])])
+@pytest.mark.parametrize(("name", "value"), [("words", None), ("by_borough", False), ("placements", [])])
 def test_a_field_that_says_no_more_than_its_default_is_refused(name: str, value: object) -> None:
     plain = Receipt(
         version=1,
@@ -280,7 +304,10 @@ WRONG: list[tuple[Wire, str, Spoil]] = [
     (MANIFEST, "parcels[0].parcel", put("parcels", 0, "parcel", value=bytes(65_537))),
     (RECEIPT, "rung", put("rung", value="lost")),
     (RECEIPT, "leaf_hash", put("leaf_hash", value=bytes(31))),
-    (RECEIPT, "reason", put("reason", value="x" * 1001)),
+    (RECEIPT, "words.parts", put("words", "parts", value=[])),
+    (RECEIPT, "words.parcels", put("words", "parcels", value=[])),
+    (RECEIPT, "to", put("to", value="Housing/South")),
+    (RECEIPT, "by_borough", put("by_borough", value=1)),
     (RECEIPT, "placements[0].agency", put("placements", 0, "agency", value="")),
     (ENVELOPE, "reply_secret", put("reply_secret", value=bytes(16))),
     (ENVELOPE, "items", put("items", value=[])),

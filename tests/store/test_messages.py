@@ -108,8 +108,8 @@ async def test_a_rung_rises_and_never_goes_down(store: Store, start: str, rung: 
 
     await store.write(call(raise_rung, number, rung, pairs, NOW_MS + 5))
 
-    before = PlacementRow("subject", "police", start, NOW_MS, None)
-    after = PlacementRow("subject", "police", rung, NOW_MS + 5, None)
+    before = PlacementRow("subject", "police", start, NOW_MS)
+    after = PlacementRow("subject", "police", rung, NOW_MS + 5)
     rises = LADDER.index(rung) > LADDER.index(start)
     assert await store.read(call(placements_of, number)) == [after if rises else before]
 

@@ -105,7 +105,7 @@ def test_a_table_that_is_made_anew_loses_nothing_of_itself_and_of_what_belongs_t
         )
         connection.commit()
 
-    migrate_sqlite(path)
+    migrate_sqlite(path, "0007")
 
     with contextlib.closing(pysqlite3.connect(str(path))) as connection:
         assert {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in kept} == kept

@@ -11,6 +11,7 @@
 
 import argparse
 import base64
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ from exchange.crypto.secret import Secret
 from exchange.crypto.shares import parse_share
 from exchange.errors import ExchangeError
 from exchange.node.webhook import event_body, signed_headers
-from exchange.schema import wire
+from exchange.schema import acknowledgement, wire, words
 from exchange.schema.card_file import CardFile
 from exchange.schema.events import SECTION_DELIVERED, section_event_id
 
@@ -876,6 +877,85 @@ def _verify_sealed_webhook(case: Case) -> None:
     assert open_section_event(event, keys, kind=case["kind"]).content == case["content"]
 
 
+# acknowledgements.json: what an agency signs with its own keys, and what its words open to
+
+
+def _make_acknowledgements() -> Iterator[Case]:
+    agency = AgencyKeys(
+        Origin("housing.enfield.example"),
+        signing.SigningKeys(*map(Secret, SIGNING_SEEDS)),
+        (SealingPrivateKey(Secret(SEALING_SEED)),),
+    )
+    bond = words.Bond(MESSAGE, RECIPIENT, SENDER)
+    node, counterpart = (SealingPrivateKey(Secret(seed)).public for seed in (SEALING_SEED, OTHER_SEALING_SEED))
+
+    def made(rung: wire.Rung, said: words.Said, bent: wire.Rung | None = None) -> Case:
+        sealed, ciphertexts = words.seal_words(said, rung, bond, node, counterpart)
+        body = wire.Acknowledgement(
+            version=1,
+            message_id=MESSAGE,
+            leaf_hash=bytes(range(32)),
+            section="housing",
+            agency="housing",
+            rung=bent or rung,
+            origin=RECIPIENT,
+            recipient=SENDER,
+            at=datetime.fromtimestamp(NOW_S, UTC),
+            words=sealed,
+        )
+        signed = acknowledgement.sign_acknowledgement(body, agency.signing, agency.vkeys(), NOW_S)
+        return {
+            "statement": signed.statement.hex(),
+            "proof": signed.proof,
+            "vkeys": list(signed.signing_keys),
+            "ciphertexts": [data.hex() for data in ciphertexts],
+        }
+
+    holder = words.Holder(name="Ana Fictitious", role="Housing officer", contact="020 7946 0000")
+    owned = words.Said(holder=holder, note="Keys are at the desk.")
+    valid: Case = {
+        "name": "owned, as the sender's node reads it",
+        "signer": (acknowledgement.signer_of(agency.vkeys()) or b"").hex(),
+        "seed": SEALING_SEED.hex(),
+        **made(wire.Rung.OWNED, owned),
+        "said": {"holder": msgspec.to_builtins(holder)},
+    }
+    yield valid
+    yield {
+        **valid,
+        "name": "owned, as the counterpart reads it",
+        "seed": OTHER_SEALING_SEED.hex(),
+        "said": msgspec.to_builtins(owned),
+    }
+    asked = words.Said(question="Which flat is it?")
+    yield {
+        **valid,
+        "name": "queried, of which the sender's node reads nothing",
+        **made(wire.Rung.QUERIED, asked),
+        "said": {},
+    }
+    yield _refused("another statement", valid, statement=_flip(unhex(valid["statement"]), -1).hex())
+    others = signing.SigningKeys(Secret(b"\x03" * 32), Secret(b"\x04" * 32))
+    vkeys = [key.text() for key in others.verifiers(Origin("housing.enfield.example"))]
+    yield _refused("other keys", valid, vkeys=vkeys)
+    yield _refused("another ciphertext", valid, ciphertexts=[_flip(unhex(valid["ciphertexts"][0]), 0).hex()])
+    yield _refused("owned, with a question in it", valid, **made(wire.Rung.QUERIED, asked, bent=wire.Rung.OWNED))
+
+
+def _verify_acknowledgement(case: Case) -> None:
+    first, second = case["vkeys"]
+    signed = wire.AgencyStatement(statement=unhex(case["statement"]), proof=case["proof"], signing_keys=(first, second))
+    proven = acknowledgement.prove_acknowledgement(signed)
+    assert proven.signer.hex() == case["signer"]
+    said = proven.said
+    given = {hashlib.sha256(unhex(data)).digest(): unhex(data) for data in case["ciphertexts"]}
+    ciphertexts = words.ciphertexts_of(said.words, said.rung, given)
+    key = SealingPrivateKey(Secret(unhex(case["seed"])))
+    bond = words.Bond(MessageId(said.message_id), Origin(said.origin), Origin(said.recipient))
+    opened = words.open_words(said.words, ciphertexts, {key.public.key_id: key}, bond)
+    assert msgspec.to_builtins(opened) == case["said"]
+
+
 KINDS: Final[dict[str, Kind]] = {
     "names": Kind(_make_names, _verify_name),
     "statements": Kind(_make_statements, _verify_statement),
@@ -893,6 +973,7 @@ KINDS: Final[dict[str, Kind]] = {
     "archives": Kind(_make_archives, _verify_archive, random=True),
     "questions": Kind(_make_questions, _verify_question, random=True),
     "sealed-webhooks": Kind(_make_sealed_webhooks, _verify_sealed_webhook, random=True),
+    "acknowledgements": Kind(_make_acknowledgements, _verify_acknowledgement, random=True),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from tests.faults.checker.history import HeldReceipt, Leaf, Message, Node, PeerView, Waiting
+from tests.faults.checker.history import Given, HeldReceipt, Leaf, Message, Node, PeerView, Waiting
 
 #: Runs a query on a store and returns all its rows.
 Rows = Callable[[str], list[tuple[Any, ...]]]
@@ -18,6 +18,8 @@ _RECEIPTS: Final = """SELECT message_id, rung, receipts.leaf_hash, receipts.stat
 _OUTBOX: Final = """SELECT coalesce(messages.message_id, waiting_forms.message_id, ''), lane, kind, state, agency,
     outbox.position, reason FROM outbox LEFT JOIN messages ON messages.number = outbox.message
     LEFT JOIN waiting_forms ON waiting_forms.delivery = outbox.number ORDER BY outbox.number"""
+_GIVEN: Final = """SELECT message_id, section, agency, given_to FROM placements
+    JOIN messages ON messages.number = placements.message WHERE direction = 'in'"""
 
 
 def read_node(origin: str, rows: Rows) -> Node:
@@ -40,6 +42,7 @@ def read_node(origin: str, rows: Rows) -> Node:
         checkpoints=tuple(row[0] for row in rows("SELECT text FROM checkpoints ORDER BY size")),
         messages=tuple(Message(*map(_plain, row)) for row in rows(_MESSAGES)),
         receipts=tuple(HeldReceipt(*map(_plain, row)) for row in rows(_RECEIPTS)),
+        given=tuple(Given(*row) for row in rows(_GIVEN)),
         waiting=tuple(Waiting(*row) for row in rows(_OUTBOX)),
         waiting_forms=tuple(row[0] for row in rows("SELECT message_id FROM waiting_forms")),
         peers=tuple(

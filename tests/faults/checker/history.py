@@ -56,6 +56,16 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A row of `placements` at the receiver: which agency has a section for the readers of a kind."""
+
+    message_id: str
+    section: str
+    kind: str
+    agency: str | None
+
+
+@dataclass(frozen=True)
 class PeerView:
     """What a node keeps of a peer: its card, and the checkpoints of its log that it has verified."""
 
@@ -79,6 +89,7 @@ class Node:
     waiting: tuple[Waiting, ...] = ()
     waiting_forms: tuple[str, ...] = ()
     peers: tuple[PeerView, ...] = ()
+    given: tuple[Given, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,12 +97,17 @@ class Call:
     """A webhook as an agency got it; `proven` where the public library verified it; `at_s` by the agency's clock."""
 
     at_s: float
-    kind: str
+    agency: str
     event_id: str
     body: bytes
     event: Mapping[str, Any]
     answer: int
     proven: bool
+
+    @property
+    def kind(self) -> str:
+        """The kind of the agency: its name, without what tells it from others of the kind."""
+        return self.agency.partition("/")[0]
 
     @property
     def accepted(self) -> bool:
@@ -119,6 +135,8 @@ class History:
     #: Origin and text of checkpoints that were seen from outside while the run went on.
     seen: tuple[tuple[str, str], ...] = ()
     exported: tuple[Exported, ...] = ()
+    #: Receiver's origin, message id, section and rung: somebody was told that the word was taken.
+    said: tuple[tuple[str, str, str, str], ...] = ()
     #: Which kinds of agency may read a part, by the part's name.
     readers: Mapping[str, frozenset[str]] | None = None
     #: Whether nodes and agencies share a clock, so that their times can be compared.

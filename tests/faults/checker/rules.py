@@ -2,9 +2,11 @@
 
 * kept: what a person or a node was told is taken, is there; each section reached its agency or is held with a reason.
 * once: nothing is delivered again after its acceptance was recorded; each delivery keeps its id and its content.
-* readers: an agency gets what the catalogue and the signed manifest allow it, and nothing else.
+* readers: an agency gets what the catalogue and the signed manifest allow its kind, and nothing else.
+* given: of several agencies of a kind, the one that has a section by the receiver's store gets it, and no other.
 * receipts: there is no receipt without what it says: a message, an acceptance, a place in its signer's log.
 * logs: every checkpoint of a node that anybody saw is signed and lies on one tree; every proof holds.
+* said: what somebody said of a section is signed, with the words sealed beside it; nothing is signed that nobody said.
 * returned: what the receiver signed has reached the sender, or waits to.
 """
 
@@ -26,6 +28,8 @@ from tests.faults.checker.history import Call, History, Message, Node
 from tests.faults.checker.tree import Tree
 
 _IN, _OUT = "in", "out"
+_DELIVERED: Final = "exchange.section.delivered.v1"
+_WORDS: Final = {"owned", "queried", "redirected"}
 #: Receipts tell whole ones.
 _A_MILLISECOND: Final = 0.001
 Keys = tuple[VerifierKey, VerifierKey]
@@ -61,7 +65,7 @@ class _Reading:
         #: (receiver, message id) -> the calls about it
         self.calls: dict[str, list[Call]] = defaultdict(list)
         for call in history.calls:
-            if "message_id" in call.event.get("data", {}):
+            if "message_id" in call.event.get("data", {}) and call.event["type"] == _DELIVERED:
                 self.calls[call.event["data"]["message_id"]].append(call)
 
     def _learn(self, card: bytes) -> None:
@@ -155,11 +159,13 @@ def _kept_of_sender(reading: _Reading, node: Node) -> Iterator[str]:
 
 def _kept_of_receiver(reading: _Reading, node: Node) -> Iterator[str]:
     for message, manifest in reading.inbound(node):
-        waits = {row.agency: row for row in node.waiting if row.message_id == message.message_id and row.agency}
+        waits = {row.lane: row for row in node.waiting if row.message_id == message.message_id and row.agency}
+        given = {(row.section, row.kind): row.agency for row in node.given if row.message_id == message.message_id}
         for section, kind in sorted(reading.placements(manifest)):
             if reading.accepted(message.message_id, section, kind):
                 continue
-            row = waits.get(kind)
+            agency = given.get((section, kind))
+            row = waits.get(f"route:{kind}" if agency is None else f"agency:{agency}")
             place = f"section {section} of message {message.message_id}"
             if row is None:
                 yield f"{place} never reached {kind}, and {node.origin} does not try"
@@ -175,8 +181,8 @@ def _once(reading: _Reading) -> Iterator[str]:
         events: dict[tuple[str, str], str] = {}
         for call in calls:
             data = call.event["data"]
-            place = (data["section"], call.kind)
-            what = f"section {place[0]} of message {message_id} to {call.kind}"
+            place = (data["section"], call.agency)
+            what = f"section {place[0]} of message {message_id} to {call.agency}"
             if events.setdefault(place, call.event_id) != call.event_id:
                 yield f"{what} came under two ids, {events[place]} and {call.event_id}"
             if content.setdefault(call.event_id, (message_id, place, call.body)) != (message_id, place, call.body):
@@ -223,25 +229,37 @@ def _readers(reading: _Reading) -> Iterator[str]:
         if not call.proven:
             # An agency refuses what a node signed by a clock that is wrong.
             if reading.history.one_clock:
-                yield f"{call.kind} got a call that does not verify, {call.event_id}"
+                yield f"{call.agency} got a call that does not verify, {call.event_id}"
             continue
         data = call.event["data"]
-        if "message_id" not in data:
-            continue  # a test event
+        if "message_id" not in data or call.event["type"] != _DELIVERED:
+            continue  # a test event, or a question
         what = f"section {data['section']} of message {data['message_id']}"
         if data["message_id"] not in manifests:
-            yield f"{call.kind} got {what}, which no node has stored"
+            yield f"{call.agency} got {what}, which no node has stored"
             continue
         manifest, receiver = manifests[data["message_id"]]
         if (data["section"], call.kind) not in reading.placements(manifest):
-            yield f"{call.kind} got {what}, which the manifest does not give it"
+            yield f"{call.agency} got {what}, which the manifest does not give it"
         allowed = reading.history.readers
         if allowed is not None and call.kind not in _allowed(allowed, data["section"]):
-            yield f"{call.kind} got {what}, which the catalogue denies it"
+            yield f"{call.agency} got {what}, which the catalogue denies it"
         if (data["from"], data["to"]) != (manifest["from_area"], manifest["to_area"]):
-            yield f"{call.kind} was told other boroughs than {what} is from and for"
+            yield f"{call.agency} was told other boroughs than {what} is from and for"
         if call.event["source"] != f"https://{receiver}":
-            yield f"{call.kind} got {what} from {call.event['source']} instead of {receiver}"
+            yield f"{call.agency} got {what} from {call.event['source']} instead of {receiver}"
+
+
+def _given(reading: _Reading) -> Iterator[str]:
+    for node in reading.nodes.values():
+        given = {(row.message_id, row.section, row.kind): row.agency for row in node.given}
+        for message, manifest in reading.inbound(node):
+            for section, kind in sorted(reading.placements(manifest)):
+                agency = given.get((message.message_id, section, kind))
+                what = f"section {section} of message {message.message_id}"
+                for call in reading.accepted(message.message_id, section, kind):
+                    if call.agency != agency:
+                        yield f"{call.agency} took {what}, which {agency} has"
 
 
 def _allowed(readers: Mapping[str, frozenset[str]], section: str) -> frozenset[str]:
@@ -312,6 +330,27 @@ def _in_log(reading: _Reading, origin: str, statement: bytes, proof: str, who: s
             yield f"{what} that is not in its log at {index}"
 
 
+def _said(reading: _Reading) -> Iterator[str]:
+    said = set(reading.history.said)
+    signed: set[tuple[str, str, str, str]] = set()
+    for node in reading.nodes.values():
+        for leaf in node.leaves:
+            if leaf.type != "receipt" or not leaf.statement:
+                continue
+            receipt = _body(leaf.statement)
+            if receipt["rung"] not in _WORDS:
+                continue
+            sections = {entry["section"] for entry in receipt["placements"]}
+            what = f"{node.origin} signed {receipt['rung']} for message {receipt['message_id']}"
+            if len(sections) != 1:
+                yield f"{what}, and of {len(sections)} sections at once"
+            if ("words" in receipt) == ("acknowledgement" in receipt):
+                yield f"{what}, without what was said or with it twice"
+            signed |= {(node.origin, receipt["message_id"], section, receipt["rung"]) for section in sections}
+    for origin, message_id, section, rung in sorted(said - signed):
+        yield f"{origin} took it that section {section} of message {message_id} is {rung}, and has not signed it"
+
+
 def _logs(reading: _Reading) -> Iterator[str]:
     seen: dict[str, dict[str, str]] = defaultdict(dict)  # origin -> text -> by whom
     for node in reading.nodes.values():
@@ -379,7 +418,7 @@ def _on_one_tree(reading: _Reading, origin: str, texts: Mapping[str, str]) -> It
 
 def _returned(reading: _Reading) -> Iterator[str]:
     for node in reading.nodes.values():
-        on_the_way = {row.position for row in node.waiting if row.kind == "statement"}
+        on_the_way = {row.position for row in node.waiting if row.kind in ("statement", "word")}
         for leaf in node.leaves:
             if leaf.type != "receipt" or not leaf.statement:
                 continue
@@ -408,7 +447,9 @@ RULES: Final[Mapping[str, Callable[[_Reading], Iterator[str]]]] = {
     "kept": _kept,
     "once": _once,
     "readers": _readers,
+    "given": _given,
     "receipts": _receipts,
+    "said": _said,
     "logs": _logs,
     "returned": _returned,
 }

@@ -11,12 +11,15 @@ from pysqlite3 import dbapi2 as sqlite
 from exchange.cli.client import CommandFailed, Node
 from exchange.crash_points import Point
 from tests.faults.armed import POINTS
+from tests.faults.attaching import check_attached, send_attached
 from tests.faults.scenario import Scenario, Scenarios
 from tests.faults.world import Broken, Load, World, kill_at_random
 from tests.processes.harness import Borough, until
 
 scenarios: Final = Scenarios("crash")
 _DAY_S: Final = 86_400
+#: What was said when the node ended; it is said again once that runs.
+_OPEN: Final[list[str]] = []
 
 #: At which node a group of points is tried, and at which of the times that it comes there: with something in hand.
 _WHERE: Final = {
@@ -24,7 +27,10 @@ _WHERE: Final = {
     "peer": ("hackney", 2),
     "envelope": ("enfield", 2),
     "webhook": ("enfield", 7),
+    "staging": ("hackney", 1),
+    "attachment": ("enfield", 1),
     "batch": ("enfield", 6),
+    "word": ("enfield", 1),
     "rotation": ("hackney", 1),
     "keystore": ("enfield", 1),
 }
@@ -56,6 +62,8 @@ def _at_points(group: str, points: Sequence[Point], world: World) -> None:
         # What the crash left must do for a start and a message.
         world.start(victim)
         world.sender.again()
+        while _OPEN:
+            _own_again(world, _OPEN.pop())
         if group == "epoch":
             # What is sealed to a key that was destroyed cannot be opened: the sender needs the new card.
             until("the peer has the new card", victim.is_idle)
@@ -65,6 +73,8 @@ def _at_points(group: str, points: Sequence[Point], world: World) -> None:
             victim.kill()
     if group == "epoch":
         until("keys are destroyed for good", lambda: "sealing keys destroyed" in victim.log.read_text())
+    if group in ("staging", "attachment"):
+        check_attached(world)
     world.settle()
     if not world.hackney.status(last, "delivered", 5)["reached"]:
         raise Broken(f"message {last} was sent after all crashes, and not delivered")
@@ -72,10 +82,34 @@ def _at_points(group: str, points: Sequence[Point], world: World) -> None:
     world.check()
 
 
+def _own_again(world: World, message_id: str) -> None:
+    """The same word once more: it was taken before, and is answered as it would have been."""
+    before = len(world.enfield.api("GET", f"/v1/messages/{message_id}/receipts")["receipts"])
+    known = len(world.said)
+    world.own(message_id)
+    if len(world.said) != known + 1:
+        raise Broken("the word was not taken a second time")
+    if len(world.enfield.api("GET", f"/v1/messages/{message_id}/receipts")["receipts"]) != before:
+        raise Broken("what was stored when the node ended was signed twice")
+    if not any(row["rung"] == "owned" for row in world.enfield.api("GET", f"/v1/messages/{message_id}")["sections"]):
+        raise Broken("what was said when the node ended is lost")
+
+
 def _trigger(world: World, victim: Borough, group: str) -> None:
+    if group == "word":
+        sent = world.sender.send(world.form())
+        if not world.hackney.status(sent, "delivered", 30)["reached"]:
+            raise Broken(f"message {sent} was not delivered")
+        world.own(sent)
+        world.counts["words"] += 1
+        _OPEN.append(sent)
+        return
     if group in ("rotation", "keystore"):
         with contextlib.suppress(CommandFailed):
             Node(victim.config).request("POST", "/v1/keys/rotate", wait_s=30)
+        return
+    if group in ("staging", "attachment"):
+        send_attached(world)
         return
     for _ in range(3):
         world.sender.send(world.form())

@@ -4,6 +4,7 @@
 //   node agency.mjs answer             {seed, challenge, borough, kind}             shows that the agency holds the key
 //   node agency.mjs open               {seed, secret, headers, body, borough, kind} verifies a webhook, opens its section
 //   node agency.mjs seal               {key, message_id, sender, recipient, section, content} seals as a sender does
+//   node agency.mjs own                {url, token, subject, name, role, contact}   takes a section on, at the borough's node
 //
 // Each reads one JSON document from standard input and prints one.
 
@@ -110,7 +111,19 @@ async function seal({ key, message_id, sender, recipient, section, content }) {
   };
 }
 
-const commands = { "new-key": newKey, answer, open, seal };
+// A key that was made here has no signing keys beside it: the borough's node seals and signs this for the sender.
+async function own({ url, token, subject, ...holder }) {
+  const answered = await fetch(`${url}/v1/sections/${encodeURIComponent(subject)}/own`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: JSON.stringify(holder),
+  });
+  const document = await answered.json();
+  check(answered.status === 200, `${document.code}: ${document.message}`);
+  return document;
+}
+
+const commands = { "new-key": newKey, answer, open, seal, own };
 const command = commands[process.argv[2]];
 check(command !== undefined, `the commands are ${Object.keys(commands).join(", ")}`);
 let given = "";
