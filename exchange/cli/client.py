@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import tomllib
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -29,6 +30,7 @@ _TRUST_CODES: Final = {
     "fork",
     "identity-revoked",
     "directory-refused",
+    "second-person-needed",
 }
 
 
@@ -58,6 +60,8 @@ class CommandFailed(click.ClickException):
         """One line that says what happened, one that says what to do."""
         for finding in self.findings:
             click.echo(f"{finding['severity']}: {finding['path']}: {finding['message']}", err=True)
+            if finding.get("hint"):
+                click.echo(f"       {finding['hint']}", err=True)
         click.echo(f"Error: {self.message}", err=True)
         if self.hint:
             click.echo(f"       {self.hint}", err=True)
@@ -113,6 +117,7 @@ class Node:
         raw: bytes | None = None,
         wait_s: float = 0,
         idempotency_key: str | None = None,
+        override: str | None = None,
     ) -> Any:
         """Ask the node.
 
@@ -123,6 +128,8 @@ class Node:
         headers = {"content-type": "application/json"}
         if idempotency_key is not None:
             headers["idempotency-key"] = idempotency_key
+        if override is not None:
+            headers["override-reason"] = urllib.parse.quote(override)
         with self._asking(wait_s) as connection:
             connection.request(method, path, body=data, headers=headers)
             answer = connection.getresponse()

@@ -1,5 +1,6 @@
 """Messages: send, status, explain, inbox, outbox, held, receipt."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,16 +33,33 @@ def _print_sections(document: dict[str, Any], *, each: bool) -> None:
         for row in document["sections"]
     ]
     if each:
-        print_table(("section", "agency", "rung", "at", "holder", "held because"), rows)
+        bases = [_basis(row.get("basis")) for row in document["sections"]]
+        table = [(*row, basis) for row, basis in zip(rows, bases, strict=True)]
+        print_table(("section", "agency", "rung", "at", "holder", "held because", "legal basis"), table)
     else:
         print_table(("agency", "sections", "rung", "at", "holder", "held because"), _by_agency(rows))
     for row in document["sections"]:
         if row.get("word"):
             _tell_word(row)
-    if document.get("held"):
-        click.echo(f"Held: {document['held']}. See `exchange held list`.", err=True)
+    told = document.get("disclosure")
+    awaits = document.get("awaits_approval") or (told and told["state"] == "awaiting")
+    if document.get("held") and not (told and told["state"] == "refused"):
+        see = "exchange approvals list" if awaits else "exchange held list"
+        click.echo(f"Held: {document['held']}. See `{see}`.", err=True)
+    if told and told["decided_by"]:
+        click.echo(
+            f"Sent by {told['sent_by']}; {told['state']} by {told['decided_by']} at {told['decided_at']}.", err=True
+        )
+    if told and told["overrode"]:
+        click.echo(f"Sent by {told['sent_by']} by an override, without {', '.join(told['overrode'])}.", err=True)
     if document.get("next_attempt_at"):
         click.echo(f"Next attempt at {document['next_attempt_at']}: {document['last_error']}", err=True)
+
+
+def _basis(ground: dict[str, Any] | None) -> str:
+    """The ground on which an agency reads a section, in a few words."""
+    words = [ground["regime"], ground["gateway"], ground["agreement"]] if ground else []
+    return " ".join(word for word in words if word)
 
 
 def _holder(row: dict[str, Any]) -> str | None:
@@ -86,6 +104,12 @@ def _by_agency(
 @click.option("--to", "area", required=True, help="ONS/GSS code of the receiving borough.")
 @click.option("--wait", "rung", type=_RUNGS, help="Wait until every section has come this far.")
 @click.option("--timeout", "timeout_s", type=float, default=60, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--override",
+    metavar="REASON",
+    help="In an emergency: pass the gate in your name. The admins are told. With -, read from standard input.",
+)
+@click.option("--dry-run", is_flag=True, help="Send nothing: show who would read what on what ground.")
 @click.option("--id", "message_id", help="The message's id, a UUID: give it again to send once. [default: a new one]")
 @click.option("--attach", "files", multiple=True, type=AttachOption(), help="A file for a section; several times.")
 @_sections_option
@@ -96,6 +120,8 @@ def send(
     area: str,
     rung: str | None,
     timeout_s: float,
+    override: str | None,
+    dry_run: bool,
     message_id: str | None,
     files: tuple[FileToAttach, ...],
     each: bool,
@@ -103,13 +129,26 @@ def send(
     as_json: bool,
 ) -> None:
     """Send the form in FILE to the borough of an area, with files that go with its sections."""
+    if override == "-":  # what stands on a command line, every account on the machine may read
+        override = sys.stdin.read().strip()
+    if dry_run:
+        from exchange.cli.gate import preview
+
+        preview(config, file.read_bytes(), area, override, as_json)
+        return
     node, form = Node(config), file.read_bytes()
     message_id = message_id or new_message_id(time.time_ns() // 1_000_000)
     if files:
         check_sections(form, files)
         _upload(node, message_id, area, files, quiet=as_json)
     try:
-        sent = node.request("POST", f"/v1/messages/to/{area}", raw=form, idempotency_key=message_id)
+        sent = node.request(
+            "POST",
+            f"/v1/messages/to/{area}",
+            raw=form,
+            idempotency_key=message_id,
+            override=override,
+        )
     except CommandFailed as error:
         if error.code != "answer-lost":
             raise
@@ -126,6 +165,8 @@ def send(
         print_json(document)
     else:
         click.echo(f"Message {sent['id']} to {sent['peer']}")
+        for warning in sent["warnings"]:
+            click.echo(f"Warning: {warning['path']}: {warning['message']}. {warning['hint']}".rstrip(), err=True)
         _print_sections(document, each=each)
         print_attachments(document)
         click.echo(f"To see how far it has come: exchange status {sent['id']}", err=True)

@@ -47,7 +47,7 @@ from exchange.store.log import proven_at
 from exchange.store.messages import add_receipt, add_rung_events, stand
 from exchange.store.outbox import WORD, enqueue, new_delivery
 from exchange.store.peers import peer
-from exchange.store.transaction import Transaction
+from exchange.store.transaction import Operation, Transaction
 
 #: So much is said of one section, by all who have it in turn. The sender has the same bound.
 MOST_WORDS: Final = 64
@@ -100,8 +100,10 @@ class Acknowledging:
         self._has_current_key = has_current_key
         self._wake = wake
 
-    async def say(self, speaker: Speaker, message_id: str, section: str, word: Word) -> dict[str, Any]:
-        """Take a word, and answer with the receipt that was signed for it.
+    async def say(
+        self, speaker: Speaker, message_id: str, section: str, word: Word, first: Operation[None] | None = None
+    ) -> dict[str, Any]:
+        """Take a word, and answer with the receipt that was signed for it; `first` is of the same transaction.
 
         Raises:
             NotFound: the agency has no such section.
@@ -116,7 +118,7 @@ class Acknowledging:
 
         async def look(tx: Transaction) -> tuple[SectionHere, Card, bytes | None]:
             found = await find_section(tx, speaker, message_id, section)
-            return found, peer_card(await peer(tx, found.message.peer)), await _signer(tx, found, speaker)
+            return found, peer_card(await peer(tx, found.message.peer)), await signer_for(tx, found, speaker)
 
         found, card, signer = await services.store.read(look)
         if word.signed is not None:
@@ -125,7 +127,13 @@ class Acknowledging:
             raise AgencySigns("the sender takes only what this agency has signed with its own key")
         else:
             sealed = await self._seal(found, speaker, word, card)
-        taken = await services.store.write(lambda tx: self._take(tx, speaker, message_id, section, word, sealed))
+
+        async def take(tx: Transaction) -> _Taken:
+            if first is not None:
+                await first(tx)
+            return await self._take(tx, speaker, message_id, section, word, sealed)
+
+        taken = await services.store.write(take)
         crash_points.reached("word.before-answer")
         services.counters.add(f"words_{word.rung.value}" if taken.lanes else "words_repeated")
         if taken.lanes:
@@ -273,7 +281,7 @@ class Acknowledging:
         return _Taken(entry.position, frozenset(lanes))
 
 
-async def _signer(tx: Transaction, found: SectionHere, speaker: Speaker) -> bytes | None:
+async def signer_for(tx: Transaction, found: SectionHere, speaker: Speaker) -> bytes | None:
     """Who must sign, where the sender has sealed the message to a key of the agency's own."""
     keys = await all_agency_keys(tx)
     parcel = own_parcel(found.manifest, kinds_by_key(keys), speaker.kind)

@@ -15,6 +15,7 @@ from exchange.node.config import RetryTable, is_proxy_url
 from exchange.node.delivery import Dispatcher
 from exchange.node.endpoints import Endpoints
 from exchange.node.errors import RequestInvalid
+from exchange.node.event_links import check_links
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of, check_certificate
 from exchange.node.resending import resend
@@ -38,6 +39,8 @@ class ChangeAgency(Request, frozen=True):
     retry_s: RetryTable | UnsetType | None = UNSET
     certificate: str | UnsetType | None = UNSET
     proxy: str | UnsetType | None = UNSET
+    #: Whether events have a one-time link by which to take the section on.
+    links: bool | UnsetType = UNSET
 
 
 class RotateSecret(Request, frozen=True):
@@ -115,6 +118,7 @@ def describe_agency(
         "certificate": endpoint.certificate,
         "proxy": endpoint.proxy,
         "rate_per_minute": endpoint.rate_per_minute,
+        "links": bool(endpoint.links),
     }
 
 
@@ -193,6 +197,9 @@ class AgenciesApi:
             changes["certificate"] = wanted.certificate or None
         if wanted.proxy is not UNSET:
             changes["proxy"] = wanted.proxy
+        if wanted.links is not UNSET:
+            check_links(self._services, wanted.links)
+            changes["links"] = int(wanted.links)
 
         async def operation(tx: Transaction) -> None:
             await keep_endpoint(tx, replace(await endpoint_of(tx, agency_id), **changes))

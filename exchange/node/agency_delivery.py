@@ -35,7 +35,7 @@ from exchange.node.lanes import LaneState
 from exchange.node.receipts import climb
 from exchange.node.rerouting import turn_away
 from exchange.node.services import Services
-from exchange.node.webhook import event_body, secret_id
+from exchange.node.webhook import event_body, secret_id, test_data
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.events import CHALLENGE, TEST
 from exchange.schema.wire import Rung
@@ -322,17 +322,8 @@ class AgencyDeliveries:
         """Send a synthetic section, which looks like a section and says that it is none."""
         services = self._services
         target = await self._target(agency)
-        tables = services.configuration.tables
-        data = {
-            "test": True,
-            "agency": agency.name,
-            "message_id": new_message_id(services.now_ms()),
-            "section": "test",
-            "from": tables.node.area,
-            "to": tables.node.area,
-            "urgent": False,
-            "content": {"text": "This is a test. It is about nobody."},
-        }
+        area = services.configuration.tables.node.area
+        data = test_data(agency.name, area, new_message_id(services.now_ms()))
         body = event_body(event_id, TEST, services.configuration.origin, agency.id, services.now(), data)
         answer = await self._post(target, await self._endpoints.key(), event_id, body)
         await self._hear_names(target, [answer])

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -24,6 +24,7 @@ from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.cards import as_items
 from exchange.node.cases import read_handover
 from exchange.node.compose import recall_secrets
+from exchange.node.event_links import event_links
 from exchange.node.said import open_said
 from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body
@@ -44,6 +45,7 @@ from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_d
 from exchange.store.acknowledgements import AcknowledgementRow, acknowledgement
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.attempts import accepted_in
+from exchange.store.endpoints import wants_links
 from exchange.store.errors import NotFound
 from exchange.store.messages import (
     KeysRow,
@@ -80,6 +82,8 @@ class AgencyParcel:
     question: "Question | None" = None
     #: In place of a section, what is late of the handover.
     late: "Late | None" = None
+    #: Addresses by which to take sections on, by section, where the agency wants them.
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def event_id(self, section: str, kind: str) -> str:
         """The id of the event of a section."""
@@ -121,7 +125,15 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
 
     async def view(
         tx: Transaction,
-    ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None, set[str]]:
+    ) -> tuple[
+        MessageRow,
+        Manifest,
+        KeysRow,
+        list[tuple[SectionEntry, SectionRow]],
+        dict[str, bytes] | None,
+        set[str],
+        bool,
+    ]:
         message = await message_by_number(tx, number)
         manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
         given = [row for row in await placements_of(tx, number) if row.given_to == name]
@@ -142,11 +154,16 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
             waiting,
             await _sealed(services, tx, message, manifest, name),
             wanted - {entry.name for entry, _ in waiting},
+            await wants_links(tx, name),
         )
 
-    message, manifest, keys, waiting, sealed, denied = await services.store.read(view)
+    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view)
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-    return AgencyParcel(message, manifest, secrets, waiting, sealed, tuple(sorted(denied)))
+    links: dict[str, str] = {}
+    # What is sealed goes to an agency with a program of its own, whose word the sender may want signed.
+    if wants and sealed is None:
+        links = await event_links(services, number, name, [entry.name for entry, _ in waiting])
+    return AgencyParcel(message, manifest, secrets, waiting, sealed, tuple(sorted(denied)), links=links)
 
 
 async def _sealed(
@@ -293,6 +310,7 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
             "to": manifest.to_area,
             "urgent": manifest.urgent,
             **content,
+            **({"links": {"acknowledge": parcel.links[name]}} if name in parcel.links else {}),
         },
     )
 

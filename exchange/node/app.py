@@ -55,15 +55,21 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.gate import Gatekeeper
+from exchange.node.gate_api import GateApi
 from exchange.node.handovers_api import HandoversApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
 from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
+from exchange.node.links import Links
+from exchange.node.links_api import LinksApi
 from exchange.node.listener import MOST_CONNECTIONS, LocalSite, LocalTcpSite, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
+from exchange.node.pages.acknowledge import AcknowledgePages
+from exchange.node.pages.selftest import SelfTestPages
 from exchange.node.pairings import Pairings
 from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
@@ -79,6 +85,8 @@ from exchange.node.rotation import settle_rotation
 from exchange.node.rounds import go_round
 from exchange.node.routing_api import RoutingApi
 from exchange.node.sections_api import SectionsApi
+from exchange.node.selftest import SelfTest
+from exchange.node.selftest_api import SelfTestApi
 from exchange.node.services import Changes, Counters, Revoked, Services
 from exchange.node.staging import forget_stale
 from exchange.node.telling import Telling
@@ -377,8 +385,14 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
                 dispatcher.wake(attachment_lane(origin))
 
         directory = Directory(services, client, changed)
+        selftest = SelfTest(services, endpoints)
+        gatekeeper = Gatekeeper(services)
         acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
+        links = Links(services, acknowledging)
         more = [
+            *SelfTestApi(selftest).routes(),
+            *SelfTestPages(services, selftest).routes(),
+            *GateApi(services, dispatcher, gatekeeper).routes(),
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
@@ -387,6 +401,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *AttachmentsApi(services, dispatcher).routes(),
             *AgencyTokensApi(services).routes(),
             *SectionsApi(services, acknowledging).routes(),
+            *LinksApi(links).routes(),
             *HandoversApi(services).routes(),
             *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
@@ -394,7 +409,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door, acknowledging)
+        beside = await _agency_sites(stack, services, agency_door, acknowledging, links)
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -403,6 +418,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(endpoints.run(stop))
             group.create_task(watch.run(stop))
             group.create_task(directory.run(stop))
+            group.create_task(gatekeeper.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(agency_door.run(stop))
             group.create_task(telling.run(stop))
@@ -445,7 +461,7 @@ async def _listen(
 
 
 async def _agency_sites(
-    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging
+    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging, links: Links
 ) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
@@ -457,7 +473,8 @@ async def _agency_sites(
         *AgencySectionsApi(acknowledging).routes(),
         *AgencyAttachments(services).routes(),
     ]
-    runner = await _runner(stack, listener.application(routes, asked.open_routes()))
+    open_routes = [*asked.open_routes(), *AcknowledgePages(links, listener.guessed).open_routes()]
+    runner = await _runner(stack, listener.application(routes, open_routes))
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 

@@ -127,6 +127,15 @@ def keep_secrets(store_key: StoreKey, sender: str, message_id: str, secrets: Map
     return KeysRow(wrap_message_key(store_key, key, name), seal_at_rest(key, context("section-secrets", name), content))
 
 
+def message_key(store_key: StoreKey, sender: str, message_id: str, keys: KeysRow) -> MessageKey:
+    """The key of a message, for what is erased with it.
+
+    Raises:
+        RestError: the row does not belong to that message.
+    """
+    return unwrap_message_key(store_key, keys.wrapped, message_name(sender, message_id))
+
+
 def recall_secrets(store_key: StoreKey, sender: str, message_id: str, keys: KeysRow) -> dict[str, Secret]:
     """The secrets of a message's sections from the store.
 
@@ -134,6 +143,6 @@ def recall_secrets(store_key: StoreKey, sender: str, message_id: str, keys: Keys
         RestError: the row does not belong to that message.
     """
     name = message_name(sender, message_id)
-    key = unwrap_message_key(store_key, keys.wrapped, name)
+    key = message_key(store_key, sender, message_id, keys)
     content = _decode_secrets(open_at_rest(key, context("section-secrets", name), keys.secrets))
     return {section: Secret(value) for section, value in content.items()}

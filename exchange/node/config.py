@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from exchange.crypto.errors import NameInvalid
 from exchange.crypto.names import Origin, parse_origin
+from exchange.handover.gate import Reason
 from exchange.handover.retries import STANDARD_S
 from exchange.handover.routing import NO_RULES, Rule, Rules
 from exchange.handover.routing_review import mistakes
@@ -148,6 +149,14 @@ class ScanTable(_Table, frozen=True):
     timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 120
 
 
+class GateTable(_Table, frozen=True):
+    """What the gate wants before a form leaves: whether a sharing agreement and a legal basis are `required` or only
+    `advised`, and for which forms a second person."""
+
+    agreements: Literal["required", "advised"] = "advised"
+    second_approver: Annotated[tuple[Reason, ...], Meta(max_length=3)] = ()
+
+
 class HandoverTable(_Table, frozen=True):
     """The file of the deadlines that handovers have; without one, those that are shipped."""
 
@@ -167,6 +176,7 @@ class FileTables(_Table, frozen=True):
     trust: TrustTable = TrustTable()
     delivery: DeliveryTable = DeliveryTable()
     limits: LimitsTable = LimitsTable()
+    gate: GateTable = GateTable()
     routing: Rules = NO_RULES
     handover: HandoverTable = HandoverTable()
     scan: ScanTable = ScanTable()

@@ -1,9 +1,10 @@
 """What can go wrong in a running node. Each class has the HTTP status that the local API gives it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from exchange.errors import ExchangeError
+from exchange.handover.gate import Missing
 from exchange.store.transaction import Operation
 
 
@@ -81,6 +82,26 @@ class HandshakeRefused(NodeError):
     hint = "Ask the agency to allow this node's origin, or register it with --no-handshake. Nothing was stored."
 
 
+class GateClosed(NodeError):
+    """The gate does not let a form leave; `missing` says why."""
+
+    code = "gate-closed"
+    hint = "See to what is named, and send the form again; nothing was stored."
+
+    def __init__(self, missing: Sequence[Missing]) -> None:
+        self.missing = tuple(missing)
+        first = self.missing[0]
+        more = f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else ""
+        super().__init__(f"the form may not leave: {first.path}: {first.message}{more}")
+
+
+class SecondPersonNeeded(NodeError):
+    """Who sent a form cannot approve it."""
+
+    code = "second-person-needed"
+    hint = "Another person runs `exchange approve ID`, from an account of their own."
+
+
 class PeerUntrusted(NodeError):
     """The peer is not verified, or is suspended or quarantined: it is sent nothing and heard by nobody."""
 
@@ -155,6 +176,17 @@ class AgencySigns(NodeError):
 
     code = "agency-signs"
     hint = "The agency says it with its own key: `exchange agency-own`. Nothing was changed."
+
+
+class LinkUseless(NodeError):
+    """A one-time link cannot be used any more; `standing` says why."""
+
+    code = "link-useless"
+    hint = "Nothing was recorded with it."
+
+    def __init__(self, standing: str) -> None:
+        super().__init__(f"the link is {standing}")
+        self.standing = standing
 
 
 class WordsTooMany(NodeError):

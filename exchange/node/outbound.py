@@ -23,8 +23,8 @@ from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
 from exchange.node.peer_receipts import take_receipt
 from exchange.node.said import ciphertexts_at
-from exchange.node.sending import sign_waiting
 from exchange.node.services import Services
+from exchange.node.waiting_forms import sign_waiting
 from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
@@ -99,8 +99,9 @@ class Outbound:
             return Outcome(held=[(delivery, NO_CURRENT_KEY) for delivery in rows])
         forms = [delivery for delivery in rows if delivery.kind == FORM]
         if forms:
-            await sign_waiting(services, row, forms)
-            return Outcome(again=[delivery for delivery in rows if delivery.kind != FORM])
+            outcome = await sign_waiting(services, row, forms)
+            outcome.again = [delivery for delivery in rows if delivery.kind != FORM]
+            return outcome
         reply_secret = Secret.random()
         payload, sent, left = await self._payload(origin, rows, reply_secret, beside)
         crash_points.reached("peer.before-call")

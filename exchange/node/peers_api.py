@@ -1,6 +1,7 @@
 """The local API's half for peers: register, verify, suspend, remove."""
 
 import asyncio
+import functools
 import json
 import pwd
 import socket
@@ -63,6 +64,12 @@ def who_asks(request: web.Request) -> str:
         return "unknown"
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
+    return _account(uid)
+
+
+@functools.cache
+def _account(uid: int) -> str:
+    """The name of an account; a directory service may be slow to say it."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -513,6 +513,11 @@ async def release(tx: Transaction, number: int, deadline_ms: int) -> str:
     return str(row[0])
 
 
+async def release_one(tx: Transaction, number: int, deadline_ms: int) -> None:
+    """Make a delivery due again if it is held; it may be due already."""
+    await tx.execute(_release, {"key": number, "deadline": deadline_ms})
+
+
 async def release_lane(tx: Transaction, lane: str, deadline_ms: int) -> int:
     """Make everything held in a lane due again; return how many."""
     return await tx.execute(_release_lane, {"key": lane, "deadline": deadline_ms})

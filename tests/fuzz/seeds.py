@@ -51,6 +51,11 @@ from tests.node.test_revocation import revocation
 NOW_MS = 1_795_449_600_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 LEAST = Argon2Parameters(1, 8192)
+BROWSER_FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="headers"\r\n\r\nwebhook-id: evt_1\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="body.json"\r\n'
+    b"Content-Type: application/json\r\n\r\n{}\r\n--x--\r\n"
+)
 
 
 def deep(opening: str, closing: str, depth: int = 20_000) -> bytes:
@@ -115,6 +120,12 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     vectors = json.loads((ROOT / "tests" / "vectors" / "sealed-webhooks.json").read_text())
     yield "agency-event", "real", vectors[0]["body"].encode()
     yield "agency-event", "deep", b'{"data": ' + deep("[", "]") + b"}"
+    headers = "".join(f"{name}: {value}\n" for name, value in vectors[0]["headers"].items())
+    given = f"{headers}\n{vectors[0]['body']}\0{vectors[0]['secret']}"
+    yield "given-webhook", "real", given.encode()
+    yield "given-webhook", "deep", b"webhook-signature: v1,AAAA\n\n" + deep("[", "]")
+    yield "browser-form", "real", b"multipart/form-data; boundary=x\n" + BROWSER_FORM
+    yield "link-form", "real", b"name=Ana+Fictitious&role=Housing+officer&contact=020+7946+0000&note=a%0D%0Ab"
     said = json.loads((ROOT / "tests" / "vectors" / "acknowledgements.json").read_text())[0]
     statement = bytes.fromhex(said["statement"])
     yield "acknowledgement", "real", parse_statement(statement).body
