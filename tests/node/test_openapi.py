@@ -219,6 +219,7 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
         await about_peers(seen, camden)
         await about_agencies(seen, agency)
         await about_messages(seen, camden)
+        await about_handovers(seen, tmp_path)
         await about_routing(seen)
         await about_attachments(seen, camden)
         async with running(tmp_path / "harrow", "E09000015", "exchange.harrow.example", clock) as harrow:
@@ -515,6 +516,30 @@ async def about_messages(seen: Seen, camden: Borough) -> None:
     await seen.ask(400, "POST", "/v1/held/none/release", code="request-invalid")
     await seen.ask(200, "GET", "/v1/health")
     await seen.ask(200, "GET", "/v1/alarms")
+
+
+async def about_handovers(seen: Seen, path: Path) -> None:
+    await seen.ask(200, "GET", "/v1/handovers")
+    await seen.ask(200, "GET", "/v1/handovers?overdue=true")
+    await seen.ask(400, "GET", "/v1/handovers?overdue=perhaps", code="request-invalid")
+    (message,) = (await seen.ask(200, "GET", "/v1/inbox"))["items"]
+    place, folder = f"/v1/handovers/{message['id']}", path / "sections"
+    for verb in ("met", "complete"):
+        await seen.ask(404, "POST", f"/v1/handovers/{UUID[::-1]}/{verb}", code="not-found")
+    await seen.ask(404, "GET", f"/v1/handovers/{UUID[::-1]}", code="not-found")
+    await seen.ask(409, "POST", f"{place}/complete", code="handover-open")
+    folder.mkdir(0o700)
+    holder = {"name": "Ana Fictitious", "role": "Duty officer", "contact": "020 7946 0000"}
+    for item in (await seen.ask(200, "GET", place))["sections"]:
+        kind = item["agency"]
+        wanted = {"kind": kind, "folder": {"directory": str(folder)}}
+        added = await seen.ask(201, "POST", "/v1/agencies", wanted)
+        await seen.node.reached_by(message["id"], kind, "delivered")
+        await seen.ask(200, "POST", f"/v1/sections/{message['id']}/{item['section']}/own", {**holder, "agency": kind})
+        await seen.ask(200, "DELETE", f"/v1/agencies/{added['id']}")
+    await seen.ask(200, "POST", f"{place}/met")
+    await seen.ask(200, "POST", f"{place}/complete")
+    await seen.ask(200, "GET", place)
 
 
 async def about_attachments(seen: Seen, camden: Borough) -> None:
