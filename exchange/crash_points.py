@@ -30,6 +30,11 @@ Point: TypeAlias = Literal[
     "drop.in-place",
     # What an agency says of a section: all is stored, and nobody has been told.
     "word.before-answer",
+    # A file that is to be attached, sealed and not noted as whole.
+    "staging.sealed",
+    # An attachment that has come, its last chunk stored; and opened, which nobody has been told.
+    "attachment.all-taken",
+    "attachment.opened",
     # The turn of an epoch of sealing keys.
     "epoch.before-store",
     "epoch.stored",

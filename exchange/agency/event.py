@@ -34,6 +34,12 @@ class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_id: KeyIdBytes
 
 
+class EventLinks(msgspec.Struct, frozen=True):
+    """Addresses for people: by `acknowledge` somebody takes the section on, once."""
+
+    acknowledge: str | None = None
+
+
 class SectionData(msgspec.Struct, frozen=True):
     """A section: `content` where the node has opened it, else `sealed`."""
 
@@ -44,6 +50,7 @@ class SectionData(msgspec.Struct, frozen=True):
     urgent: bool
     content: dict[str, Any] | None = None
     sealed: Sealed | None = None
+    links: EventLinks | None = None
 
 
 class SealedQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

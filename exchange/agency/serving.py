@@ -5,10 +5,7 @@
 """
 
 import asyncio
-import base64
-import hashlib
 import hmac
-import html
 import json
 import secrets
 import ssl
@@ -25,23 +22,12 @@ from exchange.agency.event import MOST_BYTES
 from exchange.agency.receiving import Agency, Inbox, Kept, receive
 from exchange.agency.speaking import VERBS, forms, word_of
 from exchange.errors import ExchangeError
+from exchange.schema.page import Html, fill, join, page, page_headers
 
 _COOKIE: Final = "exchange-inbox"
 _MOST_SHOWN: Final = 500
 _BODY_WITHIN_S: Final = 60.0
-_HEADERS: Final = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; style-src 'sha256-{}'; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'self'",
-    "cross-origin-opener-policy": "same-origin",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-_STYLE: Final = (
-    "body{font:1rem/1.5 sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#0b0c0c}"
-    "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.5rem;border-bottom:1px solid #b1b4b6}"
-    "a{color:#1d70b8}a:focus{outline:3px solid #ffdd00}pre{white-space:pre-wrap;background:#f3f2f1;padding:1rem}"
-)
+_NOT_ALLOWED: Final = Html("<p>Open the address that was printed when the receiver was started.</p>")
 
 
 class Receiver:
@@ -92,7 +78,7 @@ class Receiver:
 
     async def _enter(self, request: web.Request) -> web.Response:
         if not self._is_word(request.query.get("word", "")):
-            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+            return _page("Not allowed", _NOT_ALLOWED, 403)
         answer = web.Response(status=303, headers={"location": "/", "cache-control": "no-store"})
         answer.set_cookie(_COOKIE, self.word, httponly=True, samesite="Strict", secure=request.secure, path="/")
         return answer
@@ -105,54 +91,52 @@ class Receiver:
 
     async def _list(self, request: web.Request) -> web.Response:
         if not self._may_look(request):
-            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+            return _page("Not allowed", _NOT_ALLOWED, 403)
         kept = await asyncio.to_thread(lambda: list(self._inbox.sections(self._agency, _MOST_SHOWN)))
-        rows = "".join(_row(one) for one in kept)
-        head = "".join(
-            f'<th scope="col">{name}</th>' for name in ("Came", "Section", "From", "Urgent", "Who could read it")
-        )
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>" if kept else "<p>Nothing yet.</p>"
+        columns = ("Came", "Section", "From", "Urgent", "Who could read it")
+        head = join(fill("<th scope='col'>{}</th>", name) for name in columns)
+        rows = join(_row(one) for one in kept)
+        table = fill("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>", head, rows)
+        if not kept:
+            table = Html("<p>Nothing yet.</p>")
         asked = await asyncio.to_thread(lambda: list(self._inbox.questions(self._agency, _MOST_SHOWN)))
-        return _page(f"Sections for {self._agency.kind}", table + _questions(asked))
+        return _page(f"Sections for {self._agency.kind}", join([table, _questions(asked)]))
 
     async def _section(self, request: web.Request) -> web.Response:
         if not self._may_look(request):
-            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+            return _page("Not allowed", _NOT_ALLOWED, 403)
         try:
             kept = await asyncio.to_thread(self._inbox.read, self._agency, request.match_info["id"])
         except OSError:
-            return _page("Not found", "<p>There is no such section.</p>", 404)
+            return _page("Not found", Html("<p>There is no such section.</p>"), 404)
         except ExchangeError as error:
-            return _page("It does not open", f"<p>{html.escape(str(error))}</p><p>{html.escape(error.hint)}</p>", 422)
-        facts = "".join(
-            f"<tr><th scope='row'>{name}</th><td>{html.escape(value)}</td></tr>" for name, value in _facts(kept)
-        )
-        content = html.escape(json.dumps(kept.content, indent=2, ensure_ascii=False))
-        title = f"Section {kept.event.data.section}"
-        saying = forms(kept.event.id, self._form_word) if self._node is not None else ""
-        return _page(title, f"<p><a href='/'>All sections</a></p><table>{facts}</table>{saying}<pre>{content}</pre>")
+            return _page("It does not open", fill("<p>{}</p><p>{}</p>", error, error.hint), 422)
+        facts = join(fill("<tr><th scope='row'>{}</th><td>{}</td></tr>", *fact) for fact in _facts(kept))
+        content = json.dumps(kept.content, indent=2, ensure_ascii=False)
+        saying = forms(kept.event.id, self._form_word) if self._node is not None else Html("")
+        body = fill("<p><a href='/'>All sections</a></p><table>{}</table>{}<pre>{}</pre>", facts, saying, content)
+        return _page(f"Section {kept.event.data.section}", body)
 
     async def _say(self, request: web.Request) -> web.Response:
         fields = {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
         is_ours = hmac.compare_digest(fields.get("word", "").encode(errors="surrogatepass"), self._form_word.encode())
         if not self._may_look(request) or not is_ours or self._node is None:
-            return _page("Not allowed", "<p>Open the address that was printed when the receiver was started.</p>", 403)
+            return _page("Not allowed", _NOT_ALLOWED, 403)
         verb, node = request.match_info["verb"], self._node
         if verb not in VERBS:
-            return _page("Not found", "<p>That cannot be said of a section.</p>", 404)
+            return _page("Not found", Html("<p>That cannot be said of a section.</p>"), 404)
         try:
             word = word_of(verb, fields)
             kept = await asyncio.to_thread(self._inbox.read, self._agency, request.match_info["id"])
             agency = self._agency
             await asyncio.to_thread(say, node, kept.event, word, agency.keys, agency.senders, agency.kind)
         except OSError:
-            return _page("Not found", "<p>There is no such section.</p>", 404)
+            return _page("Not found", Html("<p>There is no such section.</p>"), 404)
         except ExchangeError as error:
-            back = f"<p><a href='/sections/{request.match_info['id']}'>Back</a></p>"
-            text = f"<p>{html.escape(str(error))}</p><p>{html.escape(error.hint)}</p>{back}"
-            return _page("It was not said", text, 422)
-        told = f"<p>The sending borough is told: {word.rung.value}.</p><p><a href='/'>All sections</a></p>"
-        return _page("Said", told)
+            text = "<p>{}</p><p>{}</p><p><a href='/sections/{}'>Back</a></p>"
+            return _page("It was not said", fill(text, error, error.hint, request.match_info["id"]), 422)
+        told = "<p>The sending borough is told: {}.</p><p><a href='/'>All sections</a></p>"
+        return _page("Said", fill(told, word.rung.value))
 
 
 def who_could_read(kept: Kept) -> str:
@@ -164,27 +148,28 @@ def who_could_read(kept: Kept) -> str:
     return f"You, and {', '.join(kept.opened.others)}; the borough's node for each of them without a key of its own"
 
 
-def _questions(asked: list[Question]) -> str:
+def _questions(asked: list[Question]) -> Html:
     if not asked:
-        return ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("Asked", "Section", "By", "Question"))
-    rows = ""
+        return Html("")
+    head = join(fill("<th scope='col'>{}</th>", name) for name in ("Asked", "Section", "By", "Question"))
+    rows = []
     for one in asked:
         who = f"{one.kind}, {one.signer or one.borough or 'as your node says'}"
         cells = (one.at, f"{one.section} of {one.message_id}", who, one.text)
-        rows += "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
-    return (
+        rows.append(fill("<tr>{}</tr>", join(fill("<td>{}</td>", cell) for cell in cells)))
+    return fill(
         "<h2>Questions</h2><p>About sections that your borough sent. Reply by telephone: the exchange carries no "
-        f"replies yet.</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        "replies yet.</p><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>",
+        head,
+        join(rows),
     )
 
 
-def _row(kept: Kept) -> str:
+def _row(kept: Kept) -> Html:
     data = kept.event.data
-    cells = (kept.event.at, _sender(kept), "yes" if data.urgent else "no", who_could_read(kept))
-    came, sender, urgent, who = map(html.escape, cells)
-    link = f"<a href='/sections/{kept.event.id}'>{html.escape(data.section)}</a>"
-    return f"<tr><td>{came}</td><td>{link}</td><td>{sender}</td><td>{urgent}</td><td>{who}</td></tr>"
+    link = fill("<a href='/sections/{}'>{}</a>", kept.event.id, data.section)
+    cells = (kept.event.at, link, _sender(kept), "yes" if data.urgent else "no", who_could_read(kept))
+    return fill("<tr>{}</tr>", join(fill("<td>{}</td>", cell) for cell in cells))
 
 
 def _sender(kept: Kept) -> str:
@@ -205,15 +190,10 @@ def _facts(kept: Kept) -> list[tuple[str, str]]:
     return facts
 
 
-def _page(title: str, body: str, status: int = 200) -> web.Response:
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    headers = {name: value.replace("{}", digest) for name, value in _HEADERS.items()}
-    text = (
-        f"<!doctype html><html lang='en-GB'><head><meta charset='utf-8'>"
-        f"<meta name='viewport' content='width=device-width, initial-scale=1'><title>{html.escape(title)}</title>"
-        f"<style>{_STYLE}</style></head><body><main><h1>{html.escape(title)}</h1>{body}</main></body></html>"
+def _page(heading: str, body: Html, status: int = 200) -> web.Response:
+    return web.Response(
+        text=page(heading, body), status=status, content_type="text/html", headers=page_headers(forms=True)
     )
-    return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
 
 async def serve(

@@ -8,6 +8,7 @@ import msgspec
 
 from exchange.agency.acknowledging import Word
 from exchange.agency.errors import EventInvalid
+from exchange.schema.page import Html
 from exchange.schema.wire import Rung
 from exchange.schema.words import Said
 
@@ -42,17 +43,19 @@ _RUNGS: Final = {"own": Rung.OWNED, "query": Rung.QUERIED, "redirect": Rung.REDI
 VERBS: Final = tuple(_RUNGS)
 
 
-def forms(event_id: str, word: str) -> str:
+def forms(event_id: str, word: str) -> Html:
     """The forms for a section; `word` comes back with each, and nobody else's page knows it."""
-    return "".join(
-        f"<details><summary>{title}</summary><form method='post' action='/sections/{event_id}/{verb}'>"
-        f"<input type='hidden' name='word' value='{html.escape(word)}'>"
-        + "".join(
-            f"<p>{field.format(label=label, name=name, must='required' if must else '')}</p>"
-            for field, name, label, must in fields
+    return Html(
+        "".join(
+            f"<details><summary>{title}</summary><form method='post' action='/sections/{event_id}/{verb}'>"
+            f"<input type='hidden' name='word' value='{html.escape(word)}'>"
+            + "".join(
+                f"<p>{field.format(label=label, name=name, must='required' if must else '')}</p>"
+                for field, name, label, must in fields
+            )
+            + f"<p><button>{title}</button></p></form></details>"
+            for verb, title, fields in _FORMS
         )
-        + f"<p><button>{title}</button></p></form></details>"
-        for verb, title, fields in _FORMS
     )
 
 

@@ -18,6 +18,7 @@ from exchange.cli.agency_tokens import agency_token, tell_where
 from exchange.cli.client import FAILURE, USAGE, CommandFailed, Node
 from exchange.cli.endpoints import COMMANDS, place_of, settings_of, settings_options
 from exchange.cli.output import config_option, json_option, print_json, print_table
+from exchange.cli.selftest import agency_selftest
 
 
 @click.group()
@@ -54,6 +55,7 @@ def agency_add(
     retry: str | None,
     certificate: str | None,
     proxy: str | None,
+    links: bool | None,
     no_handshake: bool,
     key_file: Path | None,
     config: Path,
@@ -72,7 +74,7 @@ def agency_add(
         "networks": networks,
         "ca_file": ca_path,
         "handshake": not no_handshake,
-        **settings_of(timeout_s, retry, certificate, proxy),
+        **settings_of(timeout_s, retry, certificate, proxy, links),
     }
     if pull:
         body |= {"pull": True, "token_days": token_days}
@@ -164,5 +166,5 @@ def agency_remove(agency_id: str, config: Path, as_json: bool) -> None:
         click.echo(f"Removed {agency_id}.")
 
 
-for _verb in (*COMMANDS, agency_token, agency_rekey, agency_challenge, agency_prove):
+for _verb in (*COMMANDS, agency_token, agency_rekey, agency_challenge, agency_prove, agency_selftest):
     agency.add_command(_verb)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -132,3 +133,25 @@ def register(node: Node, other: Node) -> None:
         with contextlib.suppress(CommandFailed):
             here.request("DELETE", f"/v1/peers/{card['origin']}")
         here.request("POST", "/v1/peers", {"card": card["card"], "fingerprint": card["fingerprint"]})
+        agree(here, card["area"])
+
+
+def agree(node: Node, area: str) -> None:
+    """Put a sharing agreement with the borough of an area on file, unless there is one in force."""
+    present = node.request("GET", "/v1/agreements")["items"]
+    if any(row["area"] == area and row["state"] in ("active", "ending") for row in present):
+        return
+    today = datetime.now(UTC).date()
+    body = {
+        "area": area,
+        "title": "Sharing agreement of the demonstration",
+        "reference": "DEMO-1",
+        "starts_on": (today - timedelta(days=1)).isoformat(),
+        "ends_on": (today + timedelta(days=365)).isoformat(),
+        "bases": [
+            {"regime": "law-enforcement", "gateway": "crime-and-disorder-s115"},
+            {"agency": "childrens-social-care", "regime": "uk-gdpr", "gateway": "children-act-2004-s10"},
+            {"agency": "health", "regime": "uk-gdpr", "gateway": "health-and-care-s251b"},
+        ],
+    }
+    node.request("POST", "/v1/agreements", body)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from exchange.cli.boroughs import ENFIELD, HACKNEY, Borough, free_port, make_node, start_node, stop
+from exchange.cli.boroughs import ENFIELD, HACKNEY, Borough, agree, free_port, make_node, start_node, stop
 from exchange.cli.client import TRUST_REFUSED, Node
 from exchange.cli.demo_story import Story, first, with_words
 
@@ -136,6 +136,7 @@ def play(stack: contextlib.ExitStack, story: Story, form: bytes) -> None:
         hackney_holds=_trust(hackney, ENFIELD),
         enfield_holds=_trust(enfield, HACKNEY),
     )
+    agree(hackney, ENFIELD.area)
     story.tell("He can read nothing, and no more than cut the line. A form goes through his hands:")
     story.type("hackney", "send", "form.json", "--to", ENFIELD.area, "--wait", "received", shown=first(1))
     through = mallory.envelopes

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from exchange.cli.boroughs import ENFIELD, HACKNEY, Borough, free_port, register, start_node, stop
+from exchange.cli.boroughs import ENFIELD, HACKNEY, Borough, agree, free_port, register, start_node, stop
 from exchange.cli.client import CommandFailed, Node
 from exchange.cli.demo_story import Story, events_of, first, with_words
 
@@ -121,7 +121,7 @@ def play(stack: contextlib.ExitStack, story: Story, form: bytes) -> None:
         shown=first(1),
     )
     (root / "hackney-new" / "form.json").write_bytes(form)
-    start_node(stack, root, _NEW)
+    renewed = start_node(stack, root, _NEW)
     story.tell("Its card goes to Enfield, and Enfield's to it. Nobody believes the new node yet:")
     story.type("hackney-new", "card", "export", "../enfield/hackney.card")
     story.type("enfield", "card", "export", "../hackney-new/enfield.card", shown=lambda _: "")
@@ -141,6 +141,7 @@ def play(stack: contextlib.ExitStack, story: Story, form: bytes) -> None:
         "The numbers are the same: nobody stands between, and both hear each other again.",
         trust=_trust(enfield),
     )
+    agree(renewed, ENFIELD.area)
     story.tell("The form that waited is sent from the new node, under its id, so that it cannot arrive twice:")
     story.type(
         "hackney-new",

@@ -40,6 +40,7 @@ def told_of(document: dict[str, Any]) -> list[tuple[str, object]]:
         ]
     settings = ("timeout_s", "retry_s", "certificate", "proxy", "rate_per_minute")
     lines += [(name, document[name]) for name in settings if document[name] is not None]
+    lines += [("links", "go with its sections")] if document["links"] else []
     return [(name, value) for name, value in lines if value is not None]
 
 
@@ -53,7 +54,7 @@ def _retry(text: str | None) -> list[float] | None:
 
 
 def settings_of(
-    timeout_s: float | None, retry: str | None, certificate: str | None, proxy: str | None
+    timeout_s: float | None, retry: str | None, certificate: str | None, proxy: str | None, links: bool | None
 ) -> dict[str, Any]:
     """The settings that were given, as the node takes them."""
     given = {
@@ -61,6 +62,7 @@ def settings_of(
         "retry_s": _retry(retry),
         "certificate": str(Path(certificate).absolute()) if certificate else certificate,
         "proxy": proxy,
+        "links": links,
     }
     return {name: value for name, value in given.items() if value is not None}
 
@@ -68,6 +70,9 @@ def settings_of(
 def settings_options(function: Any) -> Any:
     """The options of how an agency is reached."""
     for option in (
+        click.option(
+            "--links/--no-links", default=None, help="Give it one-time links by which somebody takes a section on."
+        ),
         click.option("--proxy", help="An HTTP proxy, http://ADDRESS:PORT; an empty text for none."),
         click.option("--client-cert", "certificate", help="A PEM file with a certificate and its key, to show it."),
         click.option("--retry", help="Waits after each failure in seconds, such as 5,60,600."),
@@ -105,13 +110,14 @@ def agency_set(
     retry: str | None,
     certificate: str | None,
     proxy: str | None,
+    links: bool | None,
     defaults: tuple[str, ...],
     config: Path,
     as_json: bool,
 ) -> None:
     """Change how an agency is reached; --default takes back what was set."""
     names = {"timeout": "timeout_s", "retry": "retry_s", "client-cert": "certificate", "proxy": "proxy"}
-    body = {**settings_of(timeout_s, retry, certificate, proxy), **{names[name]: None for name in defaults}}
+    body = {**settings_of(timeout_s, retry, certificate, proxy, links), **{names[name]: None for name in defaults}}
     _show(Node(config).request("POST", f"/v1/agencies/{agency_id}/settings", body), as_json=as_json)
 
 

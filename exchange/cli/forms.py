@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from exchange.cli.client import INVALID, CommandFailed
-from exchange.cli.output import json_option, print_json, write_file
+from exchange.cli.output import config_option, json_option, print_json, write_file
 from exchange.schema.examples import NAMES, example_form
 
 
@@ -24,10 +24,17 @@ def form() -> None:
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="The receiving node's card: show also which sections that node could open.",
 )
+@click.option("--ask-node", is_flag=True, help="Ask the node too: under which agreement, and on what legal basis.")
+@config_option
 @json_option
 @click.pass_context
-def form_check(context: click.Context, file: Path, card_file: Path | None, as_json: bool) -> None:
+def form_check(
+    context: click.Context, file: Path, card_file: Path | None, ask_node: bool, config: Path, as_json: bool
+) -> None:
     """Check the form in FILE, and show who would read what of it."""
+    if ask_node:
+        _ask_node(config, file.read_bytes(), as_json)
+        return
     from dataclasses import asdict
 
     from exchange.schema.catalogue import default_catalogue
@@ -61,6 +68,19 @@ def form_check(context: click.Context, file: Path, card_file: Path | None, as_js
         click.echo("The form can be sent." if ok else "The form cannot be sent.", err=True)
     if not ok:
         context.exit(INVALID)
+
+
+def _ask_node(config: Path, data: bytes, as_json: bool) -> None:
+    from exchange.cli.gate import preview
+    from exchange.schema.errors import FormInvalid
+    from exchange.schema.form import decode_form
+
+    try:
+        area = decode_form(data).referral.to_area
+    except FormInvalid as error:
+        findings = [{"severity": item.severity, "path": item.path, "message": item.message} for item in error.findings]
+        raise CommandFailed(str(error), INVALID, "Nothing was sent.", error.code, findings=findings) from None
+    preview(config, data, area, None, as_json)
 
 
 def _with_own_key(card_file: Path) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """Messages: send, status, explain, inbox, outbox, held, receipt."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,16 @@ from typing import Any
 
 import click
 
-from exchange.cli.client import TRY_LATER, CommandFailed, Node
+from exchange.cli.attachments import (
+    AttachOption,
+    FileToAttach,
+    await_attachments,
+    check_sections,
+    check_there,
+    print_attachments,
+    upload,
+)
+from exchange.cli.client import FAILURE, TRY_LATER, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 from exchange.crypto.names import new_message_id
 
@@ -23,16 +33,33 @@ def _print_sections(document: dict[str, Any], *, each: bool) -> None:
         for row in document["sections"]
     ]
     if each:
-        print_table(("section", "agency", "rung", "at", "holder", "held because"), rows)
+        bases = [_basis(row.get("basis")) for row in document["sections"]]
+        table = [(*row, basis) for row, basis in zip(rows, bases, strict=True)]
+        print_table(("section", "agency", "rung", "at", "holder", "held because", "legal basis"), table)
     else:
         print_table(("agency", "sections", "rung", "at", "holder", "held because"), _by_agency(rows))
     for row in document["sections"]:
         if row.get("word"):
             _tell_word(row)
-    if document.get("held"):
-        click.echo(f"Held: {document['held']}. See `exchange held list`.", err=True)
+    told = document.get("disclosure")
+    awaits = document.get("awaits_approval") or (told and told["state"] == "awaiting")
+    if document.get("held") and not (told and told["state"] == "refused"):
+        see = "exchange approvals list" if awaits else "exchange held list"
+        click.echo(f"Held: {document['held']}. See `{see}`.", err=True)
+    if told and told["decided_by"]:
+        click.echo(
+            f"Sent by {told['sent_by']}; {told['state']} by {told['decided_by']} at {told['decided_at']}.", err=True
+        )
+    if told and told["overrode"]:
+        click.echo(f"Sent by {told['sent_by']} by an override, without {', '.join(told['overrode'])}.", err=True)
     if document.get("next_attempt_at"):
         click.echo(f"Next attempt at {document['next_attempt_at']}: {document['last_error']}", err=True)
+
+
+def _basis(ground: dict[str, Any] | None) -> str:
+    """The ground on which an agency reads a section, in a few words."""
+    words = [ground["regime"], ground["gateway"], ground["agreement"]] if ground else []
+    return " ".join(word for word in words if word)
 
 
 def _holder(row: dict[str, Any]) -> str | None:
@@ -77,7 +104,14 @@ def _by_agency(
 @click.option("--to", "area", required=True, help="ONS/GSS code of the receiving borough.")
 @click.option("--wait", "rung", type=_RUNGS, help="Wait until every section has come this far.")
 @click.option("--timeout", "timeout_s", type=float, default=60, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--override",
+    metavar="REASON",
+    help="In an emergency: pass the gate in your name. The admins are told. With -, read from standard input.",
+)
+@click.option("--dry-run", is_flag=True, help="Send nothing: show who would read what on what ground.")
 @click.option("--id", "message_id", help="The message's id, a UUID: give it again to send once. [default: a new one]")
+@click.option("--attach", "files", multiple=True, type=AttachOption(), help="A file for a section; several times.")
 @_sections_option
 @config_option
 @json_option
@@ -86,16 +120,35 @@ def send(
     area: str,
     rung: str | None,
     timeout_s: float,
+    override: str | None,
+    dry_run: bool,
     message_id: str | None,
+    files: tuple[FileToAttach, ...],
     each: bool,
     config: Path,
     as_json: bool,
 ) -> None:
-    """Send the form in FILE to the borough of an area."""
-    node = Node(config)
+    """Send the form in FILE to the borough of an area, with files that go with its sections."""
+    if override == "-":  # what stands on a command line, every account on the machine may read
+        override = sys.stdin.read().strip()
+    if dry_run:
+        from exchange.cli.gate import preview
+
+        preview(config, file.read_bytes(), area, override, as_json)
+        return
+    node, form = Node(config), file.read_bytes()
     message_id = message_id or new_message_id(time.time_ns() // 1_000_000)
+    if files:
+        check_sections(form, files)
+        _upload(node, message_id, area, files, quiet=as_json)
     try:
-        sent = node.request("POST", f"/v1/messages/to/{area}", raw=file.read_bytes(), idempotency_key=message_id)
+        sent = node.request(
+            "POST",
+            f"/v1/messages/to/{area}",
+            raw=form,
+            idempotency_key=message_id,
+            override=override,
+        )
     except CommandFailed as error:
         if error.code != "answer-lost":
             raise
@@ -106,11 +159,16 @@ def send(
             error.code,
         ) from None
     document = {**sent, **_wait(node, sent["id"], rung, timeout_s)} if rung else sent
+    if rung and document["attachments"]:
+        document = await_attachments(node, document, timeout_s, quiet=as_json)
     if as_json:
         print_json(document)
     else:
         click.echo(f"Message {sent['id']} to {sent['peer']}")
+        for warning in sent["warnings"]:
+            click.echo(f"Warning: {warning['path']}: {warning['message']}. {warning['hint']}".rstrip(), err=True)
         _print_sections(document, each=each)
+        print_attachments(document)
         click.echo(f"To see how far it has come: exchange status {sent['id']}", err=True)
     if rung and not document["reached"]:
         raise CommandFailed(
@@ -119,6 +177,22 @@ def send(
             f"Look again with: exchange status {sent['id']}",
             told=as_json,
         )
+    if rung:
+        check_there(document, told=as_json)
+
+
+def _upload(node: Node, message_id: str, area: str, files: Sequence[FileToAttach], *, quiet: bool) -> None:
+    again = f"Repeat the command with --id {message_id}: what is there already is not sent twice."
+    try:
+        upload(node, message_id, area, files, quiet=quiet)
+    except KeyboardInterrupt:
+        raise CommandFailed("stopped; nothing was sent", FAILURE, again) from None
+    except CommandFailed as error:
+        if error.code == "answer-lost":
+            raise CommandFailed(
+                "the node stopped before it had the files; nothing was sent", TRY_LATER, again, error.code
+            ) from None
+        raise
 
 
 def _wait(node: Node, message_id: str, rung: str, timeout_s: float) -> dict[str, Any]:
@@ -144,6 +218,7 @@ def status(message_id: str, each: bool, config: Path, as_json: bool) -> None:
         print_json(document)
     else:
         _print_sections(document, each=each)
+        print_attachments(document)
 
 
 @click.command()

@@ -194,11 +194,27 @@ def health(config: Path, as_json: bool) -> None:
     for row in document["replicas"]:
         answers = ", which answers here" if row["answers"] else ""
         click.echo(f"Replica {row['name']}{answers}: last seen at {row['seen_at']}")
+    _tell_gate(document["gate"])
     _tell_limits(document["limits"])
     print_table(
         ("lane", "state", "count", "failures", "last error"),
         [(row["lane"], row["state"], row["count"], row["failures"], row["last_error"]) for row in document["lanes"]],
     )
+
+
+def _tell_gate(gate: dict[str, Any]) -> None:
+    click.echo(
+        f"gate: agreements are {gate['agreements']}; {gate['in_force']} in force, {gate['ending']} of them ending, "
+        f"{gate['expired']} expired"
+    )
+    if gate["agreements"] == "advised":
+        click.echo(
+            'Warning: forms leave without a sharing agreement too. Set agreements = "required" under [gate] before the '
+            "first real form: docs/gate.md.",
+            err=True,
+        )
+    if gate["awaiting_approval"]:
+        click.echo(f"{gate['awaiting_approval']} await a second person, {gate['approvals_overdue']} of them too long.")
 
 
 def _tell_limits(limits: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from exchange.cli.client import Node
+from exchange.cli.links import COMMANDS
 from exchange.cli.output import config_option, json_option, print_json, print_table
 
 
@@ -98,3 +99,7 @@ def _question(row: dict[str, Any]) -> str:
     if row["erased"]:
         return "(erased)"
     return "(sealed to your agency's key)" if row["sealed"] else str(row["question"])
+
+
+for _verb in COMMANDS:
+    section.add_command(_verb)

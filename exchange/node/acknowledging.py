@@ -8,7 +8,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -47,7 +47,7 @@ from exchange.store.log import proven_at
 from exchange.store.messages import add_receipt, add_rung_events, stand
 from exchange.store.outbox import WORD, enqueue, new_delivery
 from exchange.store.peers import peer
-from exchange.store.transaction import Transaction
+from exchange.store.transaction import Operation, Transaction
 
 #: So much is said of one section, by all who have it in turn. The sender has the same bound.
 MOST_WORDS: Final = 64
@@ -100,8 +100,10 @@ class Acknowledging:
         self._has_current_key = has_current_key
         self._wake = wake
 
-    async def say(self, speaker: Speaker, message_id: str, section: str, word: Word) -> dict[str, Any]:
-        """Take a word, and answer with the receipt that was signed for it.
+    async def say(
+        self, speaker: Speaker, message_id: str, section: str, word: Word, first: Operation[None] | None = None
+    ) -> dict[str, Any]:
+        """Take a word, and answer with the receipt that was signed for it; `first` is of the same transaction.
 
         Raises:
             NotFound: the agency has no such section.
@@ -116,16 +118,22 @@ class Acknowledging:
 
         async def look(tx: Transaction) -> tuple[SectionHere, Card, bytes | None]:
             found = await find_section(tx, speaker, message_id, section)
-            return found, peer_card(await peer(tx, found.message.peer)), await _signer(tx, found, speaker)
+            signer = await signer_for(tx, found, speaker)
+            found = _spoken_of(found, speaker, word, signer)
+            return found, peer_card(await peer(tx, found.message.peer)), signer
 
         found, card, signer = await services.store.read(look)
         if word.signed is not None:
             sealed = self._check_signed(found, speaker, word, signer)
-        elif signer is not None:
-            raise AgencySigns("the sender takes only what this agency has signed with its own key")
         else:
             sealed = await self._seal(found, speaker, word, card)
-        taken = await services.store.write(lambda tx: self._take(tx, speaker, message_id, section, word, sealed))
+
+        async def take(tx: Transaction) -> _Taken:
+            if first is not None:
+                await first(tx)
+            return await self._take(tx, speaker, message_id, section, word, sealed)
+
+        taken = await services.store.write(take)
         crash_points.reached("word.before-answer")
         services.counters.add(f"words_{word.rung.value}" if taken.lanes else "words_repeated")
         if taken.lanes:
@@ -189,12 +197,13 @@ class Acknowledging:
         self, tx: Transaction, speaker: Speaker, message_id: str, section: str, word: Word, sealed: _Sealed
     ) -> _Taken:
         found = await find_section(tx, speaker, message_id, section)
+        found = _spoken_of(found, speaker, word, await signer_for(tx, found, speaker))
         if sealed.proven is not None:
             earlier = signed_before(found, sealed.proven.leaf_hash)
             if earlier is not None and not still_stands(found, earlier):
                 raise NotSaidThere("the agency has said this before, and something else since")
         else:
-            earlier = await said_before(self._services, tx, found, speaker, word.rung, word.said, word.target)
+            earlier = await said_before(self._services, tx, found, speaker, word.rung, word.said, word.to)
         if earlier is None and not found.is_theirs:
             raise NotFound(f"agency {speaker.name} has redirected {message_id}/{section}")
         line = transition(found.state, EVENTS[word.rung], self._guard(word, earlier), speaker.by)
@@ -245,7 +254,7 @@ class Acknowledging:
                 rung=rung,
                 name=speaker.name,
                 by=speaker.by.value,
-                target=word.target,
+                target=word.to,
                 leaf_hash=entry.leaf_hash,
                 word_hash=sealed.proven.leaf_hash if sealed.proven else None,
                 position=entry.position,
@@ -273,7 +282,22 @@ class Acknowledging:
         return _Taken(entry.position, frozenset(lanes))
 
 
-async def _signer(tx: Transaction, found: SectionHere, speaker: Speaker) -> bytes | None:
+def _spoken_of(found: SectionHere, speaker: Speaker, word: Word, signer: bytes | None) -> SectionHere:
+    """As which readers an agency speaks: by its own signature as its own kind, else as those that need none.
+
+    Raises:
+        AgencySigns: there are none of these.
+    """
+    if word.signed is None and signer is None:
+        return found
+    signs = word.signed is not None
+    places = tuple(place for place in found.places if (place.agency == speaker.kind) == signs)
+    if not places:
+        raise AgencySigns("the sender takes only what this agency has signed with its own key")
+    return replace(found, places=places)
+
+
+async def signer_for(tx: Transaction, found: SectionHere, speaker: Speaker) -> bytes | None:
     """Who must sign, where the sender has sealed the message to a key of the agency's own."""
     keys = await all_agency_keys(tx)
     parcel = own_parcel(found.manifest, kinds_by_key(keys), speaker.kind)

@@ -16,6 +16,7 @@ from exchange.node.config import RetryTable
 from exchange.node.delivery import Dispatcher
 from exchange.node.endpoints import Endpoints
 from exchange.node.errors import RequestInvalid
+from exchange.node.event_links import check_links
 from exchange.node.problems import json_response
 from exchange.node.requests import Request, body_of
 from exchange.node.resending import resend
@@ -41,6 +42,8 @@ class ChangeAgency(Request, frozen=True):
     retry_s: RetryTable | UnsetType | None = UNSET
     certificate: str | UnsetType | None = UNSET
     proxy: str | UnsetType | None = UNSET
+    #: Whether events have a one-time link by which to take the section on.
+    links: bool | UnsetType = UNSET
 
 
 class RotateSecret(Request, frozen=True):
@@ -110,6 +113,7 @@ def describe_agency(
         "certificate": endpoint.certificate,
         "proxy": endpoint.proxy,
         "rate_per_minute": endpoint.rate_per_minute,
+        "links": bool(endpoint.links),
     }
 
 
@@ -196,6 +200,9 @@ class AgenciesApi:
             changes["certificate"] = wanted.certificate or None
         if wanted.proxy is not UNSET:
             changes["proxy"] = wanted.proxy
+        if wanted.links is not UNSET:
+            check_links(self._services, wanted.links)
+            changes["links"] = int(wanted.links)
 
         async def operation(tx: Transaction) -> None:
             await keep_endpoint(tx, replace(await endpoint_of(tx, agency_id), **changes))

@@ -38,7 +38,7 @@ from exchange.node.receipts import climb
 from exchange.node.rerouting import turn_away
 from exchange.node.services import Services
 from exchange.node.ways import DROP, PULL
-from exchange.node.webhook import event_body, secret_id
+from exchange.node.webhook import event_body, secret_id, test_data
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.events import CHALLENGE, TEST
 from exchange.schema.wire import Rung
@@ -105,7 +105,7 @@ class AgencyDeliveries:
     async def perform(self, name: str, rows: Sequence[Delivery]) -> Outcome:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
-        found = await services.store.read(lambda tx: find_agency(tx, name))
+        found = await services.store.read(lambda tx: find_agency(tx, name), brief=True)
         if isinstance(found, NotHere):
             return await self._turned_away(name, rows, found)
         agency, endpoint, keys = found
@@ -340,17 +340,8 @@ class AgencyDeliveries:
                 f"agency {agency.name} fetches what is for it: nothing can be sent to it",
                 hint="`exchange agency show` says when it last asked.",
             )
-        tables = services.configuration.tables
-        data = {
-            "test": True,
-            "agency": agency.name,
-            "message_id": new_message_id(services.now_ms()),
-            "section": "test",
-            "from": tables.node.area,
-            "to": tables.node.area,
-            "urgent": False,
-            "content": {"text": "This is a test. It is about nobody."},
-        }
+        area = services.configuration.tables.node.area
+        data = test_data(agency.name, area, new_message_id(services.now_ms()))
         body = event_body(event_id, TEST, services.configuration.origin, agency.id, services.now(), data)
         answer = await self._post(target, await self._endpoints.key(), event_id, body)
         await self._hear_names(target, [answer])

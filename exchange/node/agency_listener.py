@@ -71,6 +71,14 @@ class AgencyListener:
             self._services.counters.add("agency_requests_over_limit")
             raise TooManyRequests("too many requests from this address", waits_ms / 1000)
 
+    def guessed(self, request: web.Request) -> None:
+        """Count a request that asked for what cannot be guessed, and was wrong.
+
+        Raises:
+            TooManyRequests: its address has tried too often.
+        """
+        self._count(request, _GUESS_COST)
+
     def _with_token(self, handler: Handler) -> Handler:
         with_body = self._with_body(handler)
 

@@ -8,7 +8,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -24,12 +24,15 @@ from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.cards import as_items
 from exchange.node.cases import read_handover
 from exchange.node.compose import recall_secrets
+from exchange.node.event_links import event_links
 from exchange.node.said import open_said
 from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body
 from exchange.schema.acknowledgement import words_of
 from exchange.schema.agency_names import kind_of
+from exchange.schema.attachments import FIELD, attachments_of
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile
+from exchange.schema.errors import AttachmentInvalid
 from exchange.schema.events import (
     HANDOVER_OVERDUE,
     SECTION_DELIVERED,
@@ -42,6 +45,7 @@ from exchange.schema.wire import Manifest, SectionEntry, decode_wire, manifest_d
 from exchange.store.acknowledgements import AcknowledgementRow, acknowledgement
 from exchange.store.agency_keys import all_agency_keys, kinds_by_key
 from exchange.store.attempts import accepted_in
+from exchange.store.endpoints import wants_links
 from exchange.store.errors import NotFound
 from exchange.store.messages import (
     KeysRow,
@@ -78,6 +82,8 @@ class AgencyParcel:
     question: "Question | None" = None
     #: In place of a section, what is late of the handover.
     late: "Late | None" = None
+    #: Addresses by which to take sections on, by section, where the agency wants them.
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def event_id(self, section: str, kind: str) -> str:
         """The id of the event of a section."""
@@ -119,7 +125,15 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
 
     async def view(
         tx: Transaction,
-    ) -> tuple[MessageRow, Manifest, KeysRow, list[tuple[SectionEntry, SectionRow]], dict[str, bytes] | None, set[str]]:
+    ) -> tuple[
+        MessageRow,
+        Manifest,
+        KeysRow,
+        list[tuple[SectionEntry, SectionRow]],
+        dict[str, bytes] | None,
+        set[str],
+        bool,
+    ]:
         message = await message_by_number(tx, number)
         manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
         given = [row for row in await placements_of(tx, number) if row.given_to == name]
@@ -140,11 +154,16 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
             waiting,
             await _sealed(services, tx, message, manifest, name),
             wanted - {entry.name for entry, _ in waiting},
+            await wants_links(tx, name),
         )
 
-    message, manifest, keys, waiting, sealed, denied = await services.store.read(view)
+    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view, brief=True)
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
-    return AgencyParcel(message, manifest, secrets, waiting, sealed, tuple(sorted(denied)))
+    links: dict[str, str] = {}
+    # What is sealed goes to an agency with a program of its own, whose word the sender may want signed.
+    if wants and sealed is None:
+        links = await event_links(services, number, name, [entry.name for entry, _ in waiting])
+    return AgencyParcel(message, manifest, secrets, waiting, sealed, tuple(sorted(denied)), links=links)
 
 
 async def _sealed(
@@ -276,7 +295,8 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
     if parcel.sealed is not None:
         content = {"sealed": {**parcel.sealed, "ciphertext": row.ciphertext}}
     else:
-        content = {"content": open_content(manifest, parcel.secrets, entry, row)}
+        opened = open_content(manifest, parcel.secrets, entry, row)
+        content = {"content": _with_places(services, manifest, name, opened)}
     return event_body(
         section_event_id(parcel.message.leaf_hash, name, agency),
         SECTION_DELIVERED,
@@ -290,8 +310,22 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
             "to": manifest.to_area,
             "urgent": manifest.urgent,
             **content,
+            **({"links": {"acknowledge": parcel.links[name]}} if name in parcel.links else {}),
         },
     )
+
+
+def _with_places(services: Services, manifest: Manifest, section: SectionName, content: dict[str, Any]) -> Any:
+    """A section's content, with where the agency fetches each of its attachments, if it has any."""
+    base = services.configuration.tables.agencies.url.rstrip("/")
+    if FIELD not in content or not base:
+        return content
+    try:
+        listed = attachments_of(content)
+    except AttachmentInvalid:
+        return content  # its attachments will be found to be damaged
+    place = f"{base}/v1/agency/attachments/{manifest.message_id}/{section}"
+    return {**content, FIELD: [{**msgspec.to_builtins(one), "url": f"{place}/{one.number}"} for one in listed]}
 
 
 def open_content(manifest: Manifest, secrets: Mapping[str, Secret], entry: SectionEntry, row: SectionRow) -> Any:

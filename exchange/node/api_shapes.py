@@ -3,12 +3,13 @@
 The handlers build plain documents, so nothing here is on their way. More members may come; none is taken away.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from exchange.handover.gate import Reason
 from exchange.handover.routing import Rule
 from exchange.node.hardening import Protection
 from exchange.node.key_records import RejoinPeer, RejoinRecord
@@ -16,6 +17,7 @@ from exchange.node.revocation import RevocationFile
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.agency_names import AgencyName
 from exchange.schema.card_file import CardFile
+from exchange.schema.legal import Gateway, Regime
 from exchange.schema.registration import Invitation
 from exchange.schema.wire import AreaText, HashBytes, KindText, MessageText
 
@@ -38,12 +40,14 @@ class Finding(Shape, frozen=True):
     severity: Literal["error", "warning"]
     path: str
     message: str
+    hint: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Problem(Shape, frozen=True):
     """An RFC 9457 problem document. Rely on `status` and `code`; the words may change.
 
-    `findings` are there where a form is refused; from the size `holds` of the log a consistency proof is awaited.
+    `findings` are there where a form is refused, or the gate is closed to it; from the size `holds` of the log a
+    consistency proof is awaited.
     """
 
     title: str
@@ -141,6 +145,18 @@ class LastBackup(Shape, frozen=True):
     age_hours: float
 
 
+class GateHealth(Shape, frozen=True):
+    """What the gate wants, how many agreements there are, and what awaits a second person."""
+
+    agreements: Literal["required", "advised"]
+    second_approver: list[Reason]
+    in_force: int
+    ending: int
+    expired: int
+    awaiting_approval: int
+    approvals_overdue: int
+
+
 class NodeHealth(Shape, frozen=True):
     """How the node and its lanes are doing. `tls` is null behind a proxy; only nodes in PostgreSQL have replicas."""
 
@@ -153,6 +169,7 @@ class NodeHealth(Shape, frozen=True):
     replicas: list[Replica]
     limits: Limits
     backup: LastBackup | None
+    gate: GateHealth
 
 
 class RejoiningHealth(Shape, frozen=True):
@@ -495,6 +512,7 @@ class Agency(Shape, frozen=True):
     certificate: str | None
     proxy: str | None
     rate_per_minute: int | None
+    links: bool
 
 
 class Agencies(Shape, frozen=True):
@@ -682,6 +700,21 @@ class AgencyTested(Shape, frozen=True):
     secret_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class SelfTestSample(Shape, frozen=True):
+    """A synthetic event, and the bytes that are signed: as text, and in hexadecimal by sixteen."""
+
+    agency: AgencyName
+    url: str
+    id: str
+    timestamp: int
+    expires_at: datetime
+    headers: dict[str, str]
+    body: str
+    signed: str
+    signed_hex: str
+    curl: str
+
+
 class AgencyKeyClaimed(Shape, frozen=True):
     """A key that an agency is to prove, and the challenge that it is to answer."""
 
@@ -757,8 +790,19 @@ class SentSection(Shape, frozen=True):
     rung: RungText | None
 
 
+class Warned(Shape, frozen=True):
+    """What was missing, and did not keep the form from leaving."""
+
+    path: str
+    message: str
+    hint: str
+
+
 class Sent(Shape, frozen=True):
-    """A message that is stored and goes on. `held`: why it cannot be sealed yet; `repeated`: it was sent before."""
+    """A message that is stored and goes on. `held`: why it is not sealed yet; `repeated`: it was sent before.
+
+    `overrode`: what an override lifted; `warnings`: what was missing all the same.
+    """
 
     id: MessageText
     to: AreaText
@@ -766,16 +810,28 @@ class Sent(Shape, frozen=True):
     urgent: bool
     sections: list[SentSection]
     held: str | None
+    awaits_approval: bool
+    overrode: list[str]
+    warnings: list[Warned]
     repeated: bool
+
+
+class GroundTold(Shape, frozen=True):
+    """Under which agreement, and on what legal basis, an agency reads a section."""
+
+    agreement: str | None
+    regime: Regime | None
+    gateway: Gateway | None
 
 
 class Word(Shape, frozen=True):
     """What an agency said of a section. `signed` where it did so with its own keys; `by` the borough where that spoke
-    for it; `to` the kind of agency there that has the section now. What is `sealed` the node cannot read in full."""
+    for it; `to` the agency there that has the section now: its kind, or here its name. What is `sealed` the node
+    cannot read in full."""
 
     by: Literal["agency", "borough"]
     signed: bool
-    to: KindText | None
+    to: AgencyName | None
     sealed: bool
     erased: bool
     name: str | None
@@ -799,17 +855,90 @@ class Section(Shape, frozen=True):
     word: Word | None
     given_to: AgencyName | None
     held: str | None
+    basis: GroundTold | None
+
+
+class DisclosureTold(Shape, frozen=True):
+    """What the gate said of a form: who sent it, who approved or refused it, what an override lifted."""
+
+    state: Literal["passed", "awaiting", "approved", "refused"]
+    sent_by: str
+    decided_by: str | None
+    decided_at: datetime | None
+    overrode: list[str]
+
+
+AttachmentStateText = Literal[
+    "staging",
+    "staged",
+    "waiting",
+    "sending",
+    "sent",
+    "arriving",
+    "whole",
+    "stored",
+    "ready",
+    "quarantined",
+    "damaged",
+]
+
+
+class Attachment(Shape, frozen=True):
+    """How far an attachment has come. Sizes are of what is sealed: the file is a little smaller."""
+
+    section: str
+    number: int
+    state: AttachmentStateText
+    size_bytes: int
+    done_bytes: int
+    scanned: bool
+    released_by: str | None
+    at: datetime
+    repeated: bool = False
+
+
+class Attachments(Shape, frozen=True):
+    """The attachments of a message."""
+
+    id: MessageText
+    items: list[Attachment]
+
+
+class AttachmentStaged(Shape, frozen=True):
+    """A file that waits for its message to be sent. `scanned`: a scanner looked at it, and found nothing."""
+
+    section: str
+    number: int
+    state: Literal["staged"]
+    size_bytes: int
+    sha256: str
+    scanned: bool
+
+
+class AttachmentReleased(Shape, frozen=True):
+    """Whether an attachment is out of quarantine; it is once a second person has asked."""
+
+    section: str
+    number: int
+    released: bool
+    by: str
 
 
 class Status(Shape, frozen=True):
-    """How far a message has come. `reached` says whether all sections are on the rung that was waited for."""
+    """How far a message has come. `reached` says whether all sections are on the rung that was waited for.
+
+    A form that was refused has neither peer nor sections. `disclosure` is null for messages that came.
+    """
 
     id: MessageText
     direction: Literal["in", "out"]
-    peer: str
+    peer: str | None
     urgent: bool
     created_at: datetime
     sections: list[Section]
+    attachments: list[Attachment]
+    attachments_held: str | None
+    disclosure: DisclosureTold | None
     held: str | None
     next_attempt_at: datetime | None
     last_error: str | None
@@ -948,6 +1077,124 @@ class Released(Shape, frozen=True):
     released: Literal[True]
 
 
+# The gate
+
+
+class AgreedBasis(Shape, frozen=True):
+    """The legal basis for a kind of agency, or for all others."""
+
+    agency: KindText | None
+    regime: Regime
+    gateway: Gateway
+
+
+class Agreement(Shape, frozen=True):
+    """A sharing agreement, and how it stands today; without kinds it is for every kind of agency."""
+
+    id: str
+    area: AreaText
+    kinds: list[KindText]
+    bases: list[AgreedBasis]
+    title: str
+    reference: str
+    starts_on: date
+    ends_on: date
+    review_on: date | None
+    review_due: bool
+    sha256: Hash | None
+    state: Literal["future", "active", "ending", "expired"]
+    added_by: str
+    added_at: datetime
+    ended_by: str | None
+    ended_at: datetime | None
+    ended_reason: str | None
+
+
+class Agreements(Shape, frozen=True):
+    """All sharing agreements, those that have ended too."""
+
+    items: list[Agreement]
+
+
+class GateFinding(Shape, frozen=True):
+    """What is missing, or doubtful about the form, and what comes of it."""
+
+    severity: Literal["error", "warning", "waits", "overridden"]
+    path: str
+    message: str
+    hint: str
+
+
+class Disclosed(Shape, frozen=True):
+    """Who will read a section, and on what ground; null where there is none."""
+
+    section: str
+    agency: KindText
+    basis: GroundTold | None
+
+
+class Preview(Shape, frozen=True):
+    """What the gate would say of a form. `ok` where nothing would refuse it."""
+
+    ok: bool
+    awaits_approval: bool
+    findings: list[GateFinding]
+    sections: list[Disclosed]
+
+
+class Approval(Shape, frozen=True):
+    """A form that awaits a second person, and why."""
+
+    id: MessageText
+    to: AreaText
+    sent_by: str
+    at: datetime
+    why: str
+    due_at: datetime
+    overdue: bool
+
+
+class Approvals(Shape, frozen=True):
+    """The forms that await a second person, oldest first."""
+
+    items: list[Approval]
+
+
+class ApprovalShown(Approval, frozen=True):
+    """A form that awaits a second person: the hash of its file, and who will read what."""
+
+    sha256: Hash
+    sections: list[Disclosed]
+
+
+class Decided(Shape, frozen=True):
+    """Who approved or refused a form."""
+
+    id: MessageText
+    to: AreaText
+    state: Literal["approved", "refused"]
+    sent_by: str
+    decided_by: str
+    decided_at: datetime
+
+
+class Overridden(Shape, frozen=True):
+    """A form that passed by an override; the reason is null once the message was erased."""
+
+    id: MessageText
+    to: AreaText
+    by: str
+    at: datetime
+    lifted: list[str]
+    reason: str | None
+
+
+class Overrides(Shape, frozen=True):
+    """The latest thousand forms that passed by an override, newest first."""
+
+    items: list[Overridden]
+
+
 # The node's own keys
 
 
@@ -1079,6 +1326,38 @@ class SectionOfAgency(Shape, frozen=True):
     agencies: list[KindText]
     rung: RungText
     sender: CardFile
+
+
+class Link(Shape, frozen=True):
+    """A one-time link; `made_by` is null where it went to the agency with the section."""
+
+    id: str
+    section: str
+    agency: AgencyName
+    made_by: str | None
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    withdrawn_at: datetime | None
+
+
+class LinkMade(Link, frozen=True):
+    """A new link, with its address, which is shown this once."""
+
+    url: str
+
+
+class Links(Shape, frozen=True):
+    """The links for a section, oldest first."""
+
+    items: list[Link]
+
+
+class LinkWithdrawn(Shape, frozen=True):
+    """A link that works no more."""
+
+    id: str
+    withdrawn: bool
 
 
 class Question(Shape, frozen=True):

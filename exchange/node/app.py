@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -24,6 +25,7 @@ from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
 from exchange.node.agency_api import AgencyApi
+from exchange.node.agency_attachments import AgencyAttachments
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
@@ -31,6 +33,10 @@ from exchange.node.agency_listener import AgencyListener
 from exchange.node.agency_sections_api import AgencySectionsApi
 from exchange.node.agency_tokens import AgencyTokensApi
 from exchange.node.agency_watch import AgencyWatch
+from exchange.node.attaching import Attaching
+from exchange.node.attachment_lanes import attachment_lane
+from exchange.node.attachment_opening import AttachmentOpenings
+from exchange.node.attachments_api import AttachmentsApi
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
@@ -50,15 +56,21 @@ from exchange.node.epochs import (
     write_card_file,
 )
 from exchange.node.errors import CannotListen, ConfigurationInvalid, StoreOlder
+from exchange.node.gate import Gatekeeper
+from exchange.node.gate_api import GateApi
 from exchange.node.handovers_api import HandoversApi
 from exchange.node.hardening import Protection
 from exchange.node.inbound import Inbound
 from exchange.node.invitations import Invitations
 from exchange.node.keyring import Keyring, open_keystore_with
 from exchange.node.keys_api import KeysApi
+from exchange.node.links import Links
+from exchange.node.links_api import LinksApi
 from exchange.node.listener import MOST_CONNECTIONS, LocalSite, LocalTcpSite, PublicSite
 from exchange.node.local_api import LocalApi
 from exchange.node.outbound import Outbound
+from exchange.node.pages.acknowledge import AcknowledgePages
+from exchange.node.pages.selftest import SelfTestPages
 from exchange.node.pairings import Pairings
 from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
@@ -72,9 +84,13 @@ from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
 from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
+from exchange.node.rounds import go_round
 from exchange.node.routing_api import RoutingApi
 from exchange.node.sections_api import SectionsApi
+from exchange.node.selftest import SelfTest
+from exchange.node.selftest_api import SelfTestApi
 from exchange.node.services import Changes, Counters, Revoked, Services
+from exchange.node.staging import forget_stale
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
@@ -93,6 +109,7 @@ from exchange.store.peers import all_peers
 from exchange.store.restored import end_rejoining, is_restored
 from exchange.store.transaction import Transaction
 
+_STALE_EVERY_S: Final = 3600.0
 _DAY_MS = 86_400_000
 
 
@@ -331,11 +348,19 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         comparing = Comparing(services, continuity, inbound, client)
         inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
+        attaching, openings = Attaching(services, outbound), AttachmentOpenings(services)
         endpoints = Endpoints(services)
         agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
-        performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
+        performing = {
+            "peer": outbound.perform,
+            "attachment": attaching.perform,
+            "opening": openings.perform,
+            "agency": agencies.perform,
+            "route": Rerouting(services).perform,
+        }
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
+        inbound.attachments.wake = dispatcher.wake
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
         pulling = Pulling(services, agencies, dispatcher.wake)
         agencies.offer, agency_watch = pulling.offer, AgencyWatch(services, pulling)
@@ -344,6 +369,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
+            dispatcher.heard_from(attachment_lane(origin))
             for lane in lanes:
                 dispatcher.wake(lane)
 
@@ -360,17 +386,26 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             if state == "verified":
                 dispatcher.heard_from(f"peer:{origin}")
                 dispatcher.wake(f"peer:{origin}")
+                dispatcher.wake(attachment_lane(origin))
 
         directory = Directory(services, client, changed)
+        selftest = SelfTest(services, endpoints)
+        gatekeeper = Gatekeeper(services)
         acknowledging = Acknowledging(services, cards.has_current_key, dispatcher.wake)
+        links = Links(services, acknowledging)
         more = [
+            *SelfTestApi(selftest).routes(),
+            *SelfTestPages(services, selftest).routes(),
+            *GateApi(services, dispatcher, gatekeeper).routes(),
             *AgencyKeysApi(services, dispatcher, agencies).routes(),
             *KeysApi(services, dispatcher, client).routes(),
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
+            *AttachmentsApi(services, dispatcher).routes(),
             *AgencyTokensApi(services).routes(),
             *SectionsApi(services, acknowledging).routes(),
+            *LinksApi(links).routes(),
             *HandoversApi(services).routes(),
             *RoutingApi(services, dispatcher).routes(),
             *joined_routes(services),
@@ -379,7 +414,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
         apis = AgencyApi(services, pulling), AgencySectionsApi(acknowledging)
-        beside = await _agency_sites(stack, services, agency_door, *apis)
+        beside = await _agency_sites(stack, services, agency_door, *apis, links)
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -389,6 +424,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(watch.run(stop))
             group.create_task(agency_watch.run(stop))
             group.create_task(directory.run(stop))
+            group.create_task(gatekeeper.run(stop))
             group.create_task(wall.run(stop))
             group.create_task(agency_door.run(stop))
             group.create_task(telling.run(stop))
@@ -396,6 +432,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(pairings.run(stop))
             group.create_task(Replicas(services, dispatcher).run(stop))
             group.create_task(services.admission.run(services, stop))
+            group.create_task(go_round(services, lambda: forget_stale(services), asyncio.Event(), _STALE_EVERY_S, stop))
             await _greet_peers(services, dispatcher)
             await _doubt_rules(services)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
@@ -431,16 +468,22 @@ async def _listen(
 
 
 async def _agency_sites(
-    stack: AsyncExitStack, services: Services, door: AgencyDoor, asked: AgencyApi, said: AgencySectionsApi
+    stack: AsyncExitStack,
+    services: Services,
+    door: AgencyDoor,
+    asked: AgencyApi,
+    said: AgencySectionsApi,
+    links: Links,
 ) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
         return []
     listener = AgencyListener(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    application = listener.application([*asked.routes(), *said.routes()], asked.open_routes())
+    routes = [*asked.routes(), *said.routes(), *AgencyAttachments(services).routes()]
+    open_routes = [*asked.open_routes(), *AcknowledgePages(links, listener.guessed).open_routes()]
     # An agency that waits and goes is waited for no more.
-    runner = await _runner(stack, application, handler_cancellation=True)
+    runner = await _runner(stack, listener.application(routes, open_routes), handler_cancellation=True)
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 

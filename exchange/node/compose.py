@@ -75,8 +75,9 @@ def compose_message(
     created_at: datetime,
     expires_at: datetime,
     urgent: bool,
+    given: Mapping[SectionName, Secret] | None = None,
 ) -> Composed:
-    """Seal `parts` to the node of `card` and its agencies."""
+    """Seal `parts` to the node of `card` and its agencies; `given` are the secrets of those with attachments."""
     recipient = Origin(card.origin)
     own_keys = {agency.kind: _public_key(agency.key) for agency in card.agencies if agency.key is not None}
     secrets: dict[SectionName, Secret] = {}
@@ -85,7 +86,7 @@ def compose_message(
     rows: list[SectionRow] = []
     for part in parts:
         bound_to = SectionContext(message_id, sender, recipient, part.name)
-        sealed = seal_section(_encode_content(part.content), bound_to)
+        sealed = seal_section(_encode_content(part.content), bound_to, (given or {}).get(part.name))
         entries.append(
             SectionEntry(name=part.name, readers=part.readers, sha256=sealed.sha256, commitment=sealed.commitment)
         )
@@ -126,6 +127,15 @@ def keep_secrets(store_key: StoreKey, sender: str, message_id: str, secrets: Map
     return KeysRow(wrap_message_key(store_key, key, name), seal_at_rest(key, context("section-secrets", name), content))
 
 
+def message_key(store_key: StoreKey, sender: str, message_id: str, keys: KeysRow) -> MessageKey:
+    """The key of a message, for what is erased with it.
+
+    Raises:
+        RestError: the row does not belong to that message.
+    """
+    return unwrap_message_key(store_key, keys.wrapped, message_name(sender, message_id))
+
+
 def recall_secrets(store_key: StoreKey, sender: str, message_id: str, keys: KeysRow) -> dict[str, Secret]:
     """The secrets of a message's sections from the store.
 
@@ -133,6 +143,6 @@ def recall_secrets(store_key: StoreKey, sender: str, message_id: str, keys: Keys
         RestError: the row does not belong to that message.
     """
     name = message_name(sender, message_id)
-    key = unwrap_message_key(store_key, keys.wrapped, name)
+    key = message_key(store_key, sender, message_id, keys)
     content = _decode_secrets(open_at_rest(key, context("section-secrets", name), keys.secrets))
     return {section: Secret(value) for section, value in content.items()}

@@ -1,9 +1,10 @@
 """What can go wrong in a running node. Each class has the HTTP status that the local API gives it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar
 
 from exchange.errors import ExchangeError
+from exchange.handover.gate import Missing
 from exchange.store.transaction import Operation
 
 
@@ -88,6 +89,26 @@ class HandshakeRefused(NodeError):
     hint = "Ask the agency to allow this node's origin, or register it with --no-handshake. Nothing was stored."
 
 
+class GateClosed(NodeError):
+    """The gate does not let a form leave; `missing` says why."""
+
+    code = "gate-closed"
+    hint = "See to what is named, and send the form again; nothing was stored."
+
+    def __init__(self, missing: Sequence[Missing]) -> None:
+        self.missing = tuple(missing)
+        first = self.missing[0]
+        more = f" (and {len(self.missing) - 1} more)" if len(self.missing) > 1 else ""
+        super().__init__(f"the form may not leave: {first.path}: {first.message}{more}")
+
+
+class SecondPersonNeeded(NodeError):
+    """Who sent a form cannot approve it."""
+
+    code = "second-person-needed"
+    hint = "Another person runs `exchange approve ID`, from an account of their own."
+
+
 class PeerUntrusted(NodeError):
     """The peer is not verified, or is suspended or quarantined: it is sent nothing and heard by nobody."""
 
@@ -164,6 +185,17 @@ class AgencySigns(NodeError):
     hint = "The agency says it with its own key: `exchange agency-own`. Nothing was changed."
 
 
+class LinkUseless(NodeError):
+    """A one-time link cannot be used any more; `standing` says why."""
+
+    code = "link-useless"
+    hint = "Nothing was recorded with it."
+
+    def __init__(self, standing: str) -> None:
+        super().__init__(f"the link is {standing}")
+        self.standing = standing
+
+
 class WordsTooMany(NodeError):
     """As much was said of a section as the sender takes."""
 
@@ -231,6 +263,20 @@ class Unacceptable(NodeError):
     """What an unproven sender is told, whatever was wrong."""
 
     code = "unacceptable"
+
+
+class AttachmentRefused(NodeError):
+    """A file is not attached: the scan found something in it, or could not say."""
+
+    code = "attachment-refused"
+    hint = "Nothing of it was kept. Ask your IT what the scanner says; send the form without it if it cannot wait."
+
+
+class AttachmentNotReady(NodeError):
+    """An attachment is not given out: it is not all here, was not looked at yet, or the scan found something."""
+
+    code = "attachment-not-ready"
+    hint = "`exchange attachment list` shows how far each has come."
 
 
 class ItemRefused(NodeError):

@@ -1,6 +1,7 @@
 """The local API: what the command line and a borough's own programs ask of their node.
 
 On the Unix socket whoever may open the socket may ask; on TCP a bearer token is needed.
+`browsers` says what a browser may.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from exchange.node.agency_client import Handshake
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_keys import challenge_of, check_unused, claimed_key
 from exchange.node.agency_tokens import new_token
+from exchange.node.browsers import basic_password, guarded, is_page
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import describe_card, own_card_file, verify_card
 from exchange.node.config import RetryTable
@@ -36,6 +38,9 @@ from exchange.node.delivery import Dispatcher
 from exchange.node.endpoints import Endpoints, wrap_secret
 from exchange.node.epochs import renew_card
 from exchange.node.errors import HandshakeRefused, RequestInvalid
+from exchange.node.event_links import check_links
+from exchange.node.gate import describe_gate
+from exchange.node.gate_api import sender_of
 from exchange.node.key_status import describe_node_backup
 from exchange.node.local_bounds import bounded
 from exchange.node.peering import RELEASED_FOR_MS
@@ -98,6 +103,8 @@ class AddAgency(Request, frozen=True):
     #: Whether the endpoint is asked first if it wants webhooks of this node.
     handshake: bool = True
     key: AgencyKeyFile | None = None
+    #: Whether its events have a one-time link by which to take the section on.
+    links: bool = False
 
 
 class NewToken(Request, frozen=True):
@@ -133,7 +140,7 @@ class LocalApi:
     def application(self, *, needs_token: bool) -> web.Application:
         """The aiohttp application."""
         bound = bounded(self._services.configuration.tables.limits.local_requests_at_once)
-        middlewares = [told, bound, self._token] if needs_token else [told, bound]
+        middlewares = [told, guarded(any_host=needs_token), bound, *([self._token] if needs_token else [])]
         application = web.Application(client_max_size=MOST_BYTES, middlewares=middlewares)
         application.add_routes(
             [
@@ -161,19 +168,27 @@ class LocalApi:
 
     @web.middleware
     async def _token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        header, page = request.headers.get("authorization", ""), is_page(request.path)
+        scheme, _, token = header.partition(" ")
+        if page and (password := basic_password(header)) is not None:
+            scheme, token = "bearer", password
         # A header may hold any bytes, and all that is not a token is refused alike.
         digest = hashlib.sha256(token.encode(errors="surrogateescape")).digest()
         now_ms = self._services.now_ms()
         name = await self._services.store.read(lambda tx: token_name(tx, digest, now_ms))
         if scheme.lower() != "bearer" or name is None:
-            return problem(401, "token-needed", "a valid bearer token is needed", "Make one with `exchange token new`.")
+            refusal = problem(
+                401, "token-needed", "a valid bearer token is needed", "Make one with `exchange token new`."
+            )
+            if page:
+                refusal.headers["www-authenticate"] = 'Basic realm="exchange: a token as the password", charset="UTF-8"'
+            return refusal
         request[WHO] = name
         return await handler(request)
 
     async def _health(self, _: web.Request) -> web.Response:
         services = self._services
-        rows, replicas = await services.store.read(_backlog_and_replicas)
+        rows, replicas, gate = await services.store.read(lambda tx: _state(tx, services))
         lanes = [
             {
                 "lane": lane,
@@ -203,6 +218,7 @@ class LocalApi:
                 ],
                 "limits": services.admission.describe(services.now_ms()),
                 "backup": describe_node_backup(services),
+                "gate": gate,
             }
         )
 
@@ -220,6 +236,7 @@ class LocalApi:
             kinds = ", ".join(sorted(services.catalogue.kinds()))
             raise RequestInvalid(f"there is no agency kind {wanted.kind!r}; the catalogue has {kinds}")
         way = await asyncio.to_thread(check_way, wanted, services.configuration)
+        check_links(services, wanted.links)
         agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret() if way == WEBHOOK else None
         row = AgencyRow(
             id=agency_id,
@@ -239,6 +256,7 @@ class LocalApi:
             retry_s=None if wanted.retry_s is None else json.dumps(wanted.retry_s),
             certificate=wanted.certificate,
             proxy=wanted.proxy,
+            links=int(wanted.links),
             way=way,
             folder=None if wanted.folder is None else msgspec.json.encode(wanted.folder).decode(),
         )
@@ -334,7 +352,9 @@ class LocalApi:
             message_id = parse_message_id(key) if key is not None else None
         except NameInvalid:
             raise RequestInvalid("Idempotency-Key becomes the message's id: a UUID, in lower case") from None
-        sent = await send_form(self._services, await request.read(), area, self._cards.has_current_key, message_id)
+        sent = await send_form(
+            self._services, await request.read(), area, self._cards.has_current_key, sender_of(request), message_id
+        )
         crash_points.reached("send.before-answer")
         self._dispatcher.wake(f"peer:{sent['peer']}", urgent=sent["urgent"])
         return json_response(sent, 200 if sent["repeated"] else 201)
@@ -344,15 +364,15 @@ class LocalApi:
         if wanted is not None and wanted not in LADDER:
             raise RequestInvalid(f"wait is one of {', '.join(LADDER)}")
         timeout_s = min(float(_number(request.query.get("timeout_s", "0"))), 60.0)
+        change = self._services.changes.next()
         found = await self._describe(request.match_info["id"])
         if wanted is not None:
             try:
                 async with asyncio.timeout(timeout_s):
                     while not _reached(found, wanted):
+                        await change.wait()
                         change = self._services.changes.next()
                         found = await self._describe(request.match_info["id"])
-                        if not _reached(found, wanted):
-                            await change.wait()
             except TimeoutError:
                 pass
         return json_response({**found, "reached": wanted is None or _reached(found, wanted)})
@@ -413,8 +433,10 @@ class LocalApi:
         return json_response({"id": token_id, "name": wanted.name, "token": token}, 201)
 
 
-async def _backlog_and_replicas(tx: Transaction) -> tuple[list[tuple[str, str, int]], list[ReplicaRow]]:
-    return await backlog(tx), await all_replicas(tx)
+async def _state(
+    tx: Transaction, services: Services
+) -> tuple[list[tuple[str, str, int]], list[ReplicaRow], dict[str, Any]]:
+    return await backlog(tx), await all_replicas(tx), await describe_gate(tx, services)
 
 
 def _reached(found: dict[str, Any], rung: str) -> bool:

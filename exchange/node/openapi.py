@@ -9,18 +9,21 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from exchange.node import api_shapes as shapes
 from exchange.node.agencies_api import ChangeAgency, ConfirmSecret, PauseAgency, ReplayAgency, RotateSecret
 from exchange.node.agency_keys_api import Prove, Rekey
 from exchange.node.agency_tokens import NewAgencyToken
 from exchange.node.directory_api import Join
+from exchange.node.gate_api import OVERRIDE, AddAgreement, ApproveForm, ExpireAgreement, RefuseForm
 from exchange.node.key_status import KeyState
 from exchange.node.keys_api import LockAnew, Revoke
+from exchange.node.links_api import NewLink
 from exchange.node.local_api import AddAgency, NewToken
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.peers_api import AddPeer, VerifyPeer
@@ -31,11 +34,13 @@ from exchange.node.revocation import RevocationFile
 from exchange.node.routing_api import RouteAgain, TryRules
 from exchange.node.section_words import OwnSection, QuerySection, RedirectSection
 from exchange.node.sections_api import OwnFor, QueryFor, RedirectFor
+from exchange.node.selftest_api import GivenWebhook
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import CardFile
 from exchange.schema.form import Form
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE
 from exchange.schema.rejoining import REJOIN_TYPE
+from exchange.schema.selftest.diagnosis import Diagnosis
 from exchange.schema.wire import MessageText
 
 JSON: Final = "application/json"
@@ -71,6 +76,7 @@ class Operation:
 LOCAL_COMMON: Final[dict[int, Codes]] = {
     400: ("incomplete", "bad-request"),
     401: ("token-needed",),
+    403: ("not-for-browsers",),
     408: ("too-slow",),
     413: ("too-large",),
     503: ("too-busy", "store-unavailable", "rejoining"),
@@ -96,6 +102,9 @@ _NO_AGENCY: Final[dict[int, Codes]] = {404: ("not-found",)}
 _NO_MESSAGE: Final[dict[int, Codes]] = {404: ("not-found",)}
 _BODY: Final[Codes] = ("request-invalid", "value-refused")
 
+_NO_AGREEMENT: Final[dict[int, Codes]] = {404: ("not-found",)}
+_NO_APPROVAL: Final[dict[int, Codes]] = {404: ("not-found",)}
+_OVERRIDE: Final = (OVERRIDE, str, "Why the form may pass the gate in an emergency, percent-encoded")
 #: What can be wrong with what an agency says, whoever speaks for it.
 _SAID: Final[dict[int, Codes]] = {
     400: _BODY,
@@ -354,6 +363,23 @@ LOCAL: Final = (
         text="An agency that fetches cannot be sent anything: 400.",
     ),
     Operation(
+        "get",
+        "/v1/agencies/{id}/selftest",
+        "A signed sample",
+        {200: shapes.SelfTestSample},
+        _NO_AGENCY,
+        text="About nobody, and sent nowhere. The id may be the agency's name.",
+    ),
+    Operation(
+        "post",
+        "/v1/agencies/{id}/selftest",
+        "Why a webhook does not verify",
+        {200: Diagnosis},
+        {400: ("request-invalid",), **_NO_AGENCY},
+        GivenWebhook,
+        text="Nothing of it is kept. The id may be the agency's name.",
+    ),
+    Operation(
         "post",
         "/v1/agencies/{id}/key",
         "Give an agency a key of its own, or another one",
@@ -433,11 +459,11 @@ LOCAL: Final = (
             403: ("peer-untrusted", "identity-revoked"),
             404: ("peer-unknown",),
             409: ("conflict",),
-            422: ("form-invalid",),
+            422: ("form-invalid", "gate-closed"),
             503: ("queue-full", "store-full"),
         },
         Form,
-        headers=(("Idempotency-Key", MessageText, "A UUID, in lower case: becomes the message's id"),),
+        headers=(("Idempotency-Key", MessageText, "A UUID, in lower case: becomes the message's id"), _OVERRIDE),
         text="201 once the message is stored, and on its way. The same form under the same Idempotency-Key again is "
         "answered with 200; another form, with 409.",
     ),
@@ -461,6 +487,56 @@ LOCAL: Final = (
     ),
     Operation("get", "/v1/messages/{id}/timeline", "What happened to it", {200: shapes.Timeline}, _NO_MESSAGE),
     Operation("get", "/v1/messages/{id}/receipts", "Its signed receipts", {200: shapes.Receipts}, _NO_MESSAGE),
+    # The gate
+    Operation("get", "/v1/agreements", "The sharing agreements on file", {200: shapes.Agreements}),
+    Operation(
+        "post",
+        "/v1/agreements",
+        "Put a sharing agreement on file",
+        {201: shapes.Agreement},
+        {400: _BODY},
+        AddAgreement,
+    ),
+    Operation("get", "/v1/agreements/{id}", "A sharing agreement", {200: shapes.Agreement}, _NO_AGREEMENT),
+    Operation(
+        "post",
+        "/v1/agreements/{id}/expire",
+        "End a sharing agreement before its last day",
+        {200: shapes.Agreement},
+        {400: _BODY, 409: ("already-there",), **_NO_AGREEMENT},
+        ExpireAgreement,
+    ),
+    Operation(
+        "post",
+        "/v1/forms/preview/{area}",
+        "What the gate would say of a form, and who would read what on what ground",
+        {200: shapes.Preview},
+        {400: ("request-invalid",), 422: ("form-invalid",)},
+        Form,
+        headers=(_OVERRIDE,),
+        text="Nothing is stored or sent.",
+    ),
+    Operation("get", "/v1/approvals", "The forms that await a second person", {200: shapes.Approvals}),
+    Operation("get", "/v1/approvals/{id}", "A form that awaits one", {200: shapes.ApprovalShown}, _NO_APPROVAL),
+    Operation(
+        "post",
+        "/v1/approvals/{id}/approve",
+        "Approve a form",
+        {200: shapes.Decided},
+        {400: ("request-invalid",), 403: ("second-person-needed",), 422: ("gate-closed",), **_NO_APPROVAL},
+        ApproveForm,
+        text="By another person than the one who sent it: the token's name, or the account behind the socket.",
+    ),
+    Operation(
+        "post",
+        "/v1/approvals/{id}/refuse",
+        "Refuse a form",
+        {200: shapes.Decided},
+        {400: ("request-invalid",), **_NO_APPROVAL},
+        RefuseForm,
+        text="It is not kept any longer.",
+    ),
+    Operation("get", "/v1/overrides", "The forms that passed by an override", {200: shapes.Overrides}),
     Operation(
         "get",
         "/v1/handovers",
@@ -481,9 +557,69 @@ LOCAL: Final = (
         {**_NO_MESSAGE, 409: ("handover-open",)},
         text="Refused while a section has no holder.",
     ),
+    Operation(
+        "get",
+        "/v1/messages/{id}/attachments",
+        "How far its attachments have come",
+        {200: shapes.Attachments},
+        _NO_MESSAGE,
+    ),
+    Operation(
+        "put",
+        "/v1/messages/{id}/attachments/{section}/{place}",
+        "Attach a file to a message that is yet to be sent",
+        {201: shapes.AttachmentStaged, 200: shapes.Attachment},
+        {
+            400: ("request-invalid",),
+            403: ("peer-untrusted", "identity-revoked"),
+            404: ("peer-unknown",),
+            409: ("conflict",),
+            422: ("attachment-refused",),
+            503: ("queue-full", "store-full"),
+        },
+        "application/octet-stream",
+        query=(("to", {"type": "string", "minLength": 1}, "The ONS code of the authority that the form goes to"),),
+        headers=(
+            (
+                "Exchange-Attachment",
+                Annotated[str, Meta(max_length=4096)],
+                "title, file_name and perhaps media_type: JSON in base64url",
+            ),
+        ),
+        text="The body is the file, 2 GiB at most. Then send the form with the message's id as Idempotency-Key. The "
+        "same file for a message that is sent already is answered with 200; another, with 409.",
+    ),
+    Operation(
+        "get",
+        "/v1/messages/{id}/attachments/{section}/{place}",
+        "An attachment, opened",
+        {200: "application/octet-stream"},
+        {400: ("request-invalid",), 404: ("not-found",), 409: ("attachment-not-ready",)},
+        text="Its names are in the header Exchange-Attachment. It is written down who was given it. Where the node "
+        "finds on the way that it is not whole, the connection is cut.",
+    ),
+    Operation(
+        "post",
+        "/v1/messages/{id}/attachments/{section}/{place}/release",
+        "Release an attachment from quarantine",
+        {200: shapes.AttachmentReleased},
+        {400: ("request-invalid",), 404: ("not-found",), 409: ("conflict",)},
+        text="Two people must ask, each by a token or from an account of their own.",
+    ),
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
     *_say(OwnFor, QueryFor, RedirectFor, {}),
+    Operation(
+        "post",
+        "/v1/sections/{id}/links",
+        "Make a one-time link by which an agency takes a section on",
+        {201: shapes.LinkMade},
+        {400: _BODY, 403: ("agency-signs",), 404: ("not-found",), 409: ("not-said-there",)},
+        NewLink,
+        text=_SUBJECT,
+    ),
+    Operation("get", "/v1/sections/{id}/links", "The links for a section", {200: shapes.Links}, {404: ("not-found",)}),
+    Operation("delete", "/v1/links/{id}", "Withdraw a link", {200: shapes.LinkWithdrawn}, {404: ("not-found",)}),
     Operation(
         "get", "/v1/questions", "What agencies elsewhere ask about sections that were sent", {200: shapes.Questions}
     ),
@@ -658,6 +794,15 @@ AGENCIES: Final = (
         {404: ("not-found",), **_TOKEN},
         text=_SUBJECT,
     ),
+    Operation(
+        "get",
+        "/v1/agency/attachments/{id}/{section}/{place}",
+        "An attachment of a section that the agency may read",
+        {200: "application/octet-stream"},
+        {400: ("request-invalid",), 404: ("not-found",), 409: ("attachment-not-ready",), **_TOKEN},
+        text="The file; for an agency with a key of its own, its sealed chunks, which `exchange agency-attachment` "
+        "opens. 409 until all of it is here and, where the node opens it, was looked at. What breaks off is not whole.",
+    ),
 )
 #: Without a token.
 AGENCIES_OPEN: Final = (Operation("get", "/v1/health", "Whether the node answers", {200: shapes.Alive}),)
@@ -793,6 +938,8 @@ def _path_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
         "area": ({"type": "string", "minLength": 1}, "The ONS code of the receiving authority, such as E09000010"),
         "number": ({"type": "integer", "minimum": 0, "maximum": 2**53 - 1}, "The number of the held delivery"),
         "id": ({"type": "string", "minLength": 1}, "The id"),
+        "section": ({"type": "string", "minLength": 1}, "The name of a section of the message"),
+        "place": ({"type": "integer", "minimum": 1, "maximum": 99}, "The number of an attachment in its section"),
         "token": ({"type": "string", "minLength": 1}, "The id of the token"),
     }
     for name in re.findall(r"\{([a-z]+)\}", operation.path):

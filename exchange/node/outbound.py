@@ -2,9 +2,11 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from exchange import crash_points
+from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import LeafHash, Origin
@@ -22,8 +24,8 @@ from exchange.node.mirroring import keep_given
 from exchange.node.peer_client import PeerClient
 from exchange.node.peer_receipts import take_receipt
 from exchange.node.said import ciphertexts_at
-from exchange.node.sending import sign_waiting
 from exchange.node.services import Services
+from exchange.node.waiting_forms import sign_waiting
 from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
@@ -45,7 +47,7 @@ from exchange.store.log import consistency_between, latest_head, proofs_of, stat
 from exchange.store.messages import (
     sections_of,
 )
-from exchange.store.outbox import FORM, MANIFEST, SIGHTINGS, WORD, Delivery
+from exchange.store.outbox import ATTACHMENT, FORM, MANIFEST, SIGHTINGS, WORD, Delivery
 from exchange.store.peers import PeerRow, peer
 from exchange.store.sightings import seen_at
 from exchange.store.transaction import Operation, Transaction
@@ -76,15 +78,15 @@ class Outbound:
         self._told: dict[str, int] = {}
         self._shown = Shown()
 
-    async def perform(self, origin: str, rows: list[Delivery]) -> Outcome:
-        """Send rows of a peer's lane in one envelope, as many as fit.
+    async def perform(self, origin: str, rows: list[Delivery], beside: Sequence[bytes] = ()) -> Outcome:
+        """Send rows of a peer's lane in one envelope, as many as fit; or one attachment, with chunks of it `beside`.
 
         Raises:
             NotNow: the peer cannot be reached, or its reply does not hold.
         """
         services = self._services
         try:
-            row = await services.store.read(lambda tx: peer(tx, origin))
+            row = await services.store.read(lambda tx: peer(tx, origin), brief=True)
         except NotFound:
             return Outcome(held=[(delivery, "the peer is not registered any more") for delivery in rows])
         if row.state != "verified":
@@ -98,16 +100,17 @@ class Outbound:
             return Outcome(held=[(delivery, NO_CURRENT_KEY) for delivery in rows])
         forms = [delivery for delivery in rows if delivery.kind == FORM]
         if forms:
-            await sign_waiting(services, row, forms)
-            return Outcome(again=[delivery for delivery in rows if delivery.kind != FORM])
+            outcome = await sign_waiting(services, row, forms)
+            outcome.again = [delivery for delivery in rows if delivery.kind != FORM]
+            return outcome
         reply_secret = Secret.random()
-        payload, sent, left = await self._payload(origin, rows, reply_secret)
+        payload, sent, left = await self._payload(origin, rows, reply_secret, beside)
         crash_points.reached("peer.before-call")
         answer = await self._client.post_envelope(row, card, seal_envelope(encode_wire(payload), Origin(origin), key))
         if answer.holds is not None and answer.holds != payload.consistency.first:
             # It cannot ask this node for the proof, so the proof comes along.
             self._told[origin] = answer.holds
-            payload, sent, left = await self._payload(origin, rows, reply_secret)
+            payload, sent, left = await self._payload(origin, rows, reply_secret, beside)
             envelope = seal_envelope(encode_wire(payload), Origin(origin), key)
             answer = await self._client.post_envelope(row, card, envelope)
         if answer.status == 413 and len(sent) == 1:
@@ -134,7 +137,7 @@ class Outbound:
         return outcome
 
     async def _payload(
-        self, origin: str, rows: list[Delivery], reply_secret: Secret
+        self, origin: str, rows: list[Delivery], reply_secret: Secret, beside: Sequence[bytes]
     ) -> tuple[EnvelopePayload, list[Delivery], list[Delivery]]:
         """The envelope's content for as many of `rows` as fit, and which of them are in it."""
         services = self._services
@@ -171,13 +174,13 @@ class Outbound:
                 consistency=Consistency(first=first, path=path),
                 reply_secret=reply_secret.reveal(),
                 items=items,
-                ciphertexts=tuple(ciphertexts),
+                ciphertexts=(*ciphertexts, *beside),
                 seen=seen,
                 leaves=await self._inbound.mirroring.with_envelope(tx, origin, head.size),
             )
             return payload, len(items), head.size
 
-        payload, count, size = await services.store.read(collect)
+        payload, count, size = await services.store.read(collect, brief=True)
         self._shown.show(origin, told, size)
         return payload, rows[:count], rows[count:]
 
@@ -205,6 +208,7 @@ class Outbound:
         self._inbound.mirroring.told(row.origin, reply.keeps)
         answered: list[Delivery] = []
         heads: list[Operation[None]] = []
+        shown: dict[str, Checkpoint] = {}
         receipts: list[tuple[Delivery, Receipt, VerifiedStatement, ProvenStatement]] = []
         try:
             for delivery, item, result in zip(sent, payload.items, reply.results, strict=True):
@@ -216,6 +220,8 @@ class Outbound:
                     code = result.problem.code
                     reason = code if _CODE.fullmatch(code) else "no code"
                     outcome.held.append((delivery, f"refused by {row.origin}: {reason}"))
+                elif delivery.kind == ATTACHMENT:
+                    pass  # there may be more of it
                 elif delivery.kind != MANIFEST:
                     answered.append(delivery)
                 elif result.receipt is None:
@@ -227,13 +233,15 @@ class Outbound:
                         reply.consistency,
                         lambda first, second: self._client.fetch_consistency(row, first, second),
                     )
-                    heads += keep_given(verified.checkpoint, reply.leaves)
+                    shown[verified.checkpoint.text] = verified.checkpoint
                     receipts.append((delivery, receipt, verified, result.receipt))
+            for checkpoint in shown.values():
+                heads += keep_given(checkpoint, reply.leaves)
             # All at once, so that they share one batch of the writer.
             await asyncio.gather(
                 self._continuity.keep(heads),
                 *(
-                    take_receipt(services, row, receipt, verified, item, [delivery])
+                    take_receipt(services, row, receipt, verified, item, [delivery], lanes=outcome.wake)
                     for delivery, receipt, verified, item in receipts
                 ),
                 finish(services, answered),

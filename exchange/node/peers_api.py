@@ -1,6 +1,7 @@
 """The local API's half for peers: register, verify, suspend, remove."""
 
 import asyncio
+import functools
 import json
 import pwd
 import socket
@@ -16,6 +17,7 @@ from msgspec import Meta
 from exchange.crypto.number import compare_number, parse_number
 from exchange.crypto.signing import fingerprint as fingerprint_of
 from exchange.crypto.signing import parse_fingerprint
+from exchange.node.attachment_lanes import attachment_lane
 from exchange.node.cards import describe_card, parse_card_file, verify_card
 from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
@@ -62,6 +64,12 @@ def who_asks(request: web.Request) -> str:
         return "unknown"
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
+    return _account(uid)
+
+
+@functools.cache
+def _account(uid: int) -> str:
+    """The name of an account; a directory service may be slow to say it."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -185,6 +193,7 @@ class PeersApi:
         if row.state == Trust.VERIFIED:
             self._dispatcher.heard_from(f"peer:{row.origin}")
             self._dispatcher.wake(f"peer:{row.origin}")
+            self._dispatcher.wake(attachment_lane(row.origin))
         self._services.changes.notify()
         return self.describe(row)
 

@@ -14,6 +14,8 @@ from exchange.store.errors import AlreadyThere, Conflict, NotFound, StoreUnavail
 
 _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (FormInvalid, 422),
+    (errors.GateClosed, 422),
+    (errors.SecondPersonNeeded, 403),
     (NotFound, 404),
     (errors.PeerUnknown, 404),
     (AlreadyThere, 409),
@@ -32,6 +34,8 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.RequestInvalid, 400),
     (errors.TokenNeeded, 401),
     (ValueRefused, 400),
+    (errors.AttachmentRefused, 422),
+    (errors.AttachmentNotReady, 409),
     (errors.NotNow, 503),
     (errors.NoCurrentKey, 503),
     (StoreUnavailable, 503),
@@ -66,6 +70,11 @@ def problem_of(error: ExchangeError) -> web.Response:
     if isinstance(error, FormInvalid):
         more["findings"] = [
             {"severity": item.severity, "path": item.path, "message": item.message} for item in error.findings
+        ]
+    if isinstance(error, errors.GateClosed):
+        more["findings"] = [
+            {"severity": "error", "path": item.path, "message": item.message, "hint": item.hint}
+            for item in error.missing
         ]
     if isinstance(error, errors.AtLimit):
         return problem(status_of(error), error.code, str(error), error.hint, error.retry_after_s)

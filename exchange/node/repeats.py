@@ -5,7 +5,7 @@ second form is the first.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -15,17 +15,22 @@ from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.node.compose import recall_secrets
 from exchange.node.services import Services
+from exchange.schema.attachments import FIELD
+from exchange.schema.section_content import read_content
 from exchange.schema.split import FormPart
 from exchange.schema.wire import decode_wire, manifest_decoder
+from exchange.store.disclosures import disclosure_of
 from exchange.store.errors import Conflict, NotFound
 from exchange.store.messages import KeysRow, MessageRow, SectionRow, find_message, keys_of, sections_of
 from exchange.store.transaction import Transaction
 from exchange.store.waiting import WaitingForm, waiting_form
 
+REFUSED_HINT: Final = "`exchange explain ID` says why. Mend the form, and send it under another id."
+
 
 async def is_known(tx: Transaction, origin: Origin, message_id: MessageId) -> bool:
     """Whether a form was sent from here under that id."""
-    if await find_message(tx, origin, message_id) is not None:
+    if await find_message(tx, origin, message_id) is not None or await disclosure_of(tx, message_id) is not None:
         return True
     try:
         await waiting_form(tx, message_id)
@@ -40,7 +45,7 @@ async def sent_before(
     """To whom a form was sent under that id before, if it was: `peer`, and why it is `held`.
 
     Raises:
-        Conflict: another form was, or one whose content was erased.
+        Conflict: another form was, or one whose content was erased, or that a second person refused.
     """
     origin = services.configuration.origin
 
@@ -53,10 +58,13 @@ async def sent_before(
         try:
             return await waiting_form(tx, message_id)
         except NotFound:
-            return None
+            refused = await disclosure_of(tx, message_id)
+        if refused is not None:
+            raise Conflict(f"the form {message_id} was refused by {refused.decided_by}", hint=REFUSED_HINT)
+        return None
 
     try:
-        found = await services.store.read(collect)
+        found = await services.store.read(collect, brief=True)
     except NotFound as error:
         raise Conflict(f"message {message_id} was sent before: {error}") from None
     if found is None:
@@ -86,6 +94,8 @@ def _holds(
     for part in parts:
         bound_to = SectionContext(MessageId(manifest.message_id), sender, recipient, SectionName(part.name))
         kept = open_section(ciphertexts[part.name], secrets[part.name], bound_to, entries[part.name].commitment)
-        if kept.reveal() != msgspec.msgpack.encode(part.content):
+        # What was attached to it was compared when it was uploaded again, if it was.
+        content = {name: value for name, value in read_content(kept).items() if name != FIELD}
+        if msgspec.msgpack.encode(content) != msgspec.msgpack.encode(part.content):
             return False
     return True

@@ -14,7 +14,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from exchange.schema.errors import CatalogueInvalid
-from exchange.schema.form import Form
+from exchange.schema.form import SECTION_FIELDS, Form
+from exchange.schema.legal import PartOrigin
 from exchange.schema.vocabulary import MoveType
 
 AgencyKind: TypeAlias = str
@@ -38,6 +39,7 @@ class CataloguePart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     each: str | None = None
     readers_from: str | None = None
     always: tuple[AgencyKind, ...] = ()
+    origin: PartOrigin | None = None
 
 
 class RequiredSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,11 +65,16 @@ class Catalogue(
 
     def allowed(self, part_name: str) -> frozenset[AgencyKind]:
         """The kinds that may ever read the part of that name; none for a part that the catalogue does not know."""
+        found = self.part(part_name)
+        return self._by_name[found.name][1] if found is not None else frozenset()
+
+    def part(self, part_name: str) -> CataloguePart | None:
+        """The entry of the part of that name, which may be one of several and numbered."""
         found = self._by_name.get(part_name)
         if found is None:
             found = self._by_name.get(_NUMBERED.sub("", part_name))
             found = found if found is not None and found[0].each else None
-        return found[1] if found is not None else frozenset()
+        return found[0] if found is not None else None
 
     @cached_property
     def _by_name(self) -> dict[str, tuple[CataloguePart, frozenset[AgencyKind]]]:
@@ -133,7 +140,9 @@ def load_catalogue(data: bytes) -> Catalogue:
 def _sections() -> dict[str, Any]:
     """The struct of each section."""
     return {
-        field.encode_name: getattr(field.type, "__args__", (field.type,))[0] for field in msgspec.structs.fields(Form)
+        field.encode_name: getattr(field.type, "__args__", (field.type,))[0]
+        for field in msgspec.structs.fields(Form)
+        if field.encode_name in SECTION_FIELDS
     }
 
 

@@ -9,11 +9,12 @@ import difflib
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from exchange.schema.errors import Finding, FormInvalid
+from exchange.schema.legal import StatedBasis
 from exchange.schema.reasons import explain
 from exchange.schema.sections import (
     Aspirations,
@@ -61,10 +62,14 @@ class Form(
     aspirations: Aspirations | None = None
     urgent: Urgent | None = None
     contacts: Contacts | None = None
+    #: For the sender's gate, and sent to nobody.
+    legal_bases: Annotated[tuple[StatedBasis, ...], msgspec.Meta(max_length=100)] = ()
 
 
 #: Section name in the form -> attribute of `Form`.
-SECTION_FIELDS: Final = {field.encode_name: field.name for field in msgspec.structs.fields(Form)}
+SECTION_FIELDS: Final = {
+    field.encode_name: field.name for field in msgspec.structs.fields(Form) if field.name != "legal_bases"
+}
 
 _decoder = msgspec.json.Decoder(Form)
 

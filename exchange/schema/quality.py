@@ -10,6 +10,7 @@ from typing import Final
 from exchange.schema.catalogue import Catalogue
 from exchange.schema.errors import Finding
 from exchange.schema.form import SECTION_FIELDS, Form
+from exchange.schema.legal import GATEWAYS, may_carry, stated_for
 from exchange.schema.split import readers_refused
 from exchange.schema.vocabulary import AgeBand, StatementKind
 
@@ -30,7 +31,7 @@ def _warning(path: str, message: str) -> Finding:
 
 def check_form(form: Form, catalogue: Catalogue, today: date) -> list[Finding]:
     """All findings about a form, errors first."""
-    checks = (_required, _readers, _referral, _subject, _risk, _injunction, _housing, _urgent, _contacts)
+    checks = (_required, _readers, _legal, _referral, _subject, _risk, _injunction, _housing, _urgent, _contacts)
     findings = [finding for check in checks for finding in check(form, catalogue, today)]
     return sorted(findings, key=lambda finding: finding.severity)
 
@@ -46,6 +47,25 @@ def _required(form: Form, catalogue: Catalogue, _: date) -> Iterator[Finding]:
 
 def _readers(form: Form, catalogue: Catalogue, _: date) -> Iterator[Finding]:
     yield from readers_refused(form, catalogue)
+
+
+def _legal(form: Form, catalogue: Catalogue, _: date) -> Iterator[Finding]:
+    names = [item.section for item in form.legal_bases]
+    known = SECTION_FIELDS.keys() | {part.name for part in catalogue.parts}
+    for number, name in enumerate(names):
+        if name not in known:
+            yield _error(f"legal_bases[{number}].section", "there is no such section, and no such part of one")
+        elif name in names[:number]:
+            yield _error(f"legal_bases[{number}].section", "has two legal bases")
+    for part in catalogue.parts:
+        basis = stated_for(form.legal_bases, part.name, part.section)
+        present = getattr(form, SECTION_FIELDS[part.section]) is not None
+        if present and basis is not None and not may_carry(basis.gateway, part.origin):
+            yield _error(
+                "legal_bases",
+                f"{part.name} is of {part.origin} origin, which the {GATEWAYS[basis.gateway]}, does not let out: "
+                "state another gateway for it",
+            )
 
 
 def _referral(form: Form, _: Catalogue, today: date) -> Iterator[Finding]:

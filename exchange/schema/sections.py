@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from exchange.schema.vocabulary import (
     AgeBand,
@@ -43,7 +43,7 @@ class Referral(Part, frozen=True):
     age_band: AgeBand
     review_due: date
     erase_on: date
-    marking: Marking = Marking.OFFICIAL_SENSITIVE
+    marking: Marking | UnsetType = UNSET
     supersedes: Line | None = None
     known_since: date | None = None
 

@@ -2,16 +2,21 @@
 
 * A reader whom the form names and the catalogue does not allow is refused, never dropped in silence.
 * Whoever reads a whole list gets no copy of a single entry of it.
+* Whoever reads the referral reads its marking: where the form sets none, it is the stricter one.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from exchange.crypto.names import SectionName
 from exchange.schema.catalogue import AgencyKind, Catalogue, CataloguePart
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import SECTION_FIELDS, Form, form_to_builtins
+from exchange.schema.vocabulary import Marking
+
+#: What a section says where the form does not.
+_UNSET: Final = {"referral": {"marking": Marking.OFFICIAL_SENSITIVE.value}}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,7 +44,7 @@ def split(form: Form, catalogue: Catalogue) -> tuple[FormPart, ...]:
         if section is None:
             continue
         if entry.section not in contents:
-            contents[entry.section] = form_to_builtins(section)
+            contents[entry.section] = _UNSET.get(entry.section, {}) | form_to_builtins(section)
         content = contents[entry.section]
         if entry.each is not None:
             parts.extend(_one_for_each(entry, content))

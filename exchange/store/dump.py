@@ -3,8 +3,8 @@
 * What is read is one snapshot: SQLite's read transaction, PostgreSQL's repeatable read. The node may run meanwhile.
 * Rows come table by table, in an order in which each finds those that it refers to, and by primary key.
 * Sealing keys are left out: what wraps them is in no backup, and their copies would only wait for a thief.
-* So are invitations: one that was used or withdrawn since would be good again. And what is of this one store: which
-  processes run on it, whether it was moved or restored, and how far agencies that fetch have come in it.
+* So are invitations and links: one that was used or withdrawn since would be good again. And what is of this one
+  store: which processes run on it, whether it was moved or restored, and how far agencies that fetch have come in it.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ from sqlalchemy.dialects import sqlite as sqlite_dialect
 
 from exchange.store.errors import StoreError, StoreMoved, StoreTooNew, StoreUnavailable
 from exchange.store.migrate import latest_revision, migrate_sqlite
-from exchange.store.tables import feeds, invitations, metadata, moved, replicas, restored, sealing_keys
+from exchange.store.tables import feeds, invitations, links, metadata, moved, replicas, restored, sealing_keys
 
 SQLITE: Final = "sqlite:///"
 MOVED: Final = "SELECT url FROM moved"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_LEFT_OUT: Final = frozenset(table.name for table in (sealing_keys, invitations, feeds, replicas, moved, restored))
+_OF_ONE_STORE: Final = (feeds, replicas, moved, restored)
+_LEFT_OUT: Final = frozenset(table.name for table in (sealing_keys, invitations, links, *_OF_ONE_STORE))
 _AT_ONCE: Final = 200
 _MOST_BYTES: Final = 1024 * 1024
 

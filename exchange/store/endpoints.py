@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, insert, select, update
 
 from exchange.store.errors import NotFound
-from exchange.store.tables import endpoints, webhook_keys
+from exchange.store.tables import agencies, endpoints, webhook_keys
 from exchange.store.transaction import Sql, Transaction
 
 
@@ -33,6 +33,8 @@ class EndpointRow:
     way: str = "webhook"
     #: Of a drop folder, in JSON.
     folder: str | None = None
+    #: Whether its events have one-time links by which to take a section on.
+    links: int = 0
 
 
 _COLUMNS = tuple(endpoints.c)
@@ -44,6 +46,11 @@ _keep = Sql(
     update(endpoints)
     .where(endpoints.c.agency == bindparam("key"))
     .values({name: bindparam(f"new_{name}") for name in _SET})
+)
+_wants_links = Sql(
+    select(endpoints.c.links)
+    .join(agencies, agencies.c.id == endpoints.c.agency)
+    .where(agencies.c.name == bindparam("name"))
 )
 _key = Sql(select(webhook_keys.c.wrapped_seed))
 _add_key = Sql(insert(webhook_keys).values(id=1, wrapped_seed=bindparam("wrapped_seed"), at_ms=bindparam("at_ms")))
@@ -64,6 +71,12 @@ async def endpoint_of(tx: Transaction, agency_id: str) -> EndpointRow:
 async def all_endpoints(tx: Transaction) -> dict[str, EndpointRow]:
     """Every endpoint, by the id of its agency."""
     return {str(row[0]): EndpointRow(*row) for row in await tx.fetch_all(_all, {})}
+
+
+async def wants_links(tx: Transaction, name: str) -> bool:
+    """Whether the agency of that name gets one-time links with its sections; the unique index on names serves it."""
+    row = await tx.fetch_one(_wants_links, {"name": name})
+    return row is not None and bool(row[0])
 
 
 async def add_endpoint(tx: Transaction, row: EndpointRow) -> None:

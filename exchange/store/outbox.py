@@ -38,6 +38,9 @@ REPLAY: Final = "replay"
 CARD: Final = "card"
 SIGHTINGS: Final = "sightings"
 FORM: Final = "form"
+#: An attachment to a peer, chunk by chunk; and one that has come, to be opened and scanned.
+ATTACHMENT: Final = "attachment"
+OPENING: Final = "opening"
 
 URGENT_RANK: Final = 0
 USUAL_RANK: Final = 1
@@ -520,6 +523,11 @@ async def release(tx: Transaction, number: int, deadline_ms: int) -> str:
     if row is None:
         raise NotFound(f"nothing held has the number {number}", hint="`exchange held list` lists what is.")
     return str(row[0])
+
+
+async def release_one(tx: Transaction, number: int, deadline_ms: int) -> None:
+    """Make a delivery due again if it is held; it may be due already."""
+    await tx.execute(_release, {"key": number, "deadline": deadline_ms})
 
 
 async def release_lane(tx: Transaction, lane: str, deadline_ms: int) -> int:

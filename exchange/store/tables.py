@@ -214,6 +214,7 @@ endpoints = Table(
     Column("rate_per_minute", BigInteger),
     Column("way", Text, nullable=False, server_default=text("'webhook'")),
     Column("folder", Text),
+    Column("links", Integer, nullable=False, server_default=text("0")),
 )
 
 #: One row: the seed of the node's key for webhooks, wrapped by the store key.
@@ -280,6 +281,47 @@ contents = Table(
     Column("sections", LargeBinary, nullable=False),
 )
 
+#: Attachments, in both directions. While one is staged, what it is and the secret of its section stand here, sealed
+#: under a key of its own; once its message is signed, both are in the message alone.
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("origin", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("section", Text, nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("message", _Serial, ForeignKey("messages.number", ondelete="CASCADE")),
+    Column("state", Text, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("position", BigInteger),
+    Column("statement", LargeBinary),
+    Column("proof", Text),
+    Column("wrapped", LargeBinary),
+    Column("about", LargeBinary),
+    Column("scanned", Integer, nullable=False),
+    Column("released_by", Text),
+    Column("at_ms", BigInteger, nullable=False),
+    UniqueConstraint("message_id", "origin", "section", "place"),
+    Index("attachments_by_message", "message"),
+    Index("attachments_by_state", "state", "at_ms"),
+)
+
+#: Their sealed chunks: ciphertext alone.
+attachment_chunks = Table(
+    "attachment_chunks",
+    metadata,
+    Column("attachment", _Serial, ForeignKey("attachments.number", ondelete="CASCADE"), primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
 #: How far each section has come for each kind of agency that reads it; `given_to` names the local agency that has it.
 placements = Table(
     "placements",
@@ -306,8 +348,8 @@ receipts = Table(
 )
 
 #: What agencies have said of sections, here or at the other borough: one row for a section at an agency and a receipt.
-#: `name` is the agency here that said it, `target` the kind to which it was redirected, `word_hash` the leaf hash of
-#: what the agency signed itself. The words are in `sealed`, under the message's key.
+#: `name` is the agency here that said it, `target` to whom it was redirected, `word_hash` the leaf hash of what
+#: the agency signed itself. The words are in `sealed`, under the message's key.
 acknowledgements = Table(
     "acknowledgements",
     metadata,
@@ -435,6 +477,58 @@ waiting_forms = Table(
     Column("sealed", LargeBinary, nullable=False),
 )
 
+#: Sharing agreements, those that have ended too. `kinds` and `bases` are JSON; of its document the hash is kept.
+agreements = Table(
+    "agreements",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("area", Text, nullable=False),
+    Column("kinds", Text, nullable=False),
+    Column("bases", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("starts_on", Text, nullable=False),
+    Column("ends_on", Text, nullable=False),
+    Column("review_on", Text),
+    Column("sha256", Text),
+    Column("added_by", Text, nullable=False),
+    Column("added_at_ms", BigInteger, nullable=False),
+    Column("ended_by", Text),
+    Column("ended_at_ms", BigInteger),
+    Column("ended_reason", Text),
+)
+
+#: What the gate said of each form that was sent or waits: on what grounds, who approved, who overrode. A reason that a
+#: person gave is sealed: under the message's key, or while there is no message, under one of its own in `wrapped`.
+disclosures = Table(
+    "disclosures",
+    metadata,
+    Column("message_id", Text, primary_key=True),
+    Column("area", Text, nullable=False),
+    Column("sent_by", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("due_ms", BigInteger),
+    Column("decided_by", Text),
+    Column("decided_at_ms", BigInteger),
+    Column("lifted", Text),
+    Column("grounds", LargeBinary, nullable=False),
+    Column("wrapped", LargeBinary),
+    Column("sealed", LargeBinary),
+    Index(
+        "disclosures_awaiting",
+        "message_id",
+        sqlite_where=text("state = 'awaiting'"),
+        postgresql_where=text("state = 'awaiting'"),
+    ),
+    Index(
+        "disclosures_lifted",
+        "message_id",
+        sqlite_where=text("lifted IS NOT NULL"),
+        postgresql_where=text("lifted IS NOT NULL"),
+    ),
+)
+
 lanes = Table(
     "lanes",
     metadata,
@@ -479,6 +573,24 @@ agency_tokens = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("expires_at_ms", BigInteger),
     Column("used_at_ms", BigInteger),
+)
+
+#: One-time links by which an agency takes a section on: the SHA-256 of a token. `made_by` is null where the link went
+#: to the agency with the section.
+links = Table(
+    "links",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("message", BigInteger, ForeignKey("messages.number", ondelete="CASCADE"), nullable=False),
+    Column("section", Text, nullable=False),
+    Column("agency", Text, ForeignKey("agencies.id", ondelete="CASCADE"), nullable=False),
+    Column("made_by", Text),
+    Column("made_at_ms", BigInteger, nullable=False),
+    Column("expires_at_ms", BigInteger, nullable=False),
+    Column("used_at_ms", BigInteger),
+    Column("withdrawn_at_ms", BigInteger),
+    Index("links_by_message", "message"),
 )
 
 #: What an agency that fetches is offered has a number, which is given once: `head` is the last. A cursor names the

@@ -22,6 +22,14 @@ from exchange.crypto.section import SectionContext, _commit, _derive
 from exchange.crypto.signing import fingerprint
 from exchange.crypto.statement import leaf_hash, parse_statement
 from exchange.schema.agency_keys import ChallengeFile, file_bytes, sealing_key
+from exchange.schema.attachments import (
+    Attachment,
+    AttachmentReport,
+    AttachmentState,
+    Chunk,
+    Described,
+    with_attachments,
+)
 from exchange.schema.card_file import CardFile
 from exchange.schema.identity import Revocation, Rotation
 from exchange.schema.registration import (
@@ -43,6 +51,11 @@ from tests.node.test_revocation import revocation
 NOW_MS = 1_795_449_600_000
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 LEAST = Argon2Parameters(1, 8192)
+BROWSER_FORM = (
+    b'--x\r\nContent-Disposition: form-data; name="headers"\r\n\r\nwebhook-id: evt_1\r\n'
+    b'--x\r\nContent-Disposition: form-data; name="file"; filename="body.json"\r\n'
+    b"Content-Type: application/json\r\n\r\n{}\r\n--x--\r\n"
+)
 
 
 def deep(opening: str, closing: str, depth: int = 20_000) -> bytes:
@@ -107,6 +120,12 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     vectors = json.loads((ROOT / "tests" / "vectors" / "sealed-webhooks.json").read_text())
     yield "agency-event", "real", vectors[0]["body"].encode()
     yield "agency-event", "deep", b'{"data": ' + deep("[", "]") + b"}"
+    headers = "".join(f"{name}: {value}\n" for name, value in vectors[0]["headers"].items())
+    given = f"{headers}\n{vectors[0]['body']}\0{vectors[0]['secret']}"
+    yield "given-webhook", "real", given.encode()
+    yield "given-webhook", "deep", b"webhook-signature: v1,AAAA\n\n" + deep("[", "]")
+    yield "browser-form", "real", b"multipart/form-data; boundary=x\n" + BROWSER_FORM
+    yield "link-form", "real", b"name=Ana+Fictitious&role=Housing+officer&contact=020+7946+0000&note=a%0D%0Ab"
     said = json.loads((ROOT / "tests" / "vectors" / "acknowledgements.json").read_text())[0]
     statement = bytes.fromhex(said["statement"])
     yield "acknowledgement", "real", parse_statement(statement).body
@@ -125,6 +144,41 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "card", "real", body(card)
     yield "manifest", "real", body(manifest)
     yield "receipt", "real", body(receipt)
+    said = Attachment(
+        version=VERSION,
+        message_id=MESSAGE,
+        leaf_hash=bytes(32),
+        recipient=HERE,
+        section="injunction",
+        number=1,
+        size_bytes=65_577,
+        root=bytes(32),
+    )
+    yield "attachment", "real", encode_wire(said)
+    report = AttachmentReport(
+        version=VERSION,
+        message_id=MESSAGE,
+        leaf_hash=bytes(32),
+        recipient=HERE,
+        section="injunction",
+        number=1,
+        state=AttachmentState.READY,
+        scanned=True,
+        at=NOW,
+    )
+    yield "attachment-report", "real", encode_wire(report)
+    yield "attachment-chunk", "real", encode_wire(Chunk(index=1, path=(bytes(32),), data=b"sealed"))
+    described = Described(
+        number=1,
+        title="An order",
+        file_name="order.pdf",
+        media_type="application/pdf",
+        size_bytes=5,
+        sha256="0" * 64,
+        root="0" * 64,
+    )
+    content = with_attachments({"text": "fictitious"}, [described])
+    yield "attachments-of-section", "real", msgspec.msgpack.encode(content)
     yield "sightings", "real", encode_wire(Sightings(version=VERSION, at=NOW, seen_sha256=bytes(32)))
     vkeys = tuple(key.text() for key in SIGNING.verifiers(THERE))
     yield (

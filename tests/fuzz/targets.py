@@ -5,6 +5,7 @@
 * The error says nothing of what was given: no piece of it that the program's own text does not have.
 """
 
+import base64
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,11 +44,15 @@ from exchange.node.callers import parse_address
 from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
 from exchange.node.errors import ItemRefused, RequestInvalid
+from exchange.node.form_data import parse_form
+from exchange.node.pages.acknowledge import FORM_TYPE as LINK_FORM_TYPE
+from exchange.node.pages.acknowledge import given_fields, read_fields
 from exchange.node.pulling import Cursor
 from exchange.node.revocation import is_revocation, parse_revocation
 from exchange.node.section_words import OwnSection
 from exchange.schema.acknowledgement import prove_acknowledgement
 from exchange.schema.agency_keys import read_answer, read_challenge, read_key_file
+from exchange.schema.attachments import attachment_decoder, attachments_of, chunk_decoder, report_decoder
 from exchange.schema.catalogue import default_catalogue, load_catalogue
 from exchange.schema.errors import FormInvalid
 from exchange.schema.form import Form, decode_form
@@ -63,6 +68,8 @@ from exchange.schema.registration import (
 )
 from exchange.schema.rejoining import ask_decoder, rejoin_answer_decoder, rejoin_request_decoder
 from exchange.schema.section_content import read_content
+from exchange.schema.selftest.diagnosis import Known, Receiver, diagnose
+from exchange.schema.selftest.headers import parse_headers
 from exchange.schema.split import split
 from exchange.schema.wire import (
     ParcelEntry,
@@ -91,6 +98,10 @@ REPLY_SECRET = Secret(b"\x07" * 32)
 #: What an agency says to this borough.
 WORDS = Bond(MESSAGE, THERE, HERE)
 AGENCY_KEYS = AgencyKeys(Origin("housing.enfield.example"), SIGNING, (SEALING,))
+#: By secrets that nobody has signed with.
+KNOWN_WEBHOOKS = Known(
+    (f"whsec_{base64.b64encode(bytes(32)).decode()}",), f"whpk_{base64.b64encode(bytes(32)).decode()}"
+)
 FILE_KEY = KeystoreKey(bytes(16), Argon2Parameters(1, 8192), FileKey(b"\x05" * 32))
 DAY = date(2026, 11, 24)
 
@@ -222,6 +233,11 @@ def at_rest(data: bytes) -> None:
 # Wire structs
 
 
+def attachments_of_section(data: bytes) -> None:
+    """What a section's content says of its attachments."""
+    attachments_of(read_content(Plaintext(data)))
+
+
 def wire(decoder: msgspec.msgpack.Decoder[Any]) -> Parse:
     def parse(data: bytes) -> bytes:
         return encode_wire(decode_wire(decoder, data))
@@ -339,6 +355,29 @@ def agency_event(data: bytes) -> None:
         open_section_event(event, AGENCY_KEYS)
 
 
+def given_webhook(data: bytes) -> None:
+    """What somebody pastes of a webhook: headers, an empty line, body, what was taken for the secret."""
+    head, _, rest = data.partition(b"\n\n")
+    body, _, secret = rest.partition(b"\0")
+    receiver = Receiver(text_of(secret), text_of(secret), 0.0)
+    said = diagnose(parse_headers(text_of(head)), body, KNOWN_WEBHOOKS, receiver, 0.0)
+    assert said.findings
+    assert not said.ok
+
+
+def browser_form(data: bytes) -> None:
+    kind, _, form = data.partition(b"\n")
+    parse_form(text_of(kind), form)
+
+
+def link_form(data: bytes) -> None:
+    """The form of a one-time link; what it says is what can be said."""
+    wanted, wrong = read_fields(given_fields(LINK_FORM_TYPE, data))
+    assert (wanted is None) == bool(wrong)
+    if wanted is not None:
+        wanted.word()
+
+
 def webhook_key(data: bytes) -> None:
     parse_webhook_key(text_of(data))
 
@@ -361,6 +400,9 @@ TARGETS = (
     Target("section-content", section_content, strangers=True),
     Target("agency-file", agency_files, strangers=True),
     Target("agency-event", agency_event, strangers=True),
+    Target("given-webhook", given_webhook),
+    Target("browser-form", browser_form),
+    Target("link-form", link_form, strangers=True),
     Target("acknowledgement", wire(acknowledgement_decoder), strangers=True),
     Target("signed-word", signed_word, strangers=True),
     Target("words", words, strangers=True),
@@ -371,6 +413,10 @@ TARGETS = (
     Target("envelope-payload", wire(envelope_decoder), strangers=True),
     Target("reply-payload", wire(reply_decoder), strangers=True),
     Target("sightings", wire(sightings_decoder), strangers=True),
+    Target("attachment", wire(attachment_decoder), strangers=True),
+    Target("attachment-report", wire(report_decoder), strangers=True),
+    Target("attachment-chunk", wire(chunk_decoder), strangers=True),
+    Target("attachments-of-section", attachments_of_section, strangers=True),
     Target("rotation", wire(rotation_decoder), strangers=True),
     Target("revocation", wire(revocation_decoder), strangers=True),
     Target("registration", wire(registration_decoder), strangers=True),

@@ -36,7 +36,9 @@ from exchange.node.revocation import prepare_revocation, publish_revocation
 from exchange.schema.agency_keys import file_bytes, read_challenge
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE, invitation_link
 from exchange.schema.rejoining import REJOIN_TYPE
+from exchange.store.attachments import AttachmentRow, add_attachment
 from exchange.store.endpoints import endpoint_of, keep_endpoint
+from exchange.store.messages import message_by_id
 from exchange.store.transaction import Transaction
 from tests.directory.office import Office, served
 from tests.node import fetcher
@@ -44,6 +46,7 @@ from tests.node.agency import Agency
 from tests.node.handmade import Borough, Desk
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, card_file, form, running
 from tests.node.test_bodies import envelope, raw
+from tests.node.test_gate import agreed, person, urgent
 from tests.node.test_invitations import invite, sealed_registration
 from tests.node.test_pairings import NOWHERE
 from tests.node.test_pairings import start as start_pairing
@@ -71,6 +74,7 @@ ELSEWHERE = {
     ("post", "/v1/rejoin", 200, ""): ("node/test_rejoining", "forks_at"),
     ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
     ("post", "/v1/agencies", 403, "handshake-refused"): ("node/test_endpoints", "handshake-refused"),
+    ("*", "local", 403, "not-for-browsers"): ("node/test_browsers", "not-for-browsers"),
     ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
@@ -92,6 +96,14 @@ ELSEWHERE |= {
         (422, "words-invalid", "test_signed_words", "words-invalid"),
         (503, "no-current-key", "test_holders", "no-current-key"),
     )
+}
+ELSEWHERE |= {
+    ("post", "/v1/sections/{id}/links", 201, ""): ("node/test_links", "speaks_as_the_borough"),
+    ("post", "/v1/sections/{id}/links", 400, "request-invalid"): ("node/test_links", "request-invalid"),
+    ("post", "/v1/sections/{id}/links", 403, "agency-signs"): ("node/test_links", "agency-signs"),
+    ("post", "/v1/sections/{id}/links", 404, "not-found"): ("node/test_links", "not-found"),
+    ("post", "/v1/sections/{id}/links", 409, "not-said-there"): ("node/test_links", "not-said-there"),
+    ("delete", "/v1/links/{id}", 200, ""): ("node/test_links", "was_withdrawn"),
 }
 ELSEWHERE |= {("get", "/v1/questions", 200, ""): ("node/test_holders", "/v1/questions")}
 #: PostgreSQL alone refuses the value; the disk is watched where the store is a file.
@@ -198,15 +210,17 @@ async def asked(path: Path, clock: Clock, area: str, origin: str, more: str = ""
 async def test_every_answer_of_the_local_api_that_is_described_is_given(
     tmp_path: Path, clock: Clock, desk: Desk, camden: Borough
 ) -> None:
+    scan = f"[scan]\ncommand = {json.dumps(['/bin/sh', '-c', '! grep -q EICAR'])}\n"
     async with (
         Agency("housing").listening() as agency,
-        asked(tmp_path, clock, HACKNEY, "exchange.hackney.example") as seen,
+        asked(tmp_path, clock, HACKNEY, "exchange.hackney.example", scan) as seen,
     ):
         await about_the_node(seen)
         await about_peers(seen, camden)
         await about_agencies(seen, agency)
         await about_messages(seen, camden)
         await about_routing(seen)
+        await about_attachments(seen, camden)
         async with running(tmp_path / "harrow", "E09000015", "exchange.harrow.example", clock) as harrow:
             await about_invitations(seen, harrow)
             await about_pairings(seen, harrow)
@@ -220,6 +234,11 @@ async def test_every_answer_of_the_local_api_that_is_described_is_given(
         await seen.ask(403, "POST", "/v1/peers", given, code="peer-untrusted")
         place = f"/v1/peers/verify/{camden.origin}"
         await seen.ask(403, "POST", place, {"fingerprint": camden.fingerprint}, code="peer-untrusted")
+        answers |= seen.answers
+    gate = '[gate]\nagreements = "required"\nsecond_approver = ["associates"]\n'
+    async with asked(tmp_path, clock, "E09000015", "exchange.harrow.example", gate) as seen:
+        await seen.node.know(camden)
+        await about_the_gate(seen, camden.area)
         answers |= seen.answers
     assert missing(answers, LOCAL) == set()
 
@@ -372,6 +391,15 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(200, "GET", "/v1/agencies")
     await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/test")
     await seen.ask(404, "POST", "/v1/agencies/agency-none/test", code="not-found")
+    await seen.ask(200, "GET", f"/v1/sections/{UUID}/housing/links")
+    await seen.ask(404, "GET", "/v1/sections/none/links", code="not-found")
+    await seen.ask(404, "DELETE", "/v1/links/none", code="not-found")
+    sample = await seen.ask(200, "GET", f"/v1/agencies/{agency.kind}/selftest")
+    given = {"headers": f"webhook-id: {sample['id']}", "body": ""}
+    await seen.ask(200, "POST", f"/v1/agencies/{added['id']}/selftest", given)
+    await seen.ask(400, "POST", f"/v1/agencies/{added['id']}/selftest", {"headers": ""}, code="request-invalid")
+    await seen.ask(404, "GET", "/v1/agencies/agency-none/selftest", code="not-found")
+    await seen.ask(404, "POST", "/v1/agencies/agency-none/selftest", given, code="not-found")
     fetching = await seen.ask(201, "POST", "/v1/agencies", {"kind": "dwp", "pull": True})
     await seen.ask(400, "POST", f"/v1/agencies/{fetching['id']}/test", code="request-invalid")
     await seen.ask(400, "POST", f"/v1/agencies/{fetching['id']}/secret", {}, code="request-invalid")
@@ -456,7 +484,9 @@ async def about_messages(seen: Seen, camden: Borough) -> None:
     await seen.ask(403, "POST", "/v1/messages/to/E09000005", data=form("E09000005"), code="peer-untrusted")
     admission = node.services.admission
     usual = admission.table
-    admission.table = msgspec.structs.replace(usual, queue_messages=1)
+    # Cards wait there already, and where the node has looked meanwhile they count.
+    waiting = node.rows("SELECT count(*) FROM outbox WHERE lane = 'peer:exchange.barnet.example'")[0][0]
+    admission.table = msgspec.structs.replace(usual, queue_messages=waiting + 1)
     barnet = form("E09000003")
     await seen.ask(201, "POST", "/v1/messages/to/E09000003", data=barnet)
     await admission.look(node.services)
@@ -487,6 +517,108 @@ async def about_messages(seen: Seen, camden: Borough) -> None:
     await seen.ask(200, "GET", "/v1/alarms")
 
 
+async def about_attachments(seen: Seen, camden: Borough) -> None:
+    """Of a message that waits for a borough which takes it later, and of one that is here."""
+    node = seen.node
+    message = "0b7f4a52-9c1e-4d0e-8f64-2f7f3c1d9a11"
+    place, to = f"/v1/messages/{message}/attachments/risk/1", f"?to={camden.area}"
+    header = base64.urlsafe_b64encode(b'{"title":"An order","file_name":"order.pdf"}').decode()
+    named = {"exchange-attachment": header}
+    await seen.ask(404, "GET", f"/v1/messages/{message}/attachments", code="not-found")
+    await seen.ask(400, "PUT", place + to, data=b"file", code="request-invalid")
+    await seen.ask(404, "PUT", f"{place}?to=E09000033", data=b"file", headers=named, code="peer-unknown")
+    await seen.ask(403, "PUT", f"{place}?to=E09000005", data=b"file", headers=named, code="peer-untrusted")
+    await seen.ask(422, "PUT", place + to, data=b"EICAR", headers=named, code="attachment-refused")
+    admission = node.services.admission
+    usual = admission.table
+    admission.table = msgspec.structs.replace(usual, queue_messages=1)
+    await admission.look(node.services)
+    await seen.ask(503, "PUT", f"{place}?to=E09000003", data=b"file", headers=named, code="queue-full")
+    if node.services.configuration.store_file is not None:
+        admission.table = msgspec.structs.replace(usual, least_free_mib=10**9)
+        await admission.look(node.services)
+        await seen.ask(503, "PUT", place + to, data=b"file", headers=named, code="store-full")
+    admission.table = usual
+    await admission.look(node.services)
+    await seen.ask(201, "PUT", place + to, data=b"file", headers=named)
+    await seen.ask(200, "GET", f"/v1/messages/{message}/attachments")
+    await seen.ask(404, "GET", place, code="not-found")
+    good = form(camden.area)
+    await seen.ask(201, "POST", f"/v1/messages/to/{camden.area}", data=good, headers={"idempotency-key": message})
+    await seen.ask(200, "PUT", place + to, data=b"file", headers=named)
+    await seen.ask(409, "PUT", place + to, data=b"other", headers=named, code="conflict")
+    await seen.ask(200, "GET", place)
+    await seen.ask(400, "GET", f"{place}00", code="request-invalid")
+    await seen.ask(400, "POST", f"{place}00/release", code="request-invalid")
+    await seen.ask(404, "POST", f"/v1/messages/{UUID}/attachments/risk/9/release", code="not-found")
+    await seen.ask(409, "POST", f"{place}/release", code="conflict")
+    (inbound,) = (await seen.ask(200, "GET", "/v1/inbox"))["items"]
+    here = await arrived_attachment(node, inbound["id"])
+    await seen.ask(409, "GET", here, code="attachment-not-ready")
+    await seen.ask(200, "POST", f"{here}/release")
+
+
+async def arrived_attachment(node: Node, message_id: str, section: str = "risk") -> str:
+    """An attachment that came and is in quarantine; where it is."""
+
+    async def operation(tx: Transaction) -> None:
+        message = await message_by_id(tx, message_id)
+        row = AttachmentRow(
+            origin=message.origin,
+            message_id=message_id,
+            section=section,
+            place=1,
+            recipient=node.origin,
+            message=message.number,
+            state="quarantined",
+            at_ms=0,
+        )
+        await add_attachment(tx, row)
+
+    await node.services.store.write(operation)
+    return f"/v1/messages/{message_id}/attachments/{section}/1"
+
+
+async def about_the_gate(seen: Seen, area: str) -> None:
+    data, to, preview = form(area, "E09000015"), f"/v1/messages/to/{area}", f"/v1/forms/preview/{area}"
+    await seen.ask(200, "POST", preview, data=data)
+    await seen.ask(422, "POST", preview, data=b"{}", code="form-invalid")
+    empty = {"override-reason": ""}
+    await seen.ask(400, "POST", preview, data=data, headers=empty, code="request-invalid")
+    await seen.ask(422, "POST", to, data=data, code="gate-closed")
+    await seen.ask(400, "POST", "/v1/agreements", {}, code="request-invalid")
+    place = f"/v1/agreements/{(await seen.ask(201, 'POST', '/v1/agreements', agreed(area)))['id']}"
+    await seen.ask(200, "GET", place)
+    await seen.ask(404, "GET", "/v1/agreements/agreement-none", code="not-found")
+    ada = await person(seen.node, "ada")
+    waiting = [(await ada.send(data, area))["id"] for _ in range(3)]
+    own = (await seen.ask(201, "POST", to, data=data))["id"]
+    await seen.ask(200, "GET", "/v1/approvals")
+    await seen.ask(200, "GET", f"/v1/approvals/{own}")
+    await seen.ask(404, "GET", f"/v1/approvals/{UUID}", code="not-found")
+    approve = f"/v1/approvals/{waiting[0]}/approve"
+    await seen.ask(403, "POST", f"/v1/approvals/{own}/approve", {}, code="second-person-needed")
+    await seen.ask(400, "POST", approve, {"sha256": "0" * 64}, code="request-invalid")
+    await seen.ask(200, "POST", approve, {})
+    await seen.ask(404, "POST", approve, {}, code="not-found")
+    refuse = f"/v1/approvals/{waiting[1]}/refuse"
+    await seen.ask(400, "POST", refuse, {}, code="request-invalid")
+    await seen.ask(200, "POST", refuse, {"reason": "Not that borough."})
+    await seen.ask(404, "POST", refuse, {"reason": "Not that borough."}, code="not-found")
+    for number in (0, 1, 2):
+        for path in ("", "/timeline"):
+            await seen.ask(200, "GET", f"/v1/messages/{waiting[number]}{path}")
+    await seen.ask(400, "POST", f"{place}/expire", {}, code="request-invalid")
+    await seen.ask(200, "POST", f"{place}/expire", {"reason": "The borough left it."})
+    await seen.ask(409, "POST", f"{place}/expire", {"reason": "Again."}, code="already-there")
+    await seen.ask(404, "POST", "/v1/agreements/agreement-none/expire", {"reason": "None."}, code="not-found")
+    await seen.ask(422, "POST", f"/v1/approvals/{waiting[2]}/approve", {}, code="gate-closed")
+    await seen.ask(200, "GET", "/v1/agreements")
+    await ada.send(urgent(area, "E09000015"), area, override_reason="It%20cannot%20wait.")
+    await seen.ask(200, "GET", "/v1/overrides")
+    await seen.ask(200, "GET", "/v1/health")
+
+
 async def about_keys(seen: Seen, camden: Borough) -> None:
     path = seen.node.services.configuration.keystore_path
     await seen.ask(200, "GET", "/v1/keys")
@@ -505,6 +637,7 @@ async def about_keys(seen: Seen, camden: Borough) -> None:
     await seen.ask(200, "POST", "/v1/keys/revoke", prepared)
     await seen.ask(400, "POST", "/v1/keys/rotate", code="request-invalid")
     await seen.ask(403, "POST", f"/v1/messages/to/{camden.area}", data=form(camden.area), code="identity-revoked")
+    await seen.ask(403, "PUT", f"/v1/messages/{UUID}/attachments/risk/1", data=b"file", code="identity-revoked")
 
 
 async def test_what_every_route_of_the_local_api_may_answer_is_given(enfield: Node) -> None:

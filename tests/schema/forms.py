@@ -22,6 +22,7 @@ _shaped = {
     "^[EWSN]": st.sampled_from(["E09000010", "E09000012", "W06000015"]),
     "^[a-z][a-z0-9-]": st.sampled_from([agency.kind for agency in default_catalogue().agencies]),
     "^[0-9]{2,4}/": st.integers(1, 9_999_999).map(lambda n: f"03/{n}X"),
+    "^[a-z][a-z.-]": st.sampled_from([part.name for part in default_catalogue().parts]),
     "^[A-Z][0-9]{6}": st.integers(0, 999_999).map(lambda n: f"X{n:06}"),
     "^[A-Z]{2}[0-9]{6}": st.integers(0, 999_999).map(lambda n: f"QQ{n:06}C"),
     "^[0-9]{10}": st.integers(0, 99_999_999).map(lambda n: f"99{n:08}"),

@@ -20,7 +20,7 @@ from tests import databases
 from tests.store.conftest import Clock, Signer, add_one, call
 
 #: What opens traffic or registers strangers, and what is of one store alone.
-LEFT_OUT = {"sealing_keys", "invitations", "feeds", "replicas", "moved", "restored"}
+LEFT_OUT = {"sealing_keys", "invitations", "links", "feeds", "replicas", "moved", "restored"}
 
 
 async def fill(store: Store) -> None:

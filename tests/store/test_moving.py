@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from pysqlite3 import dbapi2 as sqlite
 
+from exchange.store.agreements import add_agreement
+from exchange.store.disclosures import add_disclosure
 from exchange.store.errors import (
     AlreadyThere,
     NotFound,
@@ -26,6 +28,7 @@ from exchange.store.replicas import arrive
 from tests import databases
 from tests.store.conftest import NOW_MS, Clock, Signer, add_one, call
 from tests.store.test_batches import stored_names, work
+from tests.store.test_disclosures import agreement_row, disclosure_row
 
 NAMES = [f"{number:02}" for number in range(7)]
 IDS = [f"00000000-0000-4000-8000-{number:012}" for number in range(5)]
@@ -53,6 +56,8 @@ async def fill(url: str) -> None:
     await store.write(call(enqueue, [new_delivery("lane", "card", now_ms=NOW_MS, deadline_ms=NOW_MS)] * 600))
     for origin in ("exchange.éxample", "exchange.Zebra.example", "exchange.apple.example"):
         await store.write(call(add_peer, PeerRow(origin, "verified", "f", 1, b"\0card\xff", "proof", None, 0)))
+    await store.write(call(add_agreement, agreement_row()))
+    await store.write(call(add_disclosure, disclosure_row(IDS[0], sealed=b"\0sealed\xff")))
     await store.close()
 
 
