@@ -22,6 +22,12 @@ Point: TypeAlias = Literal[
     "webhook.before-call",
     "webhook.accepted",
     "webhook.recorded",
+    # A section that an agency fetches, and what it says of it.
+    "pull.before-answer",
+    "pull.recorded",
+    # A section that is put into an agency's folder.
+    "drop.beside",
+    "drop.in-place",
     # What an agency says of a section: all is stored, and nobody has been told.
     "word.before-answer",
     # A file that is to be attached, sealed and not noted as whole.

@@ -59,6 +59,25 @@ class SenderChanged(AgencyError):
     hint = "Do not rely on this. Compare fingerprints with that borough by telephone before you take its new card."
 
 
+class FetchRefused(AgencyError):
+    """A node cannot be asked: the token is not good, or what answers is no node."""
+
+    code = "fetch-refused"
+    hint = "Check the URL, and ask your borough for a new token. Nothing was lost: what waits for you waits."
+
+
+class NotNow(AgencyError):
+    """A node cannot be asked for now."""
+
+    code = "try-later"
+    hint = "Nothing was lost: what waits for you waits."
+
+    def __init__(self, message: str, asked_s: float) -> None:
+        super().__init__(message)
+        #: How long the node asked to wait.
+        self.asked_s = asked_s
+
+
 class NodeUnreachable(AgencyError):
     """The borough's node did not answer."""
 

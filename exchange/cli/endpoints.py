@@ -13,11 +13,17 @@ from exchange.cli.output import config_option, json_option, print_json, print_ta
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
+def place_of(document: dict[str, Any]) -> str:
+    """Where an agency gets its sections."""
+    return str(document["url"] or document["folder"] or "fetches")
+
+
 def told_of(document: dict[str, Any]) -> list[tuple[str, object]]:
     """What a person wants to know of an agency, line by line."""
     lines: list[tuple[str, object]] = [
         ("name", document["name"]),
-        ("url", document["url"]),
+        ("where", place_of(document)),
+        ("last asked", document["asked_at"]),
         ("state", document["state"] + (f": {document['reason']}" if document["reason"] else "")),
         ("breaker", document["breaker"]),
         ("failing since", document["failing_since"]),

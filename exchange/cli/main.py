@@ -29,6 +29,7 @@ _VERBS: Final = {
     "agency-redirect": ("exchange.cli.agency_acknowledging", "agency_redirect"),
     "agency-open": ("exchange.cli.agency_receiving", "agency_open"),
     "agency-attachment": ("exchange.cli.agency_receiving", "agency_attachment"),
+    "agency-pull": ("exchange.cli.agency_pulling", "agency_pull"),
     "agency-serve": ("exchange.cli.agency_receiving", "agency_serve"),
     "route": ("exchange.cli.routing", "route"),
     "store": ("exchange.cli.store", "store"),

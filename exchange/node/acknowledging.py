@@ -8,7 +8,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -118,13 +118,13 @@ class Acknowledging:
 
         async def look(tx: Transaction) -> tuple[SectionHere, Card, bytes | None]:
             found = await find_section(tx, speaker, message_id, section)
-            return found, peer_card(await peer(tx, found.message.peer)), await signer_for(tx, found, speaker)
+            signer = await signer_for(tx, found, speaker)
+            found = _spoken_of(found, speaker, word, signer)
+            return found, peer_card(await peer(tx, found.message.peer)), signer
 
         found, card, signer = await services.store.read(look)
         if word.signed is not None:
             sealed = self._check_signed(found, speaker, word, signer)
-        elif signer is not None:
-            raise AgencySigns("the sender takes only what this agency has signed with its own key")
         else:
             sealed = await self._seal(found, speaker, word, card)
 
@@ -197,12 +197,13 @@ class Acknowledging:
         self, tx: Transaction, speaker: Speaker, message_id: str, section: str, word: Word, sealed: _Sealed
     ) -> _Taken:
         found = await find_section(tx, speaker, message_id, section)
+        found = _spoken_of(found, speaker, word, await signer_for(tx, found, speaker))
         if sealed.proven is not None:
             earlier = signed_before(found, sealed.proven.leaf_hash)
             if earlier is not None and not still_stands(found, earlier):
                 raise NotSaidThere("the agency has said this before, and something else since")
         else:
-            earlier = await said_before(self._services, tx, found, speaker, word.rung, word.said, word.target)
+            earlier = await said_before(self._services, tx, found, speaker, word.rung, word.said, word.to)
         if earlier is None and not found.is_theirs:
             raise NotFound(f"agency {speaker.name} has redirected {message_id}/{section}")
         line = transition(found.state, EVENTS[word.rung], self._guard(word, earlier), speaker.by)
@@ -253,7 +254,7 @@ class Acknowledging:
                 rung=rung,
                 name=speaker.name,
                 by=speaker.by.value,
-                target=word.target,
+                target=word.to,
                 leaf_hash=entry.leaf_hash,
                 word_hash=sealed.proven.leaf_hash if sealed.proven else None,
                 position=entry.position,
@@ -279,6 +280,21 @@ class Acknowledging:
         if word.to is not None:
             lanes |= {await give(services, tx, message, section, kind, word.to) for section, kind in found.pairs}
         return _Taken(entry.position, frozenset(lanes))
+
+
+def _spoken_of(found: SectionHere, speaker: Speaker, word: Word, signer: bytes | None) -> SectionHere:
+    """As which readers an agency speaks: by its own signature as its own kind, else as those that need none.
+
+    Raises:
+        AgencySigns: there are none of these.
+    """
+    if word.signed is None and signer is None:
+        return found
+    signs = word.signed is not None
+    places = tuple(place for place in found.places if (place.agency == speaker.kind) == signs)
+    if not places:
+        raise AgencySigns("the sender takes only what this agency has signed with its own key")
+    return replace(found, places=places)
 
 
 async def signer_for(tx: Transaction, found: SectionHere, speaker: Speaker) -> bytes | None:

@@ -101,7 +101,7 @@ class Admission:
         try:
             await self._check(services, origin, brought)
         except AtLimit as error:
-            if await services.store.read(brought.here_already):
+            if await services.store.read(brought.here_already, brief=True):
                 return
             self._note_refusal(services, origin, error)
             if isinstance(error, PeerAtQuota):

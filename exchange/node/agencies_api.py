@@ -10,22 +10,25 @@ from aiohttp import web
 from msgspec import UNSET, Meta, UnsetType
 
 from exchange.handover.endpoint import Event
+from exchange.node.agency_checks import check_endpoint, refuse_settings
 from exchange.node.agency_keys import describe_keys
-from exchange.node.config import RetryTable, is_proxy_url
+from exchange.node.config import RetryTable
 from exchange.node.delivery import Dispatcher
 from exchange.node.endpoints import Endpoints
 from exchange.node.errors import RequestInvalid
 from exchange.node.event_links import check_links
 from exchange.node.problems import json_response
-from exchange.node.requests import Request, body_of, check_certificate
+from exchange.node.requests import Request, body_of
 from exchange.node.resending import resend
 from exchange.node.services import Services, milliseconds, moment
+from exchange.node.ways import folder_of
 from exchange.node.webhook import secret_id
 from exchange.store.agencies import AgencyRow, agency, all_agencies
 from exchange.store.agency_keys import AgencyKeyRow, all_agency_keys
 from exchange.store.attempts import AttemptRow, attempts_of
 from exchange.store.endpoints import EndpointRow, all_endpoints, endpoint_of, keep_endpoint
 from exchange.store.messages import message_by_id
+from exchange.store.offers import FeedRow, all_feeds, feed_of
 from exchange.store.transaction import Transaction
 
 TimeoutText = Annotated[float, Meta(gt=0, le=300)]
@@ -69,19 +72,6 @@ class ReplayAgency(Request, frozen=True):
     dry_run: bool = False
 
 
-def check_endpoint(certificate: str | None, proxy: str | None, url: str) -> None:
-    """Check how an agency is to be reached.
-
-    Raises:
-        RequestInvalid: it cannot be reached so.
-    """
-    check_certificate(certificate)
-    if proxy and not is_proxy_url(proxy):
-        raise RequestInvalid("the proxy must be http://ADDRESS:PORT, without a name")
-    if proxy and not url.startswith("https://"):
-        raise RequestInvalid("a proxy would read what goes to http:// URLs; use https://")
-
-
 def describe_agency(
     row: AgencyRow,
     endpoint: EndpointRow,
@@ -89,15 +79,20 @@ def describe_agency(
     dispatcher: Dispatcher,
     endpoints: Endpoints,
     public_key: str,
+    feed: FeedRow | None = None,
 ) -> dict[str, Any]:
-    """An agency, how its endpoint stands, which key of its own it has, and how its lane is doing."""
+    """An agency, how its endpoint stands, which key of its own it has, and how its lane is doing; `feed` where it
+    fetches."""
     state = dispatcher.state(f"agency:{row.name}")
     names = [secret_id(secret) for secret in endpoints.secrets(row, endpoint)]
     return {
         "id": row.id,
         "kind": row.kind,
         "name": row.name,
-        "url": row.url,
+        "way": endpoint.way,
+        "url": row.url or None,
+        "folder": folder_of(endpoint).directory if endpoint.folder else None,
+        "asked_at": None if feed is None else _moment(feed.asked_at_ms),
         "networks": json.loads(row.networks),
         "failures": state.failures,
         "last_error": state.last_error,
@@ -108,7 +103,7 @@ def describe_agency(
         "breaker": "open" if state.is_open else "closed",
         "failing_since": moment(state.since_ms) if state.failures and state.since_ms else None,
         "public_key": public_key,
-        "secret_id": names[0],
+        "secret_id": names[0] if names else None,
         "old_secret_id": names[1] if len(names) > 1 else None,
         "rotation": endpoint.stage,
         "overlap_until": _moment(endpoint.overlap_until_ms),
@@ -150,27 +145,32 @@ class AgenciesApi:
         ]
 
     async def _list(self, _: web.Request) -> web.Response:
-        async def view(tx: Transaction) -> tuple[list[AgencyRow], dict[str, EndpointRow], list[AgencyKeyRow]]:
-            return await all_agencies(tx), await all_endpoints(tx), await all_agency_keys(tx)
+        async def view(
+            tx: Transaction,
+        ) -> tuple[list[AgencyRow], dict[str, EndpointRow], list[AgencyKeyRow], dict[str, FeedRow]]:
+            return await all_agencies(tx), await all_endpoints(tx), await all_agency_keys(tx), await all_feeds(tx)
 
-        rows, endpoints, keys = await self._services.store.read(view)
+        rows, endpoints, keys, feeds = await self._services.store.read(view)
         public = (await self._endpoints.key()).public
-        return json_response({"items": [self._describe(row, endpoints[row.id], keys, public) for row in rows]})
+        items = [self._describe(row, endpoints[row.id], keys, public, feeds.get(row.id)) for row in rows]
+        return json_response({"items": items})
 
     async def _show(self, request: web.Request) -> web.Response:
         return await self._shown(request.match_info["id"])
 
     async def _shown(self, agency_id: str, **more: object) -> web.Response:
-        async def view(tx: Transaction) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow]]:
-            return await agency(tx, agency_id), await endpoint_of(tx, agency_id), await all_agency_keys(tx)
+        async def view(tx: Transaction) -> tuple[AgencyRow, EndpointRow, list[AgencyKeyRow], FeedRow | None]:
+            row, endpoint = await agency(tx, agency_id), await endpoint_of(tx, agency_id)
+            return row, endpoint, await all_agency_keys(tx), await feed_of(tx, agency_id)
 
-        row, endpoint, keys = await self._services.store.read(view)
-        return json_response({**self._describe(row, endpoint, keys, (await self._endpoints.key()).public), **more})
+        row, endpoint, keys, feed = await self._services.store.read(view)
+        public = (await self._endpoints.key()).public
+        return json_response({**self._describe(row, endpoint, keys, public, feed), **more})
 
     def _describe(
-        self, row: AgencyRow, endpoint: EndpointRow, keys: Iterable[AgencyKeyRow], public: str
+        self, row: AgencyRow, endpoint: EndpointRow, keys: Iterable[AgencyKeyRow], public: str, feed: FeedRow | None
     ) -> dict[str, Any]:
-        return describe_agency(row, endpoint, keys, self._dispatcher, self._endpoints, public)
+        return describe_agency(row, endpoint, keys, self._dispatcher, self._endpoints, public, feed)
 
     async def _pause(self, request: web.Request) -> web.Response:
         wanted = await body_of(request, PauseAgency) if await request.read() else PauseAgency()
@@ -187,6 +187,9 @@ class AgenciesApi:
     async def _settings(self, request: web.Request) -> web.Response:
         agency_id, wanted = request.match_info["id"], await body_of(request, ChangeAgency)
         row = await self._services.store.read(lambda tx: agency(tx, agency_id))
+        way = (await self._services.store.read(lambda tx: endpoint_of(tx, agency_id))).way
+        given = {name: getattr(wanted, name) for name in ("timeout_s", "certificate", "proxy")}
+        refuse_settings(way, {name: value for name, value in given.items() if value is not UNSET})
         check_endpoint(wanted.certificate or None, wanted.proxy or None, row.url)
         changes: dict[str, Any] = {}
         if wanted.timeout_s is not UNSET:

@@ -11,7 +11,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,11 +30,14 @@ from exchange.node.agency_client import AgencyClient, Answer, Handshake
 from exchange.node.agency_parcels import AgencyParcel, collect, section_event
 from exchange.node.agency_standing import NotHere, find_agency, held_reason
 from exchange.node.delivery import Outcome
+from exchange.node.dropping import Folders
 from exchange.node.endpoints import Endpoints
+from exchange.node.errors import RequestInvalid
 from exchange.node.lanes import LaneState
 from exchange.node.receipts import climb
 from exchange.node.rerouting import turn_away
 from exchange.node.services import Services
+from exchange.node.ways import DROP, PULL
 from exchange.node.webhook import event_body, secret_id, test_data
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.events import CHALLENGE, TEST
@@ -63,7 +66,7 @@ _AT_ONCE: Final = 4
 _STAYS: Final = frozenset({REPLAY, OVERDUE})
 #: From so many failures of a delivery on, the record of its attempts is kept short.
 _MANY: Final = 20
-_COUNTED: Final = {
+COUNTED: Final = {
     WEBHOOK: "sections_delivered",
     REPLAY: "sections_replayed",
     QUESTION: "questions_delivered",
@@ -87,22 +90,28 @@ class AgencyDeliveries:
         self._services = services
         self._endpoints = endpoints
         self._client = AgencyClient(services)
+        self._folders = Folders(services)
         self._chance = random.SystemRandom()
+        #: Offers rows to an agency that fetches, which may have a key of its own.
+        self.offer: Callable[[AgencyRow, bool, Sequence[Delivery]], Awaitable[Outcome]] = _offer_nothing
         #: What agencies that named a rate have taken.
         self._levels: dict[str, rates.Level] = {}
 
     async def close(self) -> None:
         """Close the connections to agencies."""
+        self._folders.close()
         await self._client.close()
 
     async def perform(self, name: str, rows: Sequence[Delivery]) -> Outcome:
         """Deliver rows of an agency's lane, one after the other, until one fails."""
         services = self._services
-        found = await services.store.read(lambda tx: find_agency(tx, name))
+        found = await services.store.read(lambda tx: find_agency(tx, name), brief=True)
         if isinstance(found, NotHere):
             return await self._turned_away(name, rows, found)
         agency, endpoint, keys = found
         own_key = name in keys_in_force(keys)  # by kind, which is the name of the one that has it
+        if endpoint.way == PULL:
+            return await self.offer(agency, own_key, rows)
         target = _Target(agency, endpoint, self._endpoints.secrets(agency, endpoint))
         outcome = Outcome()
         for number, delivery in enumerate(rows):
@@ -213,7 +222,7 @@ class AgencyDeliveries:
                 lasting = f"agency {agency} did not accept it in {delivery.failures + 1} attempts"
                 disabled = await self._give_up(target, lasting)
         elif lasting is not None:
-            await self._tell_refused(agency, f"{lasting}.")
+            await self.tell_refused(agency, f"{lasting}.")
         elif unreadable:
             lasting = f"cannot be opened here: {', '.join(unreadable)}"
         elif parcel.denied:
@@ -249,10 +258,10 @@ class AgencyDeliveries:
         lane = await services.store.read(lambda tx: lane_state(tx, f"agency:{name}"))
         if LaneState(lane.failures).is_open:
             return await self._disable(target, Event.EXHAUSTED, "it accepted nothing for as long as the table says")
-        await self._tell_refused(name, f"{reason}, and accepted others.")
+        await self.tell_refused(name, f"{reason}, and accepted others.")
         return None
 
-    async def _tell_refused(self, name: str, reason: str) -> None:
+    async def tell_refused(self, name: str, reason: str) -> None:
         """Tell the admins that something for an agency is held, once a day for one reason."""
         services, detail = self._services, f"{reason} It is held; `exchange held list` names it."
         origin, now_ms = services.configuration.origin, services.now_ms()
@@ -285,13 +294,13 @@ class AgencyDeliveries:
             await add_attempts(tx, attempts, prune=delivery.failures >= _MANY)
             if not moves:
                 return
-            fresh = await _still_to_have(tx, message.number, agency, accepted)
+            fresh = await still_to_have(tx, message.number, agency, accepted)
             if fresh:
                 await climb(services, tx, message.peer, parcel.manifest, leaf, message.number, Rung.DELIVERED, fresh)
 
         await services.store.write(operation)
         crash_points.reached("webhook.recorded")
-        services.counters.add(_COUNTED[delivery.kind], len(accepted))
+        services.counters.add(COUNTED[delivery.kind], len(accepted))
         services.changes.notify()
         await self._hear_names(target, [answer for _, answer in answered])
 
@@ -319,9 +328,18 @@ class AgencyDeliveries:
         return answer, said
 
     async def test(self, agency: AgencyRow, event_id: str) -> Answer:
-        """Send a synthetic section, which looks like a section and says that it is none."""
+        """Send a synthetic section, which looks like a section and says that it is none.
+
+        Raises:
+            RequestInvalid: nothing can be sent to an agency that fetches.
+        """
         services = self._services
         target = await self._target(agency)
+        if target.endpoint.way == PULL:
+            raise RequestInvalid(
+                f"agency {agency.name} fetches what is for it: nothing can be sent to it",
+                hint="`exchange agency show` says when it last asked.",
+            )
         area = services.configuration.tables.node.area
         data = test_data(agency.name, area, new_message_id(services.now_ms()))
         body = event_body(event_id, TEST, services.configuration.origin, agency.id, services.now(), data)
@@ -340,7 +358,9 @@ class AgencyDeliveries:
     async def _post(
         self, target: _Target, key: WebhookKey, event_id: str, body: bytes, *, replay: bool = False
     ) -> Answer:
-        """POST one event."""
+        """Bring an agency one event: POST it, or put it into its folder."""
+        if target.endpoint.way == DROP:
+            return await self._folders.drop(target.agency, target.endpoint, event_id, body)
         crash_points.reached("webhook.before-call")
         answer = await self._client.post(
             target.agency, target.endpoint, target.secrets, key, event_id, body, replay=replay
@@ -350,7 +370,11 @@ class AgencyDeliveries:
         return answer
 
 
-async def _still_to_have(tx: Transaction, number: int, agency: str, accepted: set[str]) -> list[tuple[str, str]]:
+async def _offer_nothing(_: AgencyRow, __: bool, rows: Sequence[Delivery]) -> Outcome:
+    return Outcome(again=list(rows), error="nothing offers it")
+
+
+async def still_to_have(tx: Transaction, number: int, agency: str, accepted: set[str]) -> list[tuple[str, str]]:
     """For which kinds an agency has now got the sections that it accepted.
 
     Each counts once: another replica may have had the row meanwhile, and a section may be another agency's by now.

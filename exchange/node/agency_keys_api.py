@@ -103,6 +103,8 @@ class AgencyKeysApi:
         """Challenge the agency at its endpoint; None where it has proven its key, or what was wrong."""
         services = self._services
         row = await services.store.read(lambda tx: agency(tx, pending.agency))
+        if not row.url:
+            return "the agency has no endpoint to ask: have it answer by file"
         told, said = await self._deliveries.challenge(row, f"evt_{uuid.uuid4().hex}", challenge_of(services, pending))
         if told.status != 200:
             return told.error or f"agency {row.kind} answered {told.status} and no proof"

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from exchange.node.agency_tokens import Asking, token_digest
 from exchange.node.callers import Callers
-from exchange.node.errors import TooManyRequests
+from exchange.node.errors import TokenNeeded, TooManyRequests
 from exchange.node.listener import Bodies, Connections, nameless
 from exchange.node.local_api import told
 from exchange.node.problems import problem
@@ -88,9 +88,7 @@ class AgencyListener:
             if asking is None:
                 self._services.counters.add("agency_tokens_refused")
                 self._services.log.warning("agency token refused", address=request[_CALLER])
-                refusal = problem(401, "token-needed", "a valid token is needed", "Ask your borough for one.")
-                refusal.headers["www-authenticate"] = "Bearer"
-                return refusal
+                raise TokenNeeded("a valid token is needed")
             self._callers.proven(request[_CALLER] or None, 1 + _GUESS_COST)
             request[ASKING] = asking
             return await with_body(request)

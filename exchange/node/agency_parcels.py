@@ -157,7 +157,7 @@ async def collect(services: Services, delivery: Delivery, name: str) -> AgencyPa
             await wants_links(tx, name),
         )
 
-    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view)
+    message, manifest, keys, waiting, sealed, denied, wants = await services.store.read(view, brief=True)
     secrets = recall_secrets(services.keyring.store_key, manifest.sender, manifest.message_id, keys)
     links: dict[str, str] = {}
     # What is sealed goes to an agency with a program of its own, whose word the sender may want signed.

@@ -4,7 +4,7 @@ The handlers build plain documents, so nothing here is on their way. More member
 """
 
 from datetime import date, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +25,8 @@ TrustText = Literal["unverified", "confirming", "verified", "suspended", "blocke
 RungText = Literal["received", "routed", "delivered", "queried", "owned", "redirected"]
 WordText = Literal["owned", "queried", "redirected"]
 Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+EventId = Annotated[str, Meta(pattern=r"^evt_[0-9a-f]{32}\Z")]
+CursorText = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\.[0-9]{1,18}\.[0-9]{1,18}\Z")]
 KeyIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
@@ -78,12 +80,13 @@ class Alive(Shape, frozen=True):
 
 
 class Lane(Shape, frozen=True):
-    """Deliveries to one destination, `peer:ORIGIN` or `agency:NAME`, or `route:KIND`, that are `due` or `held`.
+    """Deliveries to one destination, `peer:ORIGIN` or `agency:NAME`, or `route:KIND`, that are `due`, `held` or,
+    for an agency that fetches, `offered`.
 
     In a lane `route:KIND` is what no agency was given."""
 
     lane: str
-    state: Literal["due", "held"]
+    state: Literal["due", "held", "offered"]
     count: int
     failures: int
     last_error: str | None
@@ -477,13 +480,17 @@ class Rejoining(Shape, frozen=True):
 class Agency(Shape, frozen=True):
     """A local agency, how its endpoint stands, and how its lane is doing.
 
-    Null settings are what the configuration says. The old secret signs too while there is one.
+    Null settings are what the configuration says. The old secret signs too while there is one. Only agencies that get
+    webhooks have a `url` and secrets; `asked_at` is roughly when one that fetches last asked.
     """
 
     id: str
     kind: KindText
     name: AgencyName
-    url: str
+    way: Literal["webhook", "pull", "drop"]
+    url: str | None
+    folder: str | None
+    asked_at: datetime | None
     networks: list[str]
     failures: int
     last_error: str | None
@@ -495,7 +502,7 @@ class Agency(Shape, frozen=True):
     breaker: Literal["closed", "open"]
     failing_since: datetime | None
     public_key: str
-    secret_id: str
+    secret_id: str | None
     old_secret_id: str | None
     rotation: Literal["single", "overlap", "proven", "overdue"]
     overlap_until: datetime | None
@@ -609,12 +616,15 @@ class HandshakeTold(Shape, frozen=True):
 
 
 class AgencyAdded(Agency, frozen=True):
-    """A new agency. Its secret is shown this once; so many held deliveries now go on.
+    """A new agency. Its secret is shown this once, or its token where it fetches; `asks_at` is where it does. So many
+    held deliveries now go on.
 
     `challenge` is for an agency that is to have a key of its own: nothing goes to it before that is proven.
     """
 
-    secret: str
+    secret: str | None
+    token: str | None
+    asks_at: str | None
     released: int
     handshake: HandshakeTold
     challenge: ChallengeFile | None
@@ -676,6 +686,8 @@ class Attempts(Shape, frozen=True):
 
 class AgencyTested(Shape, frozen=True):
     """What the agency answered to an event without personal data: a status, or why it cannot be reached.
+
+    Neither where a file was put into its folder.
 
     `secret_id` is the secret by which it says that it verified.
     """
@@ -814,11 +826,12 @@ class GroundTold(Shape, frozen=True):
 
 class Word(Shape, frozen=True):
     """What an agency said of a section. `signed` where it did so with its own keys; `by` the borough where that spoke
-    for it; `to` the kind of agency there that has the section now. What is `sealed` the node cannot read in full."""
+    for it; `to` the agency there that has the section now: its kind, or here its name. What is `sealed` the node
+    cannot read in full."""
 
     by: Literal["agency", "borough"]
     signed: bool
-    to: KindText | None
+    to: AgencyName | None
     sealed: bool
     erased: bool
     name: str | None
@@ -1252,6 +1265,41 @@ class AskingAgency(Shape, frozen=True):
     area: AreaText
     token_id: str
     expires_at: datetime | None
+
+
+class PulledEvent(Shape, frozen=True):
+    """A section: the same CloudEvents event that a webhook has as its body. Its `id` is what is acknowledged."""
+
+    specversion: Literal["1.0"]
+    id: EventId
+    type: str
+    source: str
+    subject: str
+    time: datetime
+    datacontenttype: Literal["application/json"]
+    data: dict[str, Any]
+
+
+class Pulled(Shape, frozen=True):
+    """What an agency is to have, urgent first. `after` is the cursor for the next request."""
+
+    state: Literal["active", "paused", "disabled"]
+    after: CursorText
+    items: list[PulledEvent]
+
+
+class PulledDelivered(Shape, frozen=True):
+    """A section is delivered."""
+
+    id: EventId
+    delivered: Literal[True]
+
+
+class PulledRefused(Shape, frozen=True):
+    """A section that the agency cannot open is held."""
+
+    id: EventId
+    refused: Literal[True]
 
 
 class SaidReceipt(Shape, frozen=True):

@@ -32,6 +32,7 @@ from exchange.node.agency_keys_api import AgencyKeysApi
 from exchange.node.agency_listener import AgencyListener
 from exchange.node.agency_sections_api import AgencySectionsApi
 from exchange.node.agency_tokens import AgencyTokensApi
+from exchange.node.agency_watch import AgencyWatch
 from exchange.node.attaching import Attaching
 from exchange.node.attachment_lanes import attachment_lane
 from exchange.node.attachment_opening import AttachmentOpenings
@@ -75,6 +76,7 @@ from exchange.node.passphrase import Ask
 from exchange.node.peer_api import PeerApi
 from exchange.node.peer_client import PeerClient
 from exchange.node.peers_api import PeersApi
+from exchange.node.pulling import Pulling
 from exchange.node.registration_api import RegistrationApi
 from exchange.node.rejoin_api import RejoinApi, joined_routes
 from exchange.node.rejoining import Rejoining
@@ -360,6 +362,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
         inbound.attachments.wake = dispatcher.wake
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
+        pulling = Pulling(services, agencies, dispatcher.wake)
+        agencies.offer, agency_watch = pulling.offer, AgencyWatch(services, pulling)
         watch = DeadlineWatch(services)
         watch.wake = dispatcher.wake
 
@@ -409,7 +413,8 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         ]
         local = LocalApi(services, dispatcher, peers_api, agencies, endpoints, cards, wall, more)
         agency_door = AgencyDoor(services)
-        beside = await _agency_sites(stack, services, agency_door, acknowledging, links)
+        apis = AgencyApi(services, pulling), AgencySectionsApi(acknowledging)
+        beside = await _agency_sites(stack, services, agency_door, *apis, links)
         sites = await _listen(stack, configuration, peers, local, wall, beside)
         async with asyncio.TaskGroup() as group:
             group.create_task(dispatcher.run(stop))
@@ -417,6 +422,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(cards.run(stop))
             group.create_task(endpoints.run(stop))
             group.create_task(watch.run(stop))
+            group.create_task(agency_watch.run(stop))
             group.create_task(directory.run(stop))
             group.create_task(gatekeeper.run(stop))
             group.create_task(wall.run(stop))
@@ -432,6 +438,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
             await stop.wait()
             services.log.info("node is draining", origin=configuration.origin)
+            pulling.stop()
             for site in sites:
                 await site.stop()
 
@@ -461,20 +468,22 @@ async def _listen(
 
 
 async def _agency_sites(
-    stack: AsyncExitStack, services: Services, door: AgencyDoor, acknowledging: Acknowledging, links: Links
+    stack: AsyncExitStack,
+    services: Services,
+    door: AgencyDoor,
+    asked: AgencyApi,
+    said: AgencySectionsApi,
+    links: Links,
 ) -> list[web.BaseSite]:
     """The listener for agencies, where the configuration has one."""
     if not services.configuration.tables.agencies.address:
         return []
-    listener, asked = AgencyListener(services), AgencyApi(services)
+    listener = AgencyListener(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    routes = [
-        *asked.routes(),
-        *AgencySectionsApi(acknowledging).routes(),
-        *AgencyAttachments(services).routes(),
-    ]
+    routes = [*asked.routes(), *said.routes(), *AgencyAttachments(services).routes()]
     open_routes = [*asked.open_routes(), *AcknowledgePages(links, listener.guessed).open_routes()]
-    runner = await _runner(stack, listener.application(routes, open_routes))
+    # An agency that waits and goes is waited for no more.
+    runner = await _runner(stack, listener.application(routes, open_routes), handler_cancellation=True)
     return [PublicSite(runner, host, port, listener.connections, door.door)]
 
 
@@ -516,8 +525,10 @@ def _open_to_group(path: Path, group: str) -> None:
         ) from None
 
 
-async def _runner(stack: AsyncExitStack, application: web.Application) -> web.AppRunner:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=10, handler_cancellation=False)
+async def _runner(
+    stack: AsyncExitStack, application: web.Application, *, handler_cancellation: bool = False
+) -> web.AppRunner:
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=10, handler_cancellation=handler_cancellation)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner

@@ -107,7 +107,7 @@ class Arrivals:
         if isinstance(stored, LogEntry):
             return stored
         # Only now: where the same message came twice in one batch, its receipt is in the log once that is committed.
-        proven = await services.store.read(lambda tx: proven_at(tx, stored))
+        proven = await services.store.read(lambda tx: proven_at(tx, stored), brief=True)
         return ProvenStatement(statement=proven.statement, proof=proven.proof)
 
     async def _given_before(self, manifest: Manifest, leaf: LeafHash) -> ProvenStatement | None:
@@ -119,7 +119,7 @@ class Arrivals:
                 return None
             return await proven_at(tx, present.received_position)
 
-        proven = await self._services.store.read(find)
+        proven = await self._services.store.read(find, brief=True)
         return None if proven is None else ProvenStatement(statement=proven.statement, proof=proven.proof)
 
     def _check_manifest(self, row: PeerRow, manifest: Manifest, ciphertexts: Mapping[bytes, bytes]) -> None:

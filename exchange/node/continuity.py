@@ -143,16 +143,18 @@ class Continuity:
     async def keep(
         self, heads: Sequence[Operation[None]], checked: Callable[[Operation[None]], Operation[None]] | None = None
     ) -> None:
-        """Store what `follow` returned, each `checked` in its transaction.
+        """Store what `follow` returned, all of it at once; `checked` looks at the peer again in its transaction.
 
         Raises:
             ForkDetected: another replica has accepted a checkpoint meanwhile, and this one contradicts it.
             NotNow: another replica accepts one after the other, or the peer did not answer.
         """
         for attempt in range(_MOST_TRIES):
+            if not heads:
+                return
+            together = _one_after_the_other(heads)
             try:
-                for head in heads:
-                    await self._store.write(checked(head) if checked else head)
+                await self._store.write(checked(together) if checked else together)
             except HeadMoved as moved:
                 if attempt + 1 == _MOST_TRIES or moved.again is None:
                     raise
@@ -163,7 +165,7 @@ class Continuity:
     async def _look_again(self, origin: str) -> bool:
         """Take the store's word for what is verified of a peer; whether that is news."""
         known = self._known.get(origin)
-        head = await self._store.read(lambda tx: peer_head(tx, origin))
+        head = await self._store.read(lambda tx: peer_head(tx, origin), brief=True)
         if known is not None and (not known if head is None else known.get(head.size) == head.root):
             return False
         self._known[origin] = OrderedDict() if head is None else OrderedDict({head.size: head.root})
@@ -172,7 +174,7 @@ class Continuity:
     async def _of(self, origin: str) -> OrderedDict[int, bytes]:
         known = self._known.get(origin)
         if known is None:
-            head = await self._store.read(lambda tx: peer_head(tx, origin))
+            head = await self._store.read(lambda tx: peer_head(tx, origin), brief=True)
             known = self._known.setdefault(origin, OrderedDict())
             if head is not None:
                 known.setdefault(head.size, head.root)
@@ -204,6 +206,14 @@ class Continuity:
     def forget(self, origin: str) -> None:
         """Forget a peer that was removed."""
         self._known.pop(origin, None)
+
+
+def _one_after_the_other(heads: Sequence[Operation[None]]) -> Operation[None]:
+    async def operation(tx: Transaction) -> None:
+        for head in heads:
+            await head(tx)
+
+    return operation
 
 
 class Shown:

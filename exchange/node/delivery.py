@@ -111,6 +111,8 @@ class Dispatcher:
         self._heard: set[str] = set()
         #: Lanes that were woken for something urgent, since anything was last claimed of them.
         self._urgent: set[str] = set()
+        #: When lanes were last woken for something urgent.
+        self._urgent_ms: dict[str, int] = {}
         #: The lanes in which something may be put off.
         self._put_off: set[str] = set()
         #: What is being attempted, by the name of its claim.
@@ -201,6 +203,7 @@ class Dispatcher:
         """Something new is due in a lane; what is urgent need not wait for what is under way."""
         if urgent:
             self._urgent.add(lane)
+            self._urgent_ms[lane] = self._services.now_ms()
         event = self._events.get(lane)
         if event is None and self._group is not None and not self._stopping:
             event = self._events[lane] = asyncio.Event()
@@ -262,6 +265,10 @@ class Dispatcher:
         """Whether one attempt more may be made, for what is urgent alone."""
         return lane in self._urgent and not state.failures and in_flight == state.attempts_at_once()
 
+    def _limit(self, lane: str, state: LaneState, now_ms: int) -> int:
+        urgent_ms = self._urgent_ms.get(lane)
+        return state.limit(None if urgent_ms is None else now_ms - urgent_ms)
+
     def _backoff(self, lane: str) -> Backoff:
         return self._backoffs[lane.partition(":")[0]]
 
@@ -277,8 +284,9 @@ class Dispatcher:
         try:
             if services.store.shared:
                 return await self._claim_shared(lane, now_ms, urgent_alone=urgent_alone)
+            limit = self._limit(lane, state, now_ms)
             rows = await services.store.write(
-                lambda tx: claim(tx, lane, state.limit(), now_ms, _LEASE_MS, _order(state, passing=passing))
+                lambda tx: claim(tx, lane, limit, now_ms, _LEASE_MS, _order(state, passing=passing))
             )
             next_ms = None if rows else await self._next_due_ms(lane)
         except StoreUnavailable as error:
@@ -300,7 +308,9 @@ class Dispatcher:
             if (waits and not state.urgent_only) or await is_worked_on(tx, lane, now_ms, store.replica):
                 return state, _Taken([], passing)
             order = _order(state, passing=passing)
-            rows = await claim(tx, lane, state.limit(), now_ms, _LEASE_MS, order, replica=store.replica)
+            rows = await claim(
+                tx, lane, self._limit(lane, state, now_ms), now_ms, _LEASE_MS, order, replica=store.replica
+            )
             return state, _Taken(rows, passing)
 
         state, taken = await store.write(operation)

@@ -21,6 +21,7 @@ from exchange.node.agency_standing import held_reason
 from exchange.node.errors import RequestInvalid
 from exchange.node.rounds import go_round
 from exchange.node.services import Services, moment
+from exchange.node.ways import WEBHOOK
 from exchange.node.webhook import new_secret, secret_id
 from exchange.store.agencies import AgencyRow, agency, all_agencies, set_secret
 from exchange.store.attempts import drop_attempts_before, has_attempts_before
@@ -97,7 +98,9 @@ class Endpoints:
         return self._key
 
     def secrets(self, row: AgencyRow, endpoint: EndpointRow) -> list[str]:
-        """The secrets that sign, the newest first."""
+        """The secrets that sign, the newest first; there is none where nothing is posted."""
+        if endpoint.way != WEBHOOK:
+            return []
         found = [secret_of(self._services, row.id, row.wrapped_secret)]
         if endpoint.old_wrapped_secret is not None:
             found.append(secret_of(self._services, row.id, endpoint.old_wrapped_secret))
@@ -177,12 +180,15 @@ class Endpoints:
 
         Raises:
             NotFound: no such agency is registered.
+            RequestInvalid: it gets no webhooks.
             AlreadyThere: a rotation is under way.
         """
         services, secret = self._services, new_secret()
 
         async def operation(tx: Transaction) -> None:
             row, endpoint = await agency(tx, agency_id), await endpoint_of(tx, agency_id)
+            if endpoint.way != WEBHOOK:
+                raise RequestInvalid(f"agency {row.name} gets no webhooks, and has no secret")
             await set_secret(tx, agency_id, wrap_secret(services, agency_id, secret))
             if overlap_ms <= 0:
                 await keep_endpoint(tx, _without_old(endpoint))

@@ -68,6 +68,13 @@ class RequestInvalid(NodeError):
     code = "request-invalid"
 
 
+class TokenNeeded(NodeError):
+    """A request to the agencies' listener has no token that is in force."""
+
+    code = "token-needed"
+    hint = "Ask your borough for one."
+
+
 class HandoverOpen(NodeError):
     """A handover cannot be complete while something of it is the sender's."""
 

@@ -158,7 +158,7 @@ class Inbound:
             leaves = await self.mirroring.with_reply(tx, payload.sender, size) if proven is not None else None
             return consistency, size, await kept_leaves(tx, payload.sender), leaves
 
-        consistency, size, keeps, leaves = await services.store.read(view)
+        consistency, size, keeps, leaves = await services.store.read(view, brief=True)
         self._shown.show(payload.sender, payload.holds, size)
         reply = ReplyPayload(
             version=VERSION,
@@ -202,7 +202,7 @@ class Inbound:
                 raise Unacceptable("the envelope is for a sealing key that is not here")
             opened = open_envelope(data, services.configuration.origin, key)
             payload = decode_wire(envelope_decoder, opened)
-            row = await services.store.read(lambda tx: peer(tx, payload.sender))
+            row = await services.store.read(lambda tx: peer(tx, payload.sender), brief=True)
             if row.state != "verified":
                 raise Unacceptable(f"the peer is {row.state}")
             keys = card_keys(peer_card(row))

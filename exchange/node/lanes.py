@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 WAVE: Final = 64
+#: While something urgent goes the same way: it waits at the destination for the attempts that came before it.
+_SHORT_WAVE: Final = 16
+#: For so long after something urgent, the next may follow.
+_URGENT_FOR_MS: Final = 1000
 #: One delivery that is refused is no sign that the others would be.
 OPEN_AFTER: Final = 3
 
@@ -57,9 +61,11 @@ class LaneState:
         """Whether the breaker is open: the destination itself fails, and is only probed."""
         return self.failures >= OPEN_AFTER
 
-    def limit(self) -> int:
-        """How many deliveries the next attempt may carry."""
-        return 1 if self.failures else WAVE
+    def limit(self, since_urgent_ms: int | None = None) -> int:
+        """How many deliveries the next attempt may carry; `since_urgent_ms` ago something urgent was to be sent."""
+        if self.failures:
+            return 1
+        return WAVE if since_urgent_ms is None or not 0 <= since_urgent_ms < _URGENT_FOR_MS else _SHORT_WAVE
 
     def attempts_at_once(self) -> int:
         """How many attempts may be under way: a healthy destination is sent the next while it answers the last."""

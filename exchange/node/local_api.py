@@ -12,8 +12,8 @@ import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 from aiohttp import web
 from msgspec import Meta
@@ -24,10 +24,12 @@ from exchange.crypto.names import parse_message_id
 from exchange.errors import ExchangeError
 from exchange.handover.endpoint import State
 from exchange.handover.rungs import LADDER, all_reached
-from exchange.node.agencies_api import TimeoutText, check_endpoint, describe_agency
+from exchange.node.agencies_api import TimeoutText, describe_agency
+from exchange.node.agency_checks import check_way
 from exchange.node.agency_client import Handshake
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_keys import challenge_of, check_unused, claimed_key
+from exchange.node.agency_tokens import new_token
 from exchange.node.browsers import basic_password, guarded, is_page
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import describe_card, own_card_file, verify_card
@@ -45,10 +47,11 @@ from exchange.node.peering import RELEASED_FOR_MS
 from exchange.node.peers_api import PeersApi
 from exchange.node.problems import json_response, problem, problem_of
 from exchange.node.reading import describe_message, list_direction, receipts_document, timeline_document
-from exchange.node.requests import WHO, Request, body_of, check_file, check_networks
+from exchange.node.requests import WHO, Request, body_of
 from exchange.node.sending import describe_findings, findings_of, send_form
 from exchange.node.services import Services, moment
 from exchange.node.wall import Wall
+from exchange.node.ways import PULL, WEBHOOK, Folder
 from exchange.node.webhook import new_secret
 from exchange.schema.agency_keys import AgencyKeyFile
 from exchange.schema.agency_names import LabelText
@@ -63,8 +66,10 @@ from exchange.store.agencies import (
     token_name,
 )
 from exchange.store.agency_keys import add_pending_key, end_keys
+from exchange.store.agency_tokens import add_agency_token
 from exchange.store.endpoints import EndpointRow, add_endpoint
 from exchange.store.messages import INBOUND, OUTBOUND, list_alarms
+from exchange.store.offers import add_feed, withdraw_all
 from exchange.store.outbox import backlog, bring_forward, held, release, release_lane
 from exchange.store.replicas import ReplicaRow, all_replicas
 from exchange.store.transaction import Transaction
@@ -79,10 +84,14 @@ MOST_BYTES: Final = 2 * MAX_FORM_BYTES
 
 
 class AddAgency(Request, frozen=True):
-    """Register an agency's webhook."""
+    """Register an agency: at the `url` of its webhook, as one that fetches (`pull`), or with a `folder`."""
 
     kind: KindText
-    url: Annotated[str, Meta(min_length=1, max_length=2000)]
+    url: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
+    pull: bool = False
+    folder: Folder | None = None
+    #: How long the token of an agency that fetches is good.
+    token_days: Annotated[int, Meta(ge=1, le=3650)] | None = None
     #: What tells it from others of its kind.
     label: LabelText | None = None
     networks: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
@@ -226,25 +235,14 @@ class LocalApi:
         if wanted.kind not in services.catalogue.kinds():
             kinds = ", ".join(sorted(services.catalogue.kinds()))
             raise RequestInvalid(f"there is no agency kind {wanted.kind!r}; the catalogue has {kinds}")
-        try:
-            url = urlsplit(wanted.url)
-            _ = url.port
-        except ValueError:
-            raise RequestInvalid("the URL cannot be read") from None
-        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc or url.fragment:
-            raise RequestInvalid("the URL must be http:// or https://, with a host and without a user or fragment")
-        if url.scheme == "http" and not wanted.networks:
-            raise RequestInvalid("http:// is only for networks that you name with --allow-network; use https://")
-        check_networks(wanted.networks)
-        check_file(wanted.ca_file)
-        check_endpoint(wanted.certificate, wanted.proxy, wanted.url)
+        way = await asyncio.to_thread(check_way, wanted, services.configuration)
         check_links(services, wanted.links)
-        agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret()
+        agency_id, secret = f"agency-{uuid.uuid4().hex[:12]}", new_secret() if way == WEBHOOK else None
         row = AgencyRow(
             id=agency_id,
             name=wanted.kind if wanted.label is None else f"{wanted.kind}/{wanted.label}",
-            url=wanted.url,
-            wrapped_secret=wrap_secret(services, agency_id, secret),
+            url=wanted.url or "",
+            wrapped_secret=b"" if secret is None else wrap_secret(services, agency_id, secret),
             networks=json.dumps(wanted.networks),
             ca_file=wanted.ca_file,
             added_at_ms=services.now_ms(),
@@ -259,9 +257,11 @@ class LocalApi:
             certificate=wanted.certificate,
             proxy=wanted.proxy,
             links=int(wanted.links),
+            way=way,
+            folder=None if wanted.folder is None else msgspec.json.encode(wanted.folder).decode(),
         )
         handshake = Handshake("skipped")
-        if wanted.handshake:
+        if wanted.handshake and way == WEBHOOK:
             handshake = await self._deliveries.handshake(row, endpoint)
             endpoint = dataclasses.replace(endpoint, rate_per_minute=handshake.rate_per_minute)
         if handshake.state == "refused":
@@ -269,9 +269,14 @@ class LocalApi:
         lanes = (f"agency:{row.name}", f"route:{row.kind}")
         claimed = claimed_key(services, row, wanted.key, holds=True) if wanted.key is not None else None
 
+        token, made = new_token(agency_id, row.added_at_ms, wanted.token_days)
+
         async def operation(tx: Transaction) -> int:
             await add_agency(tx, row)
             await add_endpoint(tx, endpoint)
+            if way == PULL:
+                await add_feed(tx, agency_id)
+                await add_agency_token(tx, made)
             if claimed is not None:
                 await check_unused(tx, claimed)
                 await add_pending_key(tx, claimed)
@@ -288,6 +293,8 @@ class LocalApi:
         described = describe_agency(row, endpoint, keys, self._dispatcher, self._endpoints, public_key)
         more = {
             "secret": secret,
+            "token": token if way == PULL else None,
+            "asks_at": services.configuration.tables.agencies.url or None if way == PULL else None,
             "released": released,
             "handshake": {"state": handshake.state, "why": handshake.why},
             "challenge": challenge_of(services, claimed) if claimed is not None else None,
@@ -305,6 +312,8 @@ class LocalApi:
         document = {"id": row.id, "ok": answer.accepted, "duration_ms": answer.duration_ms}
         if answer.named_secret is not None:
             document["secret_id"] = answer.named_secret
+        if answer.status is None and answer.accepted:
+            return json_response(document)  # a file was put into a folder
         if answer.status is None:
             return json_response({**document, "error": (answer.error or "").removeprefix(f"agency {row.name} ")})
         return json_response({**document, "status": answer.status})
@@ -315,6 +324,7 @@ class LocalApi:
 
         async def operation(tx: Transaction) -> tuple[str, str]:
             row = await agency(tx, agency_id)
+            await withdraw_all(tx, agency_id)
             await remove_agency(tx, agency_id)
             await end_keys(tx, agency_id, now_ms)
             # Another may have what it has not accepted, or what nobody could tell whose it was; else it is held.
@@ -354,15 +364,15 @@ class LocalApi:
         if wanted is not None and wanted not in LADDER:
             raise RequestInvalid(f"wait is one of {', '.join(LADDER)}")
         timeout_s = min(float(_number(request.query.get("timeout_s", "0"))), 60.0)
+        change = self._services.changes.next()
         found = await self._describe(request.match_info["id"])
         if wanted is not None:
             try:
                 async with asyncio.timeout(timeout_s):
                     while not _reached(found, wanted):
+                        await change.wait()
                         change = self._services.changes.next()
                         found = await self._describe(request.match_info["id"])
-                        if not _reached(found, wanted):
-                            await change.wait()
             except TimeoutError:
                 pass
         return json_response({**found, "reached": wanted is None or _reached(found, wanted)})

@@ -293,11 +293,12 @@ LOCAL: Final = (
     Operation(
         "post",
         "/v1/agencies",
-        "Register an agency's webhook",
+        "Register an agency",
         {201: shapes.AgencyAdded},
         {400: _BODY, 403: ("handshake-refused",), 409: ("already-there",)},
         AddAgency,
-        text="The endpoint is asked first whether it wants webhooks of this node, unless `handshake` is false.",
+        text="With the `url` of its webhook; the endpoint is asked first whether it wants webhooks of this node, "
+        "unless `handshake` is false. Or with `pull`: it fetches. Or with a `folder` on the node's machine.",
     ),
     Operation(
         "post",
@@ -358,7 +359,8 @@ LOCAL: Final = (
         "/v1/agencies/{id}/test",
         "Send an agency an event without personal data",
         {200: shapes.AgencyTested},
-        {404: ("not-found",)},
+        {400: ("request-invalid",), **_NO_AGENCY},
+        text="An agency that fetches cannot be sent anything: 400.",
     ),
     Operation(
         "get",
@@ -739,9 +741,49 @@ PEERS: Final = (
 #: What whoever asks with a token can hear.
 _TOKEN: Final[dict[int, Codes]] = {401: ("token-needed",)}
 
+_NOTHING_WAITS: Final[dict[int, Codes]] = {**_TOKEN, 404: ("not-found",)}
+
 AGENCIES: Final = (
     Operation(
         "get", "/v1/agency", "Which agency asks, and how long its token is good", {200: shapes.AskingAgency}, _TOKEN
+    ),
+    Operation(
+        "get",
+        "/v1/agency/sections",
+        "The sections that wait for the agency",
+        {200: shapes.Pulled},
+        {400: ("request-invalid",), **_TOKEN},
+        query=(
+            (
+                "after",
+                msgspec.json.schema(shapes.CursorText),
+                "The cursor of the last answer; without it, from the start",
+            ),
+            (
+                "wait",
+                {"type": "integer", "minimum": 0, "maximum": 10**9 - 1},
+                "Where there is nothing, wait so many seconds for something, at most 60",
+            ),
+            ("limit", {"type": "integer", "minimum": 1, "maximum": 10**9 - 1}, "Sections at once, at most 50"),
+        ),
+        text="For an agency that fetches. What is not acknowledged is given out again, at the latest after ten "
+        "minutes, whatever the cursor is.",
+    ),
+    Operation(
+        "post",
+        "/v1/agency/sections/{id}/delivered",
+        "Acknowledge a section",
+        {200: shapes.PulledDelivered},
+        _NOTHING_WAITS,
+        text="Once it is safely yours: it is not given out again. 404: that was said before.",
+    ),
+    Operation(
+        "post",
+        "/v1/agency/sections/{id}/refused",
+        "Say that a section cannot be opened",
+        {200: shapes.PulledRefused},
+        _NOTHING_WAITS,
+        text="It is held, and the borough's admin is told.",
     ),
     *_say(OwnSection, QuerySection, RedirectSection, _TOKEN),
     Operation(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from exchange import crash_points
+from exchange.crypto.checkpoint import Checkpoint
 from exchange.crypto.envelope import open_reply, seal_envelope
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import LeafHash, Origin
@@ -85,7 +86,7 @@ class Outbound:
         """
         services = self._services
         try:
-            row = await services.store.read(lambda tx: peer(tx, origin))
+            row = await services.store.read(lambda tx: peer(tx, origin), brief=True)
         except NotFound:
             return Outcome(held=[(delivery, "the peer is not registered any more") for delivery in rows])
         if row.state != "verified":
@@ -179,7 +180,7 @@ class Outbound:
             )
             return payload, len(items), head.size
 
-        payload, count, size = await services.store.read(collect)
+        payload, count, size = await services.store.read(collect, brief=True)
         self._shown.show(origin, told, size)
         return payload, rows[:count], rows[count:]
 
@@ -207,6 +208,7 @@ class Outbound:
         self._inbound.mirroring.told(row.origin, reply.keeps)
         answered: list[Delivery] = []
         heads: list[Operation[None]] = []
+        shown: dict[str, Checkpoint] = {}
         receipts: list[tuple[Delivery, Receipt, VerifiedStatement, ProvenStatement]] = []
         try:
             for delivery, item, result in zip(sent, payload.items, reply.results, strict=True):
@@ -231,8 +233,10 @@ class Outbound:
                         reply.consistency,
                         lambda first, second: self._client.fetch_consistency(row, first, second),
                     )
-                    heads += keep_given(verified.checkpoint, reply.leaves)
+                    shown[verified.checkpoint.text] = verified.checkpoint
                     receipts.append((delivery, receipt, verified, result.receipt))
+            for checkpoint in shown.values():
+                heads += keep_given(checkpoint, reply.leaves)
             # All at once, so that they share one batch of the writer.
             await asyncio.gather(
                 self._continuity.keep(heads),

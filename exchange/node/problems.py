@@ -32,6 +32,7 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.HandoverOpen, 409),
     (errors.AgencySigns, 403),
     (errors.RequestInvalid, 400),
+    (errors.TokenNeeded, 401),
     (ValueRefused, 400),
     (errors.AttachmentRefused, 422),
     (errors.AttachmentNotReady, 409),
@@ -77,6 +78,10 @@ def problem_of(error: ExchangeError) -> web.Response:
         ]
     if isinstance(error, errors.AtLimit):
         return problem(status_of(error), error.code, str(error), error.hint, error.retry_after_s)
+    if isinstance(error, errors.TokenNeeded):
+        refusal = problem(401, error.code, str(error), error.hint)
+        refusal.headers["www-authenticate"] = "Bearer"
+        return refusal
     return problem(status_of(error), error.code, str(error), error.hint, **more)
 
 

@@ -76,7 +76,7 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             await attachments_of_message(tx, number),
         )
 
-    found = await services.store.read(collect)
+    found = await services.store.read(collect, brief=True)
     if isinstance(found, _Unsigned):
         return _describe_unsigned(services, found)
     message, placements, everything, received_ms, disclosure, words, attached = found
@@ -298,7 +298,7 @@ async def timeline_document(services: Services, message_id: str) -> dict[str, An
             return await _unsigned(tx, message_id)
         return message, await events_of(tx, message.number)
 
-    found = await services.store.read(collect)
+    found = await services.store.read(collect, brief=True)
     if isinstance(found, _Unsigned):
         return {"id": message_id, "direction": OUTBOUND, "events": list(_events_unsigned(services, found))}
     message, events = found

@@ -164,7 +164,7 @@ async def look(services: Services, url: str, started_in_s: float) -> Found:
             "agencies": len(await all_agencies(tx)),
             "messages_in": len(await list_messages(tx, INBOUND, _MOST_MESSAGES)),
             "messages_out": len(await list_messages(tx, OUTBOUND, _MOST_MESSAGES)),
-            "waiting": sum(count for _, state, count in rows if state == "due"),
+            "waiting": sum(count for _, state, count in rows if state != "held"),
             "held": sum(count for _, state, count in rows if state == "held"),
         }
 

@@ -64,7 +64,7 @@ async def sent_before(
         return None
 
     try:
-        found = await services.store.read(collect)
+        found = await services.store.read(collect, brief=True)
     except NotFound as error:
         raise Conflict(f"message {message_id} was sent before: {error}") from None
     if found is None:

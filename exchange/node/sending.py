@@ -115,7 +115,7 @@ async def send_form(
     errors = [*facts.errors, *_misdirected(services, form, to_area)]
     if errors:
         raise FormInvalid(tuple(errors))
-    row = peer_for_area(await services.store.read(peers_of_area(to_area)), to_area)
+    row = peer_for_area(await services.store.read(peers_of_area(to_area), brief=True), to_area)
     if decision.of(Effect.REFUSE):
         services.counters.add("gate_refusals")
     refuse_if_closed(decision)
@@ -131,7 +131,7 @@ async def send_form(
         )
     except NoCurrentKey:
         if await has_current_key(row.origin):
-            row = peer_for_area(await services.store.read(peers_of_area(to_area)), to_area)
+            row = peer_for_area(await services.store.read(peers_of_area(to_area), brief=True), to_area)
             operation = sign_form(services, split_form, row, disclosure)
         else:
             held = NO_CURRENT_KEY

@@ -3,7 +3,8 @@
 * A lane is a destination: `peer:ORIGIN` or `agency:NAME`. Within a lane, urgent first, otherwise in order.
 * A row to an agency is for all the sections of one message that it was given and has not accepted yet.
 * A row in a lane `route:KIND` is for the sections of one message that no agency was given for that kind.
-* A row is `due` until it is delivered and deleted, or `held` with a reason until a person releases it.
+* A row is `due` until it is delivered and deleted, or `held` with a reason until a person releases it. One that an
+  agency is to fetch is `offered` until the agency has it all (`offers.py`).
 * A claim is a lease: a row whose worker died is claimed again when the lease has run out.
 * Each claim has a name of its own. What comes of an attempt changes a row only while the row is still under that name:
   a worker that was slow, and lost its lease, undoes nothing of the one that has the row now.
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, func, insert, select, text, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, text, update
 
 from exchange.store.errors import NotFound
 from exchange.store.tables import lanes, messages, outbox, waiting_forms
@@ -196,7 +197,11 @@ _next_due = Sql(
 )
 _hold_lane = Sql(
     update(outbox)
-    .where(outbox.c.lane == bindparam("key"), outbox.c.state == "due", outbox.c.claimed_by.is_(None))
+    .where(
+        outbox.c.lane == bindparam("key"),
+        or_(outbox.c.state == "due", outbox.c.state == "offered"),
+        outbox.c.claimed_by.is_(None),
+    )
     .values(state="held", reason=bindparam("why"), lease_until_ms=0)
 )
 #: The literal lets PostgreSQL see that `outbox_leased` serves.
@@ -289,6 +294,7 @@ _claimable_lanes = Sql(
     )
     .distinct()
 )
+_by_number = Sql(select(*_DELIVERY).where(outbox.c.number == bindparam("number")))
 _overdue = Sql(
     select(*_DELIVERY).where(
         outbox.c.lane == bindparam("lane"), outbox.c.state == "due", outbox.c.deadline_ms <= bindparam("now_ms")
@@ -422,6 +428,12 @@ async def done_if_claimed(tx: Transaction, row: Delivery) -> bool:
 async def is_still_claimed(tx: Transaction, row: Delivery) -> bool:
     """Whether a row is still under the claim that it was taken under."""
     return await tx.fetch_one(_still_claimed, _named(row)) is not None
+
+
+async def delivery_by_number(tx: Transaction, number: int) -> Delivery | None:
+    """A row, whatever its state."""
+    row = await tx.fetch_one(_by_number, {"number": number})
+    return None if row is None else Delivery(*row)
 
 
 async def remove_delivery(tx: Transaction, number: int) -> None:

@@ -170,7 +170,7 @@ class PostgresStore:
         self._wake.set()
         return cast("T", await work.future)
 
-    async def read(self, operation: Operation[T]) -> T:
+    async def read(self, operation: Operation[T], *, brief: bool = False) -> T:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         try:

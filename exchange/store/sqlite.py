@@ -1,5 +1,7 @@
 """The store on SQLite: batches that begin on the event loop and are committed by a writer thread; a reader thread.
 
+What is read by its key is read on the loop too.
+
 * The rules of the batches are those of `batch.py`; a commit is durable (`synchronous=FULL`).
 * The loop runs the operations of a batch: each statement gives up the GIL and must get it back, for which a thread
   would compete with the loop. It waits for nothing there: for no disk to sync, and for no lock of another process.
@@ -21,7 +23,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from pysqlite3 import dbapi2 as sqlite
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -38,6 +40,9 @@ T = TypeVar("T")
 
 #: How long the writer thread waits for another process that writes to the database.
 _PATIENCE_MS: Final = 10_000
+
+#: Of each connection. What is looked for is nearly all at the end of the tables, so more holds more and saves nothing.
+_CACHE_KIB: Final = 16 * 1024
 
 _dialect = pysqlite.dialect(paramstyle="qmark")
 
@@ -59,6 +64,10 @@ class SqliteTransaction(Signing):
     def __init__(self, connection: Any) -> None:
         super().__init__()
         self.cursor = connection.cursor()
+
+    def changes(self) -> int:
+        """How many rows this connection has ever changed."""
+        return int(self.cursor.connection.total_changes)
 
     def end(self) -> None:
         """Let go of the connection: a cursor that is only forgotten does so later, and may have to wait for it then."""
@@ -162,7 +171,7 @@ class SqliteStore:
 
     def __init__(
         self,
-        connections: tuple[Any, Any],
+        connections: "_Connections",
         lock: Any,
         sign: CheckpointSigner,
         now_ms: Callable[[], int],
@@ -179,7 +188,7 @@ class SqliteStore:
         self._idle.set()
         self._jobs: queue.SimpleQueue[Callable[[], list[Work]] | None] = queue.SimpleQueue()
         self._reads = _Queue(self._loop)
-        self._connection, reading = connections
+        self._connection, self._looking, reading = connections
         self._writer = threading.Thread(
             target=_or_end, args=(self._write_loop, self._connection), name="store-writer", daemon=True
         )
@@ -200,9 +209,12 @@ class SqliteStore:
             self._loop.call_soon(_or_end, self._begin)
         return await future
 
-    async def read(self, operation: Operation[T]) -> T:
+    async def read(self, operation: Operation[T], *, brief: bool = False) -> T:
         if self._closed:
             raise StoreUnavailable("the store is closed")
+        if brief:
+            with contextlib.suppress(StoreUnavailable):  # the thread can wait, and says what is wrong
+                return _look(operation, self._looking)
         future: asyncio.Future[T] = self._loop.create_future()
         self._reads.put(Work(operation, future))
         return await future
@@ -218,6 +230,7 @@ class SqliteStore:
         self._reads.close()
         for thread in (self._writer, self._reader):
             await asyncio.to_thread(thread.join)
+        self._looking.close()
         self._lock.close()
 
     # Writing: in the loop's thread
@@ -236,8 +249,12 @@ class SqliteStore:
             tx.end()
             self._jobs.put(functools.partial(self._run_together, works))
             return
+        before = tx.changes()
         try:
             appended = _run_operations(tx, works)
+            is_idle = appended is None and tx.changes() == before
+            if is_idle:
+                tx.cursor.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - whatever broke the batch is handed to those who wait for it
             _roll_back(tx)
             if len(works) > 1:
@@ -246,7 +263,12 @@ class SqliteStore:
                 works[0].error = _unkept(error)
                 self._done(works)
             return
-        self._jobs.put(functools.partial(self._commit_batch, tx, works, appended))
+        if is_idle:
+            # Such as a claim that found nothing: there is nothing for the disk, nor for the thread.
+            tx.end()
+            self._done(works)
+        else:
+            self._jobs.put(functools.partial(self._commit_batch, tx, works, appended))
 
     def _next_works(self) -> list[Work]:
         """What was asked for first, up to what is long; that is alone."""
@@ -343,16 +365,12 @@ class SqliteStore:
             # All of these were asked for before the first is run, so the same question has the same answer.
             results: dict[Operation[Any], Any] = {}
             for work in works:
-                tx = SqliteTransaction(connection)
                 try:
                     if work.operation not in results:
-                        results[work.operation] = _run(work.operation, tx)
+                        results[work.operation] = _look(work.operation, connection)
                     work.result = results[work.operation]
-                except sqlite.Error as error:
-                    work.error = StoreUnavailable(f"the store could not be read: {type(error).__name__}: {error}")
                 except Exception as error:  # noqa: BLE001 - handed to the one who waits for it
                     work.error = error
-                tx.end()
             if works:
                 with contextlib.suppress(RuntimeError):  # the loop is gone
                     self._loop.call_soon_threadsafe(complete, works)
@@ -403,6 +421,16 @@ def _roll_back(tx: SqliteTransaction) -> None:
     tx.end()
 
 
+def _look(operation: Operation[T], connection: Any) -> T:
+    tx = SqliteTransaction(connection)
+    try:
+        return _run(operation, tx)
+    except sqlite.Error as error:
+        raise StoreUnavailable(f"the store could not be read: {type(error).__name__}: {error}") from None
+    finally:
+        tx.end()
+
+
 def _run_operations(tx: SqliteTransaction, works: list[Work]) -> Appended | None:
     """In a transaction that has begun: run `works`, and append what they signed."""
     for work in works:
@@ -434,26 +462,36 @@ def _connect(path: Path) -> Any:
         "foreign_keys = ON",
         "secure_delete = ON",
         f"busy_timeout = {_PATIENCE_MS}",
-        "wal_autocheckpoint = 4000",
-        "cache_size = -65536",
+        "wal_autocheckpoint = 1000",
+        f"cache_size = -{_CACHE_KIB}",
         "temp_store = MEMORY",
     ):
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
 
-def _prepare(path: Path) -> tuple[Any, Any]:
-    """Migrate, then connect the writer and the reader; one after the other, since two cannot switch to WAL at once."""
+class _Connections(NamedTuple):
+    writing: Any
+    #: Reads on the loop.
+    looking: Any
+    #: Reads in the reader thread.
+    reading: Any
+
+
+def _prepare(path: Path) -> _Connections:
+    """Migrate, then connect, one after the other: two cannot switch to WAL at once."""
     migrate_sqlite(path)
     writing = _connect(path)
     writing.execute("PRAGMA busy_timeout = 0")
-    reading = _connect(path)
-    reading.execute("PRAGMA query_only = ON")
+    looking, reading = _connect(path), _connect(path)
+    looking.execute("PRAGMA busy_timeout = 0")
+    for connection in (looking, reading):
+        connection.execute("PRAGMA query_only = ON")
     found = reading.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         # What would be written into it, a receipt would promise to keep.
         raise StoreDamaged(f"the store at {path} is damaged: {found}")
-    return writing, reading
+    return _Connections(writing, looking, reading)
 
 
 async def open_sqlite(path: Path, sign: CheckpointSigner, now_ms: Callable[[], int]) -> SqliteStore:

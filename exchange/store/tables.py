@@ -348,8 +348,8 @@ receipts = Table(
 )
 
 #: What agencies have said of sections, here or at the other borough: one row for a section at an agency and a receipt.
-#: `name` is the agency here that said it, `target` the kind to which it was redirected, `word_hash` the leaf hash of
-#: what the agency signed itself. The words are in `sealed`, under the message's key.
+#: `name` is the agency here that said it, `target` to whom it was redirected, `word_hash` the leaf hash of what
+#: the agency signed itself. The words are in `sealed`, under the message's key.
 acknowledgements = Table(
     "acknowledgements",
     metadata,
@@ -621,7 +621,6 @@ offers = Table(
     Column("rank", Integer, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("offered_at_ms", BigInteger, nullable=False),
-    Column("numbered_at_ms", BigInteger, nullable=False),
     Column("fetched_at_ms", BigInteger),
     Index("offers_in_order", "agency", "rank", "number"),
     Index("offers_by_event", "agency", "event_id"),

@@ -126,8 +126,12 @@ class Store(Protocol):
             StoreUnavailable: the batch could not be committed; nothing of the operation was kept.
         """
 
-    async def read(self, operation: Operation[T]) -> T:
-        """Run a query that changes nothing, beside the writer."""
+    async def read(self, operation: Operation[T], *, brief: bool = False) -> T:
+        """Run a query that changes nothing, beside the writer.
+
+        One that finds a few rows by an index, however much is stored, is `brief`: it costs less than to hand it to a
+        thread.
+        """
 
     async def scrub(self) -> None:
         """Leave no copy of what was deleted before in the files of the database, as far as the database can tell.

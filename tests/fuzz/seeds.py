@@ -250,6 +250,8 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         ("192.0.2.7", "[2001:db8::1]:443", "::ffff:192.0.2.7", "fe80::1%eth0", "127.0.0.1:7400")
     ):
         yield "address", f"real-{number}", text.encode()
+    yield "agency-cursor", "real", b"0123456789abcdef.7.42"
+    yield "agency-cursor", "token", b"Bearer exag_" + b"A" * 43
     yield "at-rest", "real", seal_at_rest(StoreKey(b"\x06" * 32), b"fuzz", b"fictitious")
     yield "configuration", "example", (ROOT / "config" / "exchange.example.toml").read_bytes()
     yield "configuration", "deep", b"a = " + deep("[", "]")

@@ -39,6 +39,7 @@ from exchange.crypto.signing import parse_fingerprint
 from exchange.crypto.statement import encode_statement, parse_statement
 from exchange.errors import ExchangeError
 from exchange.node import peer_client
+from exchange.node.agency_tokens import token_digest
 from exchange.node.callers import parse_address
 from exchange.node.cards import parse_card_file
 from exchange.node.config import parse_configuration, split_address
@@ -46,6 +47,7 @@ from exchange.node.errors import ItemRefused, RequestInvalid
 from exchange.node.form_data import parse_form
 from exchange.node.pages.acknowledge import FORM_TYPE as LINK_FORM_TYPE
 from exchange.node.pages.acknowledge import given_fields, read_fields
+from exchange.node.pulling import Cursor
 from exchange.node.revocation import is_revocation, parse_revocation
 from exchange.node.section_words import OwnSection
 from exchange.schema.acknowledgement import prove_acknowledgement
@@ -318,6 +320,14 @@ def address(data: bytes) -> None:
     split_address(text_of(data))
 
 
+def agency_cursor(data: bytes) -> bytes | None:
+    """The cursor of an agency that fetches, and what may stand where its token does."""
+    token_digest(text_of(data))
+    cursor = Cursor.read(text_of(data))
+    # Numbers may have zeros before them, which mean nothing.
+    return None if b".0" in data else bytes_of(str(cursor))
+
+
 def answers(data: bytes) -> None:
     """What a peer answers in JSON."""
     peer_client._problem(data)
@@ -422,6 +432,7 @@ TARGETS = (
     Target("invitation", invitation, strangers=True),
     Target("receipts-file", receipts_file, strangers=True, errors=(ExchangeError, NothingToCheck)),
     Target("answers", answers, strangers=True),
+    Target("agency-cursor", agency_cursor, strangers=True),
     Target("address", address, strangers=True, names=True),
     Target("at-rest", at_rest),
     Target("configuration", configuration, names=True),

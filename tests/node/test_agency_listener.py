@@ -5,13 +5,18 @@ import io
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_tokens import token_digest
+from exchange.node.config import AgenciesTable
+from exchange.node.services import Services
+from tests.node.certificates import make_certificate
 from tests.node.pair import ENFIELD, Clock, Node, reserved_port, running
 
 HOUR_MS = 3_600_000
@@ -157,6 +162,28 @@ async def test_a_raw_line_that_is_no_http_is_not_repeated(at: Asked) -> None:
 
 async def test_health_needs_no_token_and_tells_nothing(at: Asked) -> None:
     assert (await at.ask(None, "/v1/health"))[2] == {"status": "ok"}
+
+
+async def test_its_certificate_is_taken_anew_when_its_files_are_replaced(
+    tmp_path: Path, services: Services, clock: Clock
+) -> None:
+    first, second = make_certificate().write(tmp_path), make_certificate()
+    files = {"certificate": str(tmp_path / "tls.crt"), "key": str(tmp_path / "tls.key")}
+    table = AgenciesTable(address="127.0.0.1:1", **files)
+    tables = msgspec.structs.replace(services.configuration.tables, agencies=table)
+    door = AgencyDoor(replace(services, configuration=replace(services.configuration, tables=tables)))
+    assert door.door is not None
+    assert door.serving is not None
+    assert door.serving.pin == first.pin
+    before = door.door.current
+    await door.look()
+    assert door.door.current is before
+    second.write(tmp_path)
+    await door.look()
+    assert (door.serving.pin, door.door.current is before) == (second.pin, False)
+    (tmp_path / "tls.key").write_bytes(b"nonsense")
+    await door.look()
+    assert door.serving.pin == second.pin
 
 
 async def test_without_the_table_nothing_listens(enfield: Node) -> None:

@@ -151,6 +151,21 @@ def test_an_unknown_table_is_an_error(tmp_path: Path) -> None:
         load_configuration(write(tmp_path, delivry={"peer_timeout_s": "1"}))
 
 
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"address": '"7402"'}, "not host:port"),
+        ({"address": '"0.0.0.0:7402"'}, "without a certificate, only loopback"),
+        ({"address": '"0.0.0.0:7402"', "certificate": '"tls.pem"'}, "certificate and key belong together"),
+        ({"url": '"http://agencies.example"'}, "agencies.url: must be https"),
+        ({"url": '"https://agencies.example/?x"'}, "agencies.url: must be https"),
+    ],
+)
+def test_the_listener_for_agencies_is_held_to_the_same(tmp_path: Path, values: dict[str, str], why: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=why):
+        load_configuration(write(tmp_path, agencies=values))
+
+
 @pytest.mark.parametrize("given", ["certificate", "key"])
 def test_a_certificate_and_its_key_belong_together(tmp_path: Path, given: str) -> None:
     with pytest.raises(ConfigurationInvalid, match=r"listen: certificate and key belong together"):

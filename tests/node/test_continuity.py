@@ -17,6 +17,7 @@ from exchange.node.errors import ForkDetected, NotNow, ProofAwaited
 from exchange.node.services import Services
 from exchange.schema.wire import Consistency
 from exchange.store.peers import PeerRow, add_peer, peer_head
+from exchange.store.transaction import Transaction
 from tests.node.pair import Clock, opened
 
 CAMDEN = Origin("exchange.camden.example")
@@ -66,6 +67,18 @@ async def known(services: Services) -> Continuity:
     row = PeerRow(CAMDEN, "verified", "f", 1, b"card", "proof", None, 0)
     await services.store.write(lambda tx: add_peer(tx, row))
     return Continuity(services.store, services.now_ms)
+
+
+async def test_a_checkpoint_is_stored_with_all_that_came_with_it_or_not_at_all(services: Services) -> None:
+    continuity = await known(services)
+    heads = await continuity.follow(TRUE.checkpoint(7), NOTHING, refuse)
+
+    async def fail(_: Transaction) -> None:
+        raise NotNow("what came with it cannot be kept")
+
+    with pytest.raises(NotNow):
+        await continuity.keep([*heads, fail])
+    assert await services.store.read(lambda tx: peer_head(tx, CAMDEN)) is None
 
 
 async def test_the_first_checkpoint_of_a_peer_is_where_it_begins(services: Services) -> None:

@@ -117,6 +117,8 @@ async def test_what_could_not_be_recorded_is_tried_again_when_the_store_works_ag
             return bool(post.attempts)
 
         await until("it was attempted", was_attempted)
+        with pytest.raises(StoreUnavailable):
+            await put(services, "box:b")
         moved.rename(file)
         async with asyncio.timeout(15):
             await all_done(services)
@@ -135,7 +137,7 @@ async def test_a_lane_that_could_not_claim_does_so_when_the_store_works_again(se
         for _ in range(20):
             await asyncio.sleep(0)
         with pytest.raises(StoreUnavailable):
-            await services.store.write(lambda tx: enqueue(tx, []))
+            await put(services, "box:b")
         moved.rename(file)
         async with asyncio.timeout(15):
             await all_done(services)
@@ -321,6 +323,18 @@ async def test_what_is_urgent_does_not_wait_for_what_is_under_way(services: Serv
         gate.set()
         await all_done(services)
     assert sorted(post.delivered) == list(range(1, usual + 2))
+
+
+async def test_what_goes_beside_something_urgent_goes_in_small_parts(services: Services) -> None:
+    post = Post(services)
+    await put(services, "box:a", WAVE)
+    await put(services, "box:b", WAVE)
+    async with working(services, post) as dispatcher:
+        dispatcher.wake("box:a", urgent=True)
+        await all_done(services)
+
+    most = {name: max(len(rows) for box, rows in post.attempts if box == name) for name in ("a", "b")}
+    assert most == {"a": WAVE // 4, "b": WAVE}
 
 
 async def test_what_was_put_off_while_the_clock_was_ahead_is_due_when_it_is_set_back(

@@ -1,5 +1,6 @@
 """When a lane is tried again, and with how much."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,12 @@ def test_infinity_as_the_time_asked_for_is_cut_to_the_cap() -> None:
 def test_a_lane_that_has_not_failed_carries_a_wave_and_two_attempts_at_once() -> None:
     state = LaneState()
     assert (state.limit(), state.attempts_at_once(), state.wait_ms(10**12, DAY_MS)) == (WAVE, 2, 0)
+
+
+@pytest.mark.parametrize(("since_ms", "most"), [(None, WAVE), (0, 16), (999, 16), (1000, WAVE), (-1, WAVE)], ids=str)
+def test_soon_after_something_urgent_an_attempt_carries_less(since_ms: int | None, most: int) -> None:
+    assert LaneState().limit(since_ms) == most
+    assert LaneState(failures=1).limit(since_ms) == 1
 
 
 @given(st.integers(0, 1000), st.integers(0, 2**42), st.floats(0, 3600))

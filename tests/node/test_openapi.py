@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from exchange.crypto.keystore import Argon2Parameters, lock_keystore
 from exchange.crypto.names import Origin
 from exchange.crypto.secret import Secret
 from exchange.node.openapi import (
+    AGENCIES,
+    AGENCIES_OPEN,
+    AGENCY_COMMON,
     LOCAL,
     LOCAL_COMMON,
     PEER_COMMON,
@@ -38,6 +41,7 @@ from exchange.store.endpoints import endpoint_of, keep_endpoint
 from exchange.store.messages import message_by_id
 from exchange.store.transaction import Transaction
 from tests.directory.office import Office, served
+from tests.node import fetcher
 from tests.node.agency import Agency
 from tests.node.handmade import Borough, Desk
 from tests.node.pair import ENFIELD, HACKNEY, Clock, Node, card_file, form, running
@@ -71,10 +75,15 @@ ELSEWHERE = {
     ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
     ("post", "/v1/agencies", 403, "handshake-refused"): ("node/test_endpoints", "handshake-refused"),
     ("*", "local", 403, "not-for-browsers"): ("node/test_browsers", "not-for-browsers"),
+    ("get", "/v1/agency/attachments/{id}/{section}/{place}", 200, ""): (
+        "node/test_agency_attachments",
+        "listed",
+    ),
     ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
     ("*", "local", 503, "too-busy"): ("node/test_local_api", "bounded"),
+    ("*", "agencies", 429, "too-many-requests"): ("node/test_agency_listener", "too-many-requests"),
     ("*", "peers", 429, "too-many-requests"): ("node/test_callers", "too-many-requests"),
 }
 ELSEWHERE |= {
@@ -113,6 +122,8 @@ class Seen:
     operations: tuple[Operation, ...]
     common: dict[int, Codes]
     answers: set[tuple[str, str, int, str]] = field(default_factory=set)
+    #: Where it listens, if at none of the usual places.
+    base: str = ""
 
     async def ask(
         self,
@@ -127,7 +138,9 @@ class Seen:
     ) -> Any:
         """Ask; the answer must be of the status and code that are expected, and described."""
         content = data if data is not None else json.dumps(body).encode() if body is not None else None
-        if self.operations is LOCAL:
+        if self.base:
+            asked = self.node.http.request(method, f"{self.base}{path}", data=content, headers=headers)
+        elif self.operations is LOCAL:
             asked = self.node.local_http.request(method, f"http://local{path}", data=content, headers=headers)
         else:
             asked = self.node.http.request(method, f"{self.node.url}{path}", data=content, headers=headers)
@@ -391,6 +404,9 @@ async def about_agencies(seen: Seen, agency: Agency) -> None:
     await seen.ask(400, "POST", f"/v1/agencies/{added['id']}/selftest", {"headers": ""}, code="request-invalid")
     await seen.ask(404, "GET", "/v1/agencies/agency-none/selftest", code="not-found")
     await seen.ask(404, "POST", "/v1/agencies/agency-none/selftest", given, code="not-found")
+    fetching = await seen.ask(201, "POST", "/v1/agencies", {"kind": "dwp", "pull": True})
+    await seen.ask(400, "POST", f"/v1/agencies/{fetching['id']}/test", code="request-invalid")
+    await seen.ask(400, "POST", f"/v1/agencies/{fetching['id']}/secret", {}, code="request-invalid")
     await about_agencies_keys(seen, agency, f"/v1/agencies/{added['id']}")
     here = f"/v1/agencies/{added['id']}"
     await seen.ask(200, "GET", here)
@@ -708,3 +724,35 @@ async def test_every_answer_of_the_api_for_peers_that_is_described_is_given(enfi
 @pytest.mark.parametrize(("place", "word"), sorted(set(ELSEWHERE.values())))
 def test_an_answer_that_is_shown_elsewhere_is_shown_there(place: str, word: str) -> None:
     assert word in (TESTS / f"{place}.py").read_text(encoding="utf-8")
+
+
+async def test_every_answer_of_the_api_for_agencies_that_is_described_is_given(
+    tmp_path: Path, clock: Clock, camden: Borough
+) -> None:
+    # What agencies say of sections has tests of its own.
+    operations = tuple(one for one in (*AGENCIES, *AGENCIES_OPEN) if not one.path.startswith("/v1/sections/"))
+    async with fetcher.listening(tmp_path, clock) as node, AsyncExitStack() as stack:
+        await stack.enter_async_context(camden.listening(Desk(camden).answer))
+        await node.know(camden)
+        housing = await fetcher.add(node)
+        seen = Seen(node, operations, AGENCY_COMMON, base=housing.url)
+        token = {"authorization": f"Bearer {housing.token}"}
+        message_id = await fetcher.send(node, camden)
+        await seen.ask(200, "GET", "/v1/health")
+        await seen.ask(200, "GET", "/v1/agency", headers=token)
+        page = await seen.ask(200, "GET", "/v1/agency/sections?wait=20", headers=token)
+        await seen.ask(400, "GET", "/v1/agency/sections?after=x", headers=token, code="request-invalid")
+        first, second = (item["id"] for item in page["items"])
+        await seen.ask(200, "POST", f"/v1/agency/sections/{first}/delivered", headers=token)
+        await seen.ask(200, "POST", f"/v1/agency/sections/{second}/refused", headers=token)
+        for verb in ("delivered", "refused"):
+            await seen.ask(404, "POST", f"/v1/agency/sections/evt_none/{verb}", headers=token, code="not-found")
+            await seen.ask(401, "POST", f"/v1/agency/sections/evt_none/{verb}", code="token-needed")
+        place = await arrived_attachment(node, message_id, "housing")
+        place = place.replace("/v1/messages/", "/v1/agency/attachments/").replace("/attachments/housing", "/housing")
+        await seen.ask(409, "GET", place, headers=token, code="attachment-not-ready")
+        await seen.ask(400, "GET", f"{place}00", headers=token, code="request-invalid")
+        await seen.ask(404, "GET", f"{place}2", headers=token, code="not-found")
+        for path in ("/v1/agency", "/v1/agency/sections", place):
+            await seen.ask(401, "GET", path, code="token-needed")
+    assert missing(seen.answers, operations) == set()

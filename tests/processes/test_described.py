@@ -80,3 +80,15 @@ def test_the_api_for_peers_answers_as_it_is_described(hackney: Borough, tmp_path
     ask(tmp_path, "openapi-peers.json", f"http://127.0.0.1:{hackney.port}", examples=60, least=200)
     assert "request failed" not in hackney.log.read_text()
     assert hackney.answers()
+
+
+def test_the_api_for_agencies_answers_as_it_is_described(hackney: Borough, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    hackney.stop()
+    hackney.configure("agencies", address=url.removeprefix("http://"), url=url)
+    hackney.start()
+    token = hackney.ask("agency", "add", "housing", "--pull")["token"]
+    header = f"Authorization: Bearer {token}"
+    ask(tmp_path, "openapi-agencies.json", url, "--header", header, examples=15, least=50)
+    assert "request failed" not in hackney.log.read_text()
+    assert hackney.answers()

@@ -52,6 +52,17 @@ async def test_operations_of_one_batch_share_one_checkpoint(store: Store, signer
     assert len(signer.signed) == 1
 
 
+async def test_what_was_stored_is_read_in_brief_at_once(store: Store) -> None:
+    for size in range(1, 4):
+        await store.write(work(f"m{size}"))
+        assert await store.read(call(log_size), brief=True) == size
+
+
+async def test_a_brief_read_that_finds_nothing_says_so(store: Store) -> None:
+    with pytest.raises(NotFound):
+        await store.read(call(statement_at, 0), brief=True)
+
+
 async def test_the_proof_of_every_statement_verifies(store: Store, verifiers: tuple[VerifierKey, VerifierKey]) -> None:
     batches = [await in_one_batch(store, *(work(f"{batch}{name}", 2) for name in "abc")) for batch in range(3)]
 

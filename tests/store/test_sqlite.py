@@ -331,3 +331,34 @@ async def test_what_is_deleted_before_a_scrub_is_in_no_file_after_it(store: Sqli
 
     assert all(write.done() for write in writes)
     assert path.with_name("node.db-wal").stat().st_size == 0
+
+
+async def test_what_is_read_in_brief_waits_for_no_long_read(store: SqliteStore) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    async def read_long(_: Transaction) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    await store.write(work("a"))
+    reading = asyncio.create_task(store.read(read_long))
+    await asyncio.to_thread(begun.wait, 20)
+
+    assert await store.read(call(log_size), brief=True) == 1
+    assert not reading.done()
+    go_on.set()
+    await reading
+
+
+async def test_what_changes_nothing_needs_no_disk(store: SqliteStore, path: Path) -> None:
+    moved = path.with_name("moved")
+    await store.write(work("a"))
+    await asyncio.to_thread(path.rename, moved)
+
+    assert await store.write(call(log_size)) == 1
+    with pytest.raises(StoreUnavailable, match="is gone"):
+        await store.write(work("b"))
+
+    await asyncio.to_thread(moved.rename, path)
+    await store.write(work("c"))
+    assert await stored_names(store) == ["a", "c"]

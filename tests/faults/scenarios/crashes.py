@@ -12,6 +12,7 @@ from exchange.cli.client import CommandFailed, Node
 from exchange.crash_points import Point
 from tests.faults.armed import POINTS
 from tests.faults.attaching import check_attached, send_attached
+from tests.faults.other_ways import reach_otherwise
 from tests.faults.scenario import Scenario, Scenarios
 from tests.faults.world import Broken, Load, World, kill_at_random
 from tests.processes.harness import Borough, until
@@ -29,6 +30,8 @@ _WHERE: Final = {
     "webhook": ("enfield", 7),
     "staging": ("hackney", 1),
     "attachment": ("enfield", 1),
+    "pull": ("enfield", 1),
+    "drop": ("enfield", 3),
     "batch": ("enfield", 6),
     "word": ("enfield", 1),
     "rotation": ("hackney", 1),
@@ -45,6 +48,8 @@ def _at_points(group: str, points: Sequence[Point], world: World) -> None:
         # Keys of seconds, so that each start finds one whose time is over.
         victim.configure("keys", sealing_lifetime_days=60 / _DAY_S, sealing_grace_days=30 / _DAY_S)
     world.start(*(borough for borough in world.boroughs if borough is not victim))
+    if group in ("pull", "drop"):
+        reach_otherwise(world, victim, group)
     for point in points:
         if group == "epoch":
             _age_sealing_keys(victim)

@@ -40,7 +40,6 @@ def upgrade() -> None:
         sa.Column("rank", sa.Integer(), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("offered_at_ms", sa.BigInteger(), nullable=False),
-        sa.Column("numbered_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("fetched_at_ms", sa.BigInteger()),
         sa.ForeignKeyConstraint(["delivery"], ["outbox.number"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("delivery", "section"),
