@@ -75,6 +75,10 @@ ELSEWHERE = {
     ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
     ("post", "/v1/agencies", 403, "handshake-refused"): ("node/test_endpoints", "handshake-refused"),
     ("*", "local", 403, "not-for-browsers"): ("node/test_browsers", "not-for-browsers"),
+    ("get", "/v1/agency/attachments/{id}/{section}/{place}", 200, ""): (
+        "node/test_agency_attachments",
+        "listed",
+    ),
     ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
@@ -758,7 +762,7 @@ async def test_every_answer_of_the_api_for_agencies_that_is_described_is_given(
         housing = await fetcher.add(node)
         seen = Seen(node, operations, AGENCY_COMMON, base=housing.url)
         token = {"authorization": f"Bearer {housing.token}"}
-        await fetcher.send(node, camden)
+        message_id = await fetcher.send(node, camden)
         await seen.ask(200, "GET", "/v1/health")
         await seen.ask(200, "GET", "/v1/agency", headers=token)
         page = await seen.ask(200, "GET", "/v1/agency/sections?wait=20", headers=token)
@@ -769,6 +773,11 @@ async def test_every_answer_of_the_api_for_agencies_that_is_described_is_given(
         for verb in ("delivered", "refused"):
             await seen.ask(404, "POST", f"/v1/agency/sections/evt_none/{verb}", headers=token, code="not-found")
             await seen.ask(401, "POST", f"/v1/agency/sections/evt_none/{verb}", code="token-needed")
-        for path in ("/v1/agency", "/v1/agency/sections"):
+        place = await arrived_attachment(node, message_id, "housing")
+        place = place.replace("/v1/messages/", "/v1/agency/attachments/").replace("/attachments/housing", "/housing")
+        await seen.ask(409, "GET", place, headers=token, code="attachment-not-ready")
+        await seen.ask(400, "GET", f"{place}00", headers=token, code="request-invalid")
+        await seen.ask(404, "GET", f"{place}2", headers=token, code="not-found")
+        for path in ("/v1/agency", "/v1/agency/sections", place):
             await seen.ask(401, "GET", path, code="token-needed")
     assert missing(seen.answers, operations) == set()
