@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-fast test-slow test-postgresql check lint types bench faults soak fuzz vectors lock clean
+.PHONY: demo test test-fast test-slow test-postgresql check lint types bench attachments faults soak fuzz vectors lock clean
 
 .venv/run: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -55,6 +55,10 @@ check: lint types test
 # What handovers cost on this machine: a few minutes; BENCH=--full takes about an hour.
 bench: .venv/dev .venv/compare
 	$(BIN)/python -m benchmarks $(BENCH)
+
+# A file of a gibibyte between two nodes, over a line that is cut twenty times; prints how much memory they take.
+attachments: .venv/dev
+	ATTACHMENT_MIB=1024 $(BIN)/python -m pytest -s tests/processes/test_attachments.py -k twenty
 
 # Break what can break under real nodes, and check what they leave behind. As root: it mounts, and makes namespaces.
 faults: .venv/dev

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from msgspec import inspect
 
-from exchange.schema import agency_keys, identity, registration, rejoining, wire
+from exchange.schema import agency_keys, attachments, identity, registration, rejoining, wire
 
 PAGE: Final = Path(__file__).with_name("protocol.md")
 STRUCTS: Final = (
@@ -47,6 +47,9 @@ STRUCTS: Final = (
     rejoining.RejoinAnswer,
     rejoining.Run,
     agency_keys.Possession,
+    attachments.Attachment,
+    attachments.Chunk,
+    attachments.AttachmentReport,
 )
 _PATTERNS: Final = {
     "EWSN": "area",
@@ -107,6 +110,10 @@ def _described(kind: Any) -> str:
             return "kind of order"
         case inspect.EnumType(cls=wire.OrderReason):
             return "reason"
+        case inspect.EnumType(cls=attachments.AttachmentState):
+            return "state of an attachment"
+        case inspect.EnumType(cls=attachments.AttachmentState):
+            return "state of an attachment"
     raise TypeError(f"the page has no word for {kind}")
 
 

@@ -34,6 +34,11 @@ Point: TypeAlias = Literal[
     "order.before-answer",
     "destroy.before-scrub",
     "destroy.scrubbed",
+    # A file that is to be attached, sealed and not noted as whole.
+    "staging.sealed",
+    # An attachment that has come, its last chunk stored; and opened, which nobody has been told.
+    "attachment.all-taken",
+    "attachment.opened",
     # The turn of an epoch of sealing keys.
     "epoch.before-store",
     "epoch.stored",

@@ -22,6 +22,7 @@ from exchange.agency.senders import KnownSenders
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.names import MessageId, Origin, SectionName
 from exchange.crypto.parcel import open_parcel
+from exchange.crypto.secret import Secret
 from exchange.crypto.section import SectionContext, open_section
 from exchange.schema.card_file import VerifiedCard, read_card_file
 from exchange.schema.errors import SchemaError
@@ -54,6 +55,8 @@ class OpenedSection:
     leaf_hash: bytes
     others: tuple[str, ...]
     content: dict[str, Any]
+    #: What opens the section's attachments too.
+    secret: Secret
 
     @property
     def alone(self) -> bool:
@@ -89,7 +92,7 @@ def open_section_event(
     known = (senders or KnownSenders()).knows(proven.card)
     manifest = proven.manifest
     entry, reader = _entry(event, proven, kind)
-    content = _content(sealed, keys, manifest, entry)
+    content, secret = _content(sealed, keys, manifest, entry)
     return OpenedSection(
         event_id=event.id,
         message_id=manifest.message_id,
@@ -106,6 +109,7 @@ def open_section_event(
         leaf_hash=proven.leaf_hash,
         others=tuple(name for name in entry.readers if name != reader),
         content=content,
+        secret=secret,
     )
 
 
@@ -146,7 +150,9 @@ def _entry(event: SectionEvent, proven: ProvenManifest, kind: str | None) -> tup
     raise OtherBorough("the section is not for this agency")
 
 
-def _content(sealed: Sealed, keys: AgencyKeys, manifest: Manifest, entry: SectionEntry) -> dict[str, Any]:
+def _content(
+    sealed: Sealed, keys: AgencyKeys, manifest: Manifest, entry: SectionEntry
+) -> tuple[dict[str, Any], Secret]:
     if all((parcel.key_id, parcel.parcel) != (sealed.key_id, sealed.parcel) for parcel in manifest.parcels):
         raise NotOpened("the parcel is not in the manifest")
     if hashlib.sha256(sealed.ciphertext).digest() != entry.sha256:
@@ -158,6 +164,7 @@ def _content(sealed: Sealed, keys: AgencyKeys, manifest: Manifest, entry: Sectio
         if name not in secrets:
             raise KeyNotHere("the sender has not sealed this section to the agency's key")
         bound_to = SectionContext(message_id, sender, recipient, name)
-        return read_content(open_section(sealed.ciphertext, secrets[name], bound_to, entry.commitment))
+        opened = open_section(sealed.ciphertext, secrets[name], bound_to, entry.commitment)
+        return read_content(opened), secrets[name]
     except (CryptoError, SchemaError) as error:
         raise NotOpened(f"the section does not open: {error}") from None

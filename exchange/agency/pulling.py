@@ -16,8 +16,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from exchange.agency.asked import read_question
 from exchange.agency.errors import NotNow, OtherBorough
-from exchange.agency.event import SectionEvent, parse_event
+from exchange.agency.event import QuestionEvent, SectionEvent, parse_event
 from exchange.agency.fetching import Fetched, Node
 from exchange.agency.receiving import Agency, Inbox, Kept, open_event
 from exchange.errors import ExchangeError
@@ -29,7 +30,7 @@ _AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 class Keeper(Protocol):
     """Where sections are kept."""
 
-    def keep(self, event: SectionEvent, body: bytes) -> bool:
+    def keep(self, event: SectionEvent | QuestionEvent, body: bytes) -> bool:
         """Check and keep one; on return it is on the disk. False where it was there already.
 
         Raises:
@@ -45,9 +46,9 @@ class Sealed:
     agency: Agency
     inbox: Inbox
 
-    def keep(self, event: SectionEvent, body: bytes) -> bool:
+    def keep(self, event: SectionEvent | QuestionEvent, body: bytes) -> bool:
         """Keep it as it came."""
-        open_event(self.agency, event)
+        _check(self.agency, event)
         return self.inbox.keep(self.agency, event.id, body)
 
 
@@ -62,12 +63,23 @@ class Files:
     borough: str
     agency: Agency | None = None
 
-    def keep(self, event: SectionEvent, body: bytes) -> bool:
+    def keep(self, event: SectionEvent | QuestionEvent, body: bytes) -> bool:
         """Keep what a program of the agency's can read."""
         if event.node != self.borough:
             raise OtherBorough("the event is of another borough's node")
-        data = body if self.agency is None else _opened(body, open_event(self.agency, event))
+        found = None if self.agency is None else _check(self.agency, event)
+        data = body if found is None else _opened(body, found)
         return _write(self.directory, f"{event.id}.json", data)
+
+
+def _check(agency: Agency, event: SectionEvent | QuestionEvent) -> Kept | None:
+    """Check what came, and open it; a question is kept as it came, and `agency-serve` shows it."""
+    if isinstance(event, SectionEvent):
+        return open_event(agency, event)
+    if event.node != agency.borough:
+        raise OtherBorough("the event is of another borough's node")
+    read_question(event, agency.keys, agency.senders)
+    return None
 
 
 def _opened(body: bytes, kept: Kept) -> bytes:
@@ -132,8 +144,8 @@ class Puller:
         event_id = msgspec.json.decode(body, type=_Named).id
         try:
             event = parse_event(body)
-            if not isinstance(event, SectionEvent):
-                raise OtherBorough("that is no section")
+            if not isinstance(event, SectionEvent | QuestionEvent):
+                raise OtherBorough("that is neither a section nor a question")
             new = self.keeper.keep(event, body)
         except ExchangeError as error:
             self.node.says(event_id, "refused")
@@ -142,7 +154,8 @@ class Puller:
             return
         self.node.says(event_id, "delivered")
         self.kept += new
-        self.tell(f"{event_id}: section {event.data.section} of {event.data.message_id}")
+        what = "section" if isinstance(event, SectionEvent) else "a question about"
+        self.tell(f"{event_id}: {what} {event.data.section} of {event.data.message_id}")
 
     def until_empty(self) -> None:
         """Take everything that waits.

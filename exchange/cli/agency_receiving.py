@@ -13,7 +13,7 @@ import click
 from exchange.cli.agency_keys import key_passphrase_option, open_keys
 from exchange.cli.agency_node import open_node, optional_node_options
 from exchange.cli.client import INVALID, TRUST_REFUSED, USAGE, CommandFailed
-from exchange.cli.output import json_option, print_json
+from exchange.cli.output import check_free, json_option, new_file, print_json
 
 if TYPE_CHECKING:
     import ssl
@@ -95,6 +95,52 @@ def agency_open(
         click.echo(
             f"It is for {others} too. The borough's node opens it for each of them without a key of its own.", err=True
         )
+
+
+@click.command("agency-attachment")
+@click.argument("event", type=_Existing)
+@click.argument("number", type=int)
+@click.argument("sealed", type=_Existing)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@_key_option
+@_cards_option
+@key_passphrase_option
+@json_option
+def agency_attachment(
+    event: Path,
+    number: int,
+    sealed: Path,
+    file: Path,
+    key_file: Path,
+    cards: Path | None,
+    passphrase_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Open attachment NUMBER of the sealed section in EVENT: SEALED is what the node gave, FILE is written anew."""
+    from exchange.agency.attachment import open_sealed_attachment
+    from exchange.agency.errors import AgencyError
+    from exchange.agency.event import MOST_BYTES, SectionEvent, parse_event
+    from exchange.agency.opening import open_section_event
+
+    check_free(file)
+    with event.open("rb") as opened_file:
+        data = opened_file.read(MOST_BYTES + 1)
+    senders = known_senders(cards)
+    keys, _ = open_keys(key_file, passphrase_file)
+    try:
+        parsed = parse_event(data)
+        if not isinstance(parsed, SectionEvent):
+            raise CommandFailed(f"{event}: that is not a section", INVALID)
+        opened = open_section_event(parsed, keys, senders)
+        with sealed.open("rb") as chunks, new_file(file) as written:
+            described = open_sealed_attachment(opened, number, chunks, written.write)
+    except AgencyError as error:
+        raise CommandFailed(f"{sealed}: {error}; nothing was written", INVALID, error.hint, error.code) from None
+    if as_json:
+        told = {"title": described.title, "file_name": described.file_name, "media_type": described.media_type}
+        print_json({"file": str(file), "size_bytes": described.size_bytes, **told})
+    else:
+        click.echo(f"Wrote {described.size_bytes} bytes to {file}: {described.title} ({described.file_name})")
 
 
 @click.command("agency-serve")

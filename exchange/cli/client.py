@@ -1,14 +1,16 @@
 """How commands reach their node: HTTP over the local Unix socket, and what its errors mean as exit codes."""
 
+import contextlib
 import http.client
 import json
 import os
 import socket
 import tomllib
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import IO, Any, Final, NoReturn
 
 import click
 
@@ -18,6 +20,8 @@ NOT_FOUND: Final = 3
 TRUST_REFUSED: Final = 4
 INVALID: Final = 5
 TRY_LATER: Final = 75
+
+_BLOCK_BYTES: Final = 1024 * 1024
 
 _TRUST_CODES: Final = {
     "peer-untrusted",
@@ -65,7 +69,7 @@ class CommandFailed(click.ClickException):
 
 class _SocketConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
+        super().__init__("localhost", timeout=timeout_s, blocksize=_BLOCK_BYTES)
         self._path = path
 
     def connect(self) -> None:
@@ -121,19 +125,85 @@ class Node:
             CommandFailed: the node is not running, stopped before it answered, or refused.
         """
         data = raw if raw is not None else json.dumps(body).encode() if body is not None else None
-        connection = _SocketConnection(socket_of(self.config), wait_s + 60)
         headers = {"content-type": "application/json"}
         if idempotency_key is not None:
             headers["idempotency-key"] = idempotency_key
         if override is not None:
             headers["override-reason"] = urllib.parse.quote(override)
+        with self._asking(wait_s) as connection:
+            connection.request(method, path, body=data, headers=headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        document = json.loads(content) if content else None
+        if answer.status >= 400:
+            _fail(answer.status, document)
+        return document
+
+    def upload(
+        self,
+        path: str,
+        file: IO[bytes],
+        size_bytes: int,
+        headers: Mapping[str, str],
+        done: Callable[[int], None],
+        *,
+        wait_s: float,
+    ) -> Any:
+        """PUT a file as it is read; `done` is told how much of it has gone.
+
+        Raises:
+            CommandFailed: the node is not running, stopped before it answered, or refused.
+        """
+        with self._asking(wait_s) as connection:
+            try:
+                told = {"content-type": "application/octet-stream", "content-length": str(size_bytes), **headers}
+                connection.request("PUT", path, body=_Told(file, done), headers=told)
+            except ConnectionError:
+                pass  # it may have said why before it had everything
+            answer = connection.getresponse()
+            content = answer.read()
+        document = json.loads(content) if content else None
+        if answer.status >= 400:
+            _fail(answer.status, document)
+        return document
+
+    def download(
+        self,
+        path: str,
+        file: IO[bytes],
+        showing: Callable[[int], AbstractContextManager[Callable[[int], None]]],
+        *,
+        wait_s: float,
+    ) -> Mapping[str, str]:
+        """GET a file into another; the headers of the answer.
+
+        Raises:
+            CommandFailed: the node is not running, refused, or did not give all of it.
+        """
+        got = 0
+        with self._asking(wait_s) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                _fail(answer.status, json.loads(answer.read()))
+            total = int(answer.headers.get("content-length", "0"))
+            with showing(total) as done:
+                while data := answer.read(_BLOCK_BYTES):
+                    _write(file, data)
+                    got += len(data)
+                    done(got)
+            if got != total:
+                raise CommandFailed("the node did not give all of it; nothing was kept", FAILURE, "See the node's log.")
+            return dict(answer.headers)
+
+    @contextlib.contextmanager
+    def _asking(self, wait_s: float) -> Iterator[http.client.HTTPConnection]:
+        connection = _SocketConnection(socket_of(self.config), wait_s + 60)
         asked = False
         try:
             connection.connect()
             asked = True
-            connection.request(method, path, body=data, headers=headers)
-            answer = connection.getresponse()
-            content = answer.read()
+            yield connection
         except PermissionError:
             hint = "Run this from the node's account, or from one in the group that its local.group names."
             raise CommandFailed("your account may not use this node", FAILURE, hint, "not-allowed") from None
@@ -144,10 +214,27 @@ class Node:
             raise CommandFailed("the node is not running", TRY_LATER, hint, "node-not-running") from None
         finally:
             connection.close()
-        document = json.loads(content) if content else None
-        if answer.status >= 400:
-            _fail(answer.status, document)
-        return document
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    try:
+        file.write(data)
+    except OSError as error:
+        raise CommandFailed(f"cannot write the file: {error.strerror}; nothing was kept", FAILURE) from None
+
+
+class _Told:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, file: IO[bytes], done: Callable[[int], None]) -> None:
+        self._file, self._done, self._read = file, done, 0
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        """The next part."""
+        data = self._file.read(size_bytes)
+        self._read += len(data)
+        self._done(self._read)
+        return data
 
 
 def _fail(status: int, document: Any) -> NoReturn:

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from exchange.cli.client import TRY_LATER, CommandFailed, Node
+from exchange.cli.attachments import (
+    AttachOption,
+    FileToAttach,
+    await_attachments,
+    check_sections,
+    check_there,
+    print_attachments,
+    upload,
+)
+from exchange.cli.client import FAILURE, TRY_LATER, CommandFailed, Node
 from exchange.cli.output import config_option, json_option, print_json, print_table, write_file
 from exchange.crypto.names import new_message_id
 
@@ -115,6 +124,7 @@ def _by_agency(
 )
 @click.option("--dry-run", is_flag=True, help="Send nothing: show who would read what on what ground.")
 @click.option("--id", "message_id", help="The message's id, a UUID: give it again to send once. [default: a new one]")
+@click.option("--attach", "files", multiple=True, type=AttachOption(), help="A file for a section; several times.")
 @_sections_option
 @config_option
 @json_option
@@ -126,11 +136,12 @@ def send(
     override: str | None,
     dry_run: bool,
     message_id: str | None,
+    files: tuple[FileToAttach, ...],
     each: bool,
     config: Path,
     as_json: bool,
 ) -> None:
-    """Send the form in FILE to the borough of an area."""
+    """Send the form in FILE to the borough of an area, with files that go with its sections."""
     if override == "-":  # what stands on a command line, every account on the machine may read
         override = sys.stdin.read().strip()
     if dry_run:
@@ -138,13 +149,16 @@ def send(
 
         preview(config, file.read_bytes(), area, override, as_json)
         return
-    node = Node(config)
+    node, form = Node(config), file.read_bytes()
     message_id = message_id or new_message_id(time.time_ns() // 1_000_000)
+    if files:
+        check_sections(form, files)
+        _upload(node, message_id, area, files, quiet=as_json)
     try:
         sent = node.request(
             "POST",
             f"/v1/messages/to/{area}",
-            raw=file.read_bytes(),
+            raw=form,
             idempotency_key=message_id,
             override=override,
         )
@@ -158,6 +172,8 @@ def send(
             error.code,
         ) from None
     document = {**sent, **_wait(node, sent["id"], rung, timeout_s)} if rung else sent
+    if rung and document["attachments"]:
+        document = await_attachments(node, document, timeout_s, quiet=as_json)
     if as_json:
         print_json(document)
     else:
@@ -165,6 +181,7 @@ def send(
         for warning in sent["warnings"]:
             click.echo(f"Warning: {warning['path']}: {warning['message']}. {warning['hint']}".rstrip(), err=True)
         _print_sections(document, each=each)
+        print_attachments(document)
         click.echo(f"To see how far it has come: exchange status {sent['id']}", err=True)
     if rung and not document["reached"]:
         raise CommandFailed(
@@ -173,6 +190,22 @@ def send(
             f"Look again with: exchange status {sent['id']}",
             told=as_json,
         )
+    if rung:
+        check_there(document, told=as_json)
+
+
+def _upload(node: Node, message_id: str, area: str, files: Sequence[FileToAttach], *, quiet: bool) -> None:
+    again = f"Repeat the command with --id {message_id}: what is there already is not sent twice."
+    try:
+        upload(node, message_id, area, files, quiet=quiet)
+    except KeyboardInterrupt:
+        raise CommandFailed("stopped; nothing was sent", FAILURE, again) from None
+    except CommandFailed as error:
+        if error.code == "answer-lost":
+            raise CommandFailed(
+                "the node stopped before it had the files; nothing was sent", TRY_LATER, again, error.code
+            ) from None
+        raise
 
 
 def _wait(node: Node, message_id: str, rung: str, timeout_s: float) -> dict[str, Any]:
@@ -198,6 +231,7 @@ def status(message_id: str, each: bool, config: Path, as_json: bool) -> None:
         print_json(document)
     else:
         _print_sections(document, each=each)
+        print_attachments(document)
 
 
 @click.command()

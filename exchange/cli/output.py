@@ -1,9 +1,11 @@
 """How commands take their options and print: data on standard output, the rest on standard error."""
 
+import contextlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
@@ -58,6 +60,29 @@ def write_file(path: Path, data: bytes) -> None:
             file.write(data)
     except FileExistsError:
         raise CommandFailed(f"{path} is there already; nothing was written", USAGE, "Name another file.") from None
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file for its owner alone that is there only once it is whole, and in place of no other.
+
+    Raises:
+        CommandFailed: the file is there already.
+        OSError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            raise CommandFailed(f"{path} is there already; nothing was written", USAGE, "Name another file.") from None
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

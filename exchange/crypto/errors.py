@@ -180,6 +180,13 @@ class LogContradicted(CryptoError):
     hint = "Somebody else signs with this node's keys, or the store is of another copy. See docs/backup.md."
 
 
+class AttachmentError(CryptoError):
+    """An attachment, or a chunk of one, is not what its section or its sender says."""
+
+    code = "attachment-wrong"
+    hint = "Nothing of it was given out. Ask the sender to send it again."
+
+
 class ArchiveError(CryptoError):
     """A backup of a node cannot be used."""
 

@@ -65,9 +65,9 @@ def _commit(salt: bytes, padded: bytes) -> bytes:
     return hashlib.sha256(_COMMITMENT + salt + padded).digest()
 
 
-def seal_section(plaintext: bytes, bound_to: SectionContext) -> SealedSection:
-    """Seal one section under a fresh secret."""
-    secret = Secret.random()
+def seal_section(plaintext: bytes, bound_to: SectionContext, secret: Secret | None = None) -> SealedSection:
+    """Seal one section under a fresh secret: one made now, or one under which its attachments were sealed before it."""
+    secret = secret or Secret.random()
     key, nonce, salt = _derive(secret)
     padded = pad(plaintext, MINIMUM_BYTES)
     ciphertext = AESGCM(key).encrypt(nonce, padded, bound_to.associated_data())

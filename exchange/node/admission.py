@@ -3,6 +3,7 @@
 * A peer has an hour's worth of messages and bytes at once, which fills again steadily. A quarter is for what is urgent.
 * Only a message that is new here counts: a peer's card is public, and whoever recorded an envelope can send it again.
   What others pass on in its name uses up nothing of what it may send.
+* Chunks of attachments have an allowance of their own: they use up nothing that is for messages.
 * The store holds so much of each peer; the disk keeps so much free.
 * Receipts and cards are let through where messages are not: they end what is here, and are small.
 * So is a message that is here already: its sender lacks nothing but the receipt.
@@ -52,6 +53,7 @@ class _Peer:
 
     messages: Level = FULL
     bytes: Level = FULL
+    chunks: Level = FULL
     limit: str = ""
     refused: int = 0
     refused_ms: int = 0
@@ -82,6 +84,7 @@ class Admission:
         self.table = table
         self._messages = Rate(table.peer_messages_per_hour, HOUR_MS)
         self._bytes = Rate(table.peer_mib_per_hour * _MIB, HOUR_MS)
+        self._chunks = Rate(table.peer_attachment_mib_per_hour * _MIB, HOUR_MS)
         self._peers: dict[str, _Peer] = {}
         self._disk = _Disk()
         self._stored = _Stored()
@@ -100,12 +103,15 @@ class Admission:
         except AtLimit as error:
             if await services.store.read(brought.here_already, brief=True):
                 return
-            peer = self._peers.setdefault(origin, _Peer())
-            peer.limit, peer.refused_ms, peer.refused = error.code, services.now_ms(), peer.refused + 1
-            services.counters.add(f"envelopes_{error.code.replace('-', '_')}")
+            self._note_refusal(services, origin, error)
             if isinstance(error, PeerAtQuota):
                 await self._tell_of_quota(services, origin)
             raise
+
+    def _note_refusal(self, services: "Services", origin: str, error: AtLimit) -> None:
+        peer = self._peers.setdefault(origin, _Peer())
+        peer.limit, peer.refused_ms, peer.refused = error.code, services.now_ms(), peer.refused + 1
+        services.counters.add(f"envelopes_{error.code.replace('-', '_')}")
 
     async def _check(self, services: "Services", origin: str, brought: Brought) -> None:
         if self._disk.is_full:
@@ -159,10 +165,50 @@ class Admission:
             StoreFull: the disk is nearly full.
             QueueFull: as much waits for that peer as may.
         """
-        if self._disk.is_full:
-            raise StoreFull("the disk of this node is nearly full; nothing was sent", _ASK_AGAIN_S)
+        self.check_room()
         if self._waiting.get(lane, 0) >= self.table.queue_messages:
             raise QueueFull(f"{self._waiting[lane]} deliveries wait for {lane.partition(':')[2]}", _ASK_AGAIN_S)
+
+    def check_room(self) -> None:
+        """Whether the disk has room for what this borough's own programs bring.
+
+        Raises:
+            StoreFull: the disk is nearly full.
+        """
+        if self._disk.is_full:
+            raise StoreFull("the disk of this node is nearly full; nothing was sent", _ASK_AGAIN_S)
+
+    def look_at_chunks(self, services: "Services", origin: str, size_bytes: int) -> None:
+        """Whether there is room for chunks of a peer's attachments; they are counted when they are taken.
+
+        Raises:
+            PeerAtLimit: the peer has sent enough for now.
+            StoreFull: the disk is nearly full.
+        """
+        try:
+            if self._disk.is_full:
+                raise StoreFull("the disk of this node is nearly full", _ASK_AGAIN_S)
+            level = self._peers.get(origin, _UNSEEN).chunks
+            waits_ms = wait_ms(self._chunks, level, size_bytes, services.now_ms(), 0)
+            if waits_ms:
+                raise PeerAtLimit(f"{origin} has sent as much of attachments as it may in an hour", waits_ms / 1000)
+        except AtLimit as error:
+            self._note_refusal(services, origin, error)
+            raise
+
+    def count_chunks(self, origin: str, size_bytes: int, now_ms: int) -> None:
+        """Count chunks that were taken."""
+        peer = self._peers.setdefault(origin, _Peer())
+        peer.chunks = take(self._chunks, peer.chunks, size_bytes, now_ms)
+
+    def check_attachment(self, origin: str, held_bytes: int, size_bytes: int) -> None:
+        """Whether the store may hold one more attachment of a peer, beside what it holds.
+
+        Raises:
+            PeerAtQuota: it may not.
+        """
+        if held_bytes + size_bytes > self.table.peer_attachment_gib * 1024 * _MIB:
+            raise PeerAtQuota(f"the store holds as much of the attachments of {origin} as it may", _ASK_AGAIN_S)
 
     def describe(self, now_ms: int) -> dict[str, Any]:
         """Who was at a limit in the last hour, and how the disk is."""

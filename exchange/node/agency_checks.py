@@ -40,7 +40,9 @@ def check_way(wanted: Wanted, configuration: Configuration) -> str:
         RequestInvalid: it cannot be reached so.
     """
     if (wanted.url is not None) + wanted.pull + (wanted.folder is not None) != 1:
-        raise RequestInvalid("an agency has a URL, or fetches, or has a folder: give one of them")
+        raise RequestInvalid(
+            "give one of `url`, `pull` and `folder`: where the agency gets webhooks, that it fetches, or its folder"
+        )
     if wanted.url is not None:
         _check_url(wanted.url, has_networks=bool(wanted.networks))
         check_networks(wanted.networks)

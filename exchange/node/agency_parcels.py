@@ -32,7 +32,9 @@ from exchange.node.services import Services, moment
 from exchange.node.webhook import event_body
 from exchange.schema.acknowledgement import words_of
 from exchange.schema.agency_names import kind_of
+from exchange.schema.attachments import FIELD, attachments_of
 from exchange.schema.card_file import MOST_ROTATIONS, CardFile
+from exchange.schema.errors import AttachmentInvalid
 from exchange.schema.events import (
     HANDOVER_OVERDUE,
     SECTION_DELIVERED,
@@ -318,7 +320,8 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
     if parcel.sealed is not None:
         content = {"sealed": {**parcel.sealed, "ciphertext": row.ciphertext}}
     else:
-        content = {"content": open_content(manifest, parcel.secrets, entry, row)}
+        opened = open_content(manifest, parcel.secrets, entry, row)
+        content = {"content": _with_places(services, manifest, name, opened)}
     return event_body(
         section_event_id(parcel.message.leaf_hash, name, agency),
         SECTION_DELIVERED,
@@ -335,6 +338,19 @@ def section_event(services: Services, parcel: AgencyParcel, agency: str, entry: 
             **({"links": {"acknowledge": parcel.links[name]}} if name in parcel.links else {}),
         },
     )
+
+
+def _with_places(services: Services, manifest: Manifest, section: SectionName, content: dict[str, Any]) -> Any:
+    """A section's content, with where the agency fetches each of its attachments, if it has any."""
+    base = services.configuration.tables.agencies.url.rstrip("/")
+    if FIELD not in content or not base:
+        return content
+    try:
+        listed = attachments_of(content)
+    except AttachmentInvalid:
+        return content  # its attachments will be found to be damaged
+    place = f"{base}/v1/agency/attachments/{manifest.message_id}/{section}"
+    return {**content, FIELD: [{**msgspec.to_builtins(one), "url": f"{place}/{one.number}"} for one in listed]}
 
 
 def open_content(manifest: Manifest, secrets: Mapping[str, Secret], entry: SectionEntry, row: SectionRow) -> Any:

@@ -945,6 +945,62 @@ class DisclosureTold(Shape, frozen=True):
     overrode: list[str]
 
 
+AttachmentStateText = Literal[
+    "staging",
+    "staged",
+    "waiting",
+    "sending",
+    "sent",
+    "arriving",
+    "whole",
+    "stored",
+    "ready",
+    "quarantined",
+    "damaged",
+]
+
+
+class Attachment(Shape, frozen=True):
+    """How far an attachment has come. Sizes are of what is sealed: the file is a little smaller."""
+
+    section: str
+    number: int
+    state: AttachmentStateText
+    size_bytes: int
+    done_bytes: int
+    scanned: bool
+    released_by: str | None
+    at: datetime
+    repeated: bool = False
+
+
+class Attachments(Shape, frozen=True):
+    """The attachments of a message."""
+
+    id: MessageText
+    items: list[Attachment]
+
+
+class AttachmentStaged(Shape, frozen=True):
+    """A file that waits for its message to be sent. `scanned`: a scanner looked at it, and found nothing."""
+
+    section: str
+    number: int
+    state: Literal["staged"]
+    size_bytes: int
+    sha256: str
+    scanned: bool
+
+
+class AttachmentReleased(Shape, frozen=True):
+    """Whether an attachment is out of quarantine; it is once a second person has asked."""
+
+    section: str
+    number: int
+    released: bool
+    by: str
+
+
 class Status(Shape, frozen=True):
     """How far a message has come. `reached` says whether all sections are on the rung that was waited for.
 
@@ -957,6 +1013,8 @@ class Status(Shape, frozen=True):
     urgent: bool
     created_at: datetime
     sections: list[Section]
+    attachments: list[Attachment]
+    attachments_held: str | None
     disclosure: DisclosureTold | None
     held: str | None
     next_attempt_at: datetime | None

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -24,6 +25,7 @@ from exchange.node.acknowledging import Acknowledging
 from exchange.node.admission import Admission
 from exchange.node.agencies_api import AgenciesApi
 from exchange.node.agency_api import AgencyApi
+from exchange.node.agency_attachments import AgencyAttachments
 from exchange.node.agency_delivery import AgencyDeliveries
 from exchange.node.agency_door import AgencyDoor
 from exchange.node.agency_keys_api import AgencyKeysApi
@@ -31,6 +33,10 @@ from exchange.node.agency_listener import AgencyListener
 from exchange.node.agency_sections_api import AgencySectionsApi
 from exchange.node.agency_tokens import AgencyTokensApi
 from exchange.node.agency_watch import AgencyWatch
+from exchange.node.attaching import Attaching
+from exchange.node.attachment_lanes import attachment_lane
+from exchange.node.attachment_opening import AttachmentOpenings
+from exchange.node.attachments_api import AttachmentsApi
 from exchange.node.card_refresh import CardRefresh
 from exchange.node.cards import own_card
 from exchange.node.comparing import Comparing
@@ -80,11 +86,13 @@ from exchange.node.relocking import find_key
 from exchange.node.replicas import Replicas, join, part
 from exchange.node.rerouting import Rerouting
 from exchange.node.rotation import settle_rotation
+from exchange.node.rounds import go_round
 from exchange.node.routing_api import RoutingApi
 from exchange.node.sections_api import SectionsApi
 from exchange.node.selftest import SelfTest
 from exchange.node.selftest_api import SelfTestApi
 from exchange.node.services import Changes, Counters, Revoked, Services
+from exchange.node.staging import forget_stale
 from exchange.node.telling import Telling
 from exchange.node.tls import own_certificates
 from exchange.node.wall import Wall
@@ -103,6 +111,7 @@ from exchange.store.peers import all_peers
 from exchange.store.restored import end_rejoining, is_restored
 from exchange.store.transaction import Transaction
 
+_STALE_EVERY_S: Final = 3600.0
 _DAY_MS = 86_400_000
 
 
@@ -341,11 +350,19 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
         comparing = Comparing(services, continuity, inbound, client)
         inbound.ask, inbound.told, inbound.forked = cards.refresh, comparing.take, telling.soon
         outbound = Outbound(services, continuity, inbound, client, cards)
+        attaching, openings = Attaching(services, outbound), AttachmentOpenings(services)
         endpoints = Endpoints(services)
         agencies = AgencyDeliveries(services, endpoints)
         stack.push_async_callback(agencies.close)
-        performing = {"peer": outbound.perform, "agency": agencies.perform, "route": Rerouting(services).perform}
+        performing = {
+            "peer": outbound.perform,
+            "attachment": attaching.perform,
+            "opening": openings.perform,
+            "agency": agencies.perform,
+            "route": Rerouting(services).perform,
+        }
         dispatcher = Dispatcher(services, performing, asked_caps_s={"agency": ASKED_CAP_S})
+        inbound.attachments.wake = dispatcher.wake
         endpoints.wake, endpoints.heard_from = dispatcher.wake, dispatcher.heard_from
         pulling = Pulling(services, agencies, dispatcher.wake)
         agencies.offer, agency_watch = pulling.offer, AgencyWatch(services, pulling)
@@ -356,6 +373,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
 
         def accepted(origin: str, lanes: frozenset[str]) -> None:
             dispatcher.heard_from(f"peer:{origin}")
+            dispatcher.heard_from(attachment_lane(origin))
             for lane in lanes:
                 dispatcher.wake(lane)
 
@@ -372,6 +390,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             if state == "verified":
                 dispatcher.heard_from(f"peer:{origin}")
                 dispatcher.wake(f"peer:{origin}")
+                dispatcher.wake(attachment_lane(origin))
 
         directory = Directory(services, client, changed)
         selftest = SelfTest(services, endpoints)
@@ -389,6 +408,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             *registration.local_routes(),
             *DirectoryApi(services, directory).routes(),
             *AgenciesApi(services, dispatcher, endpoints).routes(),
+            *AttachmentsApi(services, dispatcher).routes(),
             *AgencyTokensApi(services).routes(),
             *SectionsApi(services, acknowledging).routes(),
             *LinksApi(links).routes(),
@@ -419,6 +439,7 @@ async def serve(services: Services, stop: asyncio.Event) -> None:
             group.create_task(pairings.run(stop))
             group.create_task(Replicas(services, dispatcher).run(stop))
             group.create_task(services.admission.run(services, stop))
+            group.create_task(go_round(services, lambda: forget_stale(services), asyncio.Event(), _STALE_EVERY_S, stop))
             await _greet_peers(services, dispatcher)
             await _doubt_rules(services)
             services.log.info("node is ready", origin=configuration.origin, address=configuration.tables.listen.address)
@@ -466,7 +487,7 @@ async def _agency_sites(
         return []
     listener = AgencyListener(services)
     host, port = split_address(services.configuration.tables.agencies.address)
-    routes = [*asked.routes(), *said.routes()]
+    routes = [*asked.routes(), *said.routes(), *AgencyAttachments(services).routes()]
     open_routes = [*asked.open_routes(), *AcknowledgePages(links, listener.guessed).open_routes()]
     # An agency that waits and goes is waited for no more.
     runner = await _runner(stack, listener.application(routes, open_routes), handler_cancellation=True)

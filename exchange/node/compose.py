@@ -75,8 +75,9 @@ def compose_message(
     created_at: datetime,
     expires_at: datetime,
     urgent: bool,
+    given: Mapping[SectionName, Secret] | None = None,
 ) -> Composed:
-    """Seal `parts` to the node of `card` and its agencies."""
+    """Seal `parts` to the node of `card` and its agencies; `given` are the secrets of those with attachments."""
     recipient = Origin(card.origin)
     own_keys = {agency.kind: _public_key(agency.key) for agency in card.agencies if agency.key is not None}
     secrets: dict[SectionName, Secret] = {}
@@ -85,7 +86,7 @@ def compose_message(
     rows: list[SectionRow] = []
     for part in parts:
         bound_to = SectionContext(message_id, sender, recipient, part.name)
-        sealed = seal_section(_encode_content(part.content), bound_to)
+        sealed = seal_section(_encode_content(part.content), bound_to, (given or {}).get(part.name))
         entries.append(
             SectionEntry(name=part.name, readers=part.readers, sha256=sealed.sha256, commitment=sealed.commitment)
         )

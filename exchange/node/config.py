@@ -134,6 +134,19 @@ class LimitsTable(_Table, frozen=True):
     queue_messages: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
     local_requests_at_once: Annotated[int, Meta(ge=8, le=100_000)] = 256
     least_free_mib: Annotated[int, Meta(ge=0, le=1_000_000_000)] = 512
+    peer_attachment_mib_per_hour: Annotated[int, Meta(ge=64, le=10_000_000)] = 20_480
+    peer_attachment_gib: Annotated[float, Meta(gt=0, le=1_000_000)] = 100
+
+
+class ScanTable(_Table, frozen=True):
+    """Who looks for viruses in attachments where their plaintext first exists: a command, which reads the file from its
+    standard input, or the socket of a clamd; with neither, nobody does."""
+
+    command: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=4096)], ...], Meta(max_length=64)] = ()
+    clamd: Annotated[
+        str, Meta(pattern=r"^(unix:/.{1,100})?\Z", description="unix:/PATH of clamd's socket on this machine")
+    ] = ""
+    timeout_s: Annotated[float, Meta(gt=0, le=3600)] = 120
 
 
 class GateTable(_Table, frozen=True):
@@ -170,6 +183,7 @@ class FileTables(_Table, frozen=True):
     gate: GateTable = GateTable()
     routing: Rules = NO_RULES
     handover: HandoverTable = HandoverTable()
+    scan: ScanTable = ScanTable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +332,8 @@ def _check(tables: FileTables) -> None:
         raise ConfigurationInvalid("agencies.url: must be https://HOST (or http:// on loopback), without user or query")
     if tables.keystore.passphrase_file and tables.keystore.passphrase_credential:
         raise ConfigurationInvalid("keystore: set passphrase_file or passphrase_credential, not both")
+    if tables.scan.command and tables.scan.clamd:
+        raise ConfigurationInvalid("scan: set command or clamd, not both")
     _check_mutual(tables)
     for mistake in mistakes(tables.routing, default_catalogue()):
         raise ConfigurationInvalid(f"routing.{mistake.path}: {mistake.message}")

@@ -279,6 +279,20 @@ class Unacceptable(NodeError):
     code = "unacceptable"
 
 
+class AttachmentRefused(NodeError):
+    """A file is not attached: the scan found something in it, or could not say."""
+
+    code = "attachment-refused"
+    hint = "Nothing of it was kept. Ask your IT what the scanner says; send the form without it if it cannot wait."
+
+
+class AttachmentNotReady(NodeError):
+    """An attachment is not given out: it is not all here, was not looked at yet, or the scan found something."""
+
+    code = "attachment-not-ready"
+    hint = "`exchange attachment list` shows how far each has come."
+
+
 class ItemRefused(NodeError):
     """One item of a proven sender's envelope is refused; `code` says why."""
 

@@ -1,6 +1,6 @@
 """Make a message of a form: seal it to a peer, sign its manifest, and store it with its place in the outbox."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from exchange.crypto.names import MessageId
@@ -9,6 +9,7 @@ from exchange.node.cards import peer_card
 from exchange.node.compose import compose_message, current_key, current_sealing_key
 from exchange.node.disclosing import with_message
 from exchange.node.services import Services, milliseconds
+from exchange.node.staging import Attached, attach, sign_attached
 from exchange.schema.split import FormPart
 from exchange.schema.wire import MANIFEST as MANIFEST_TYPE
 from exchange.store.acknowledgements import add_signers
@@ -27,6 +28,7 @@ class SplitForm:
     message_id: MessageId
     parts: tuple[FormPart, ...]
     urgent: bool
+    attached: Attached = field(default_factory=dict)
 
 
 def sign_form(
@@ -41,7 +43,7 @@ def sign_form(
     now = services.now()
     expires_at = now + timedelta(days=services.configuration.tables.delivery.expires_after_days)
     composed = compose_message(
-        form.parts,
+        attach(form.parts, form.attached, row.origin),
         message_id=form.message_id,
         sender=services.configuration.origin,
         from_area=services.configuration.tables.node.area,
@@ -52,6 +54,7 @@ def sign_form(
         # The parcels are sealed once: a message must not outlive the key that opens them.
         expires_at=min(expires_at, current_key(card, now).opens_until),
         urgent=form.urgent,
+        given={name: section.secret for name, section in form.attached.items()},
     )
     manifest = composed.manifest
     # What these have not signed will not count as theirs, whatever later cards of the borough name.
@@ -83,6 +86,7 @@ def sign_form(
             composed.sections,
         )
         await add_signers(tx, number, signers)
+        await sign_attached(services, tx, form.attached, number, entry.leaf_hash, row.origin)
         if kept is None:
             await add_disclosure(tx, disclosed)
         else:

@@ -23,6 +23,8 @@ from exchange.crypto.sealing import SealingPrivateKey
 from exchange.crypto.secret import Secret
 from exchange.node.admission import Brought
 from exchange.node.arrivals import Arrivals
+from exchange.node.attachment_arrivals import AttachmentArrivals
+from exchange.node.attachment_reports import take_report
 from exchange.node.cards import has_expired, peer_card, release_if_current, verify_card
 from exchange.node.continuity import Continuity, Shown
 from exchange.node.epochs import load_sealing_keys
@@ -35,6 +37,7 @@ from exchange.node.peer_receipts import take_receipt
 from exchange.node.peering import move
 from exchange.node.services import Services
 from exchange.node.trust import Standing
+from exchange.schema.attachments import ATTACHMENT, ATTACHMENT_REPORT, attachment_decoder, report_decoder
 from exchange.schema.card_file import card_keys
 from exchange.schema.errors import SchemaError
 from exchange.schema.wire import (
@@ -103,6 +106,7 @@ class Inbound:
         self._continuity = continuity
         self._fetch_proof = fetch_proof
         self._arrivals = Arrivals(services)
+        self.attachments = AttachmentArrivals(services)
         self._shown = Shown()
         self._looked_for_keys_at = -_LOOK_FOR_KEYS_EVERY_S
         self.mirroring = Mirroring()
@@ -220,6 +224,9 @@ class Inbound:
         except (CryptoError, SchemaError, NotFound) as error:
             raise Unacceptable(f"{error.code}: {error}") from None
         checkpoints = {statement.checkpoint.text: statement.checkpoint for statement, _ in verified}.values()
+        if len(verified) > 1 and any(statement.statement.type == ATTACHMENT for statement, _ in verified):
+            # Else each of many could have the node look through all of the chunks.
+            raise Unacceptable("an attachment comes alone")
         if len({checkpoint.size for checkpoint in checkpoints}) != 1:
             # Else one envelope could have the node ask its sender for as many proofs as it has items.
             raise Unacceptable("the items are proven against checkpoints of several sizes")
@@ -263,6 +270,8 @@ class Inbound:
         Raises:
             AtLimit: the peer has sent enough for now, or the store has no room.
         """
+        if any(statement.statement.type == ATTACHMENT for statement, _ in verified):
+            self._services.admission.look_at_chunks(self._services, origin, size_bytes)
         bodies = [statement.statement.body for statement, _ in verified if statement.statement.type == MANIFEST]
         if not bodies:
             return
@@ -353,6 +362,11 @@ class Inbound:
                 if new:
                     self.destroyed()
                 return new
+            if statement.type == ATTACHMENT:
+                said = decode_wire(attachment_decoder, statement.body)
+                return await self.attachments.take(row, said, verified, item, ciphertexts)
+            if statement.type == ATTACHMENT_REPORT:
+                return await take_report(self._services, row, decode_wire(report_decoder, statement.body))
             if statement.type == CARD:
                 await self._take_card(row, item, lanes)
                 return False

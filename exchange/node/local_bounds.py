@@ -2,16 +2,23 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from exchange.node.problems import problem
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+H = TypeVar("H", bound=Callable[..., Any])
 
 #: A body comes from this machine, or through a proxy on it.
 BODY_TIMEOUT_S: Final = 30.0
+
+
+def streamed(handler: H) -> H:
+    """Mark a handler that reads its body by itself, part by part, and bounds it."""
+    handler.reads_by_itself = True  # type: ignore[attr-defined]
+    return handler
 
 
 def bounded(most: int, body_timeout_s: float = BODY_TIMEOUT_S) -> Any:
@@ -25,7 +32,7 @@ def bounded(most: int, body_timeout_s: float = BODY_TIMEOUT_S) -> Any:
             return problem(503, "too-busy", f"{most} requests are under way", "Ask fewer at once, and again later.")
         under_way += 1
         try:
-            if request.can_read_body:
+            if request.can_read_body and not getattr(request.match_info.handler, "reads_by_itself", False):
                 try:
                     async with asyncio.timeout(body_timeout_s):
                         await request.read()  # which keeps it for the handler

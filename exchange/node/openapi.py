@@ -9,10 +9,11 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
 from exchange.node import api_shapes as shapes
 from exchange.node.agencies_api import ChangeAgency, ConfirmSecret, PauseAgency, ReplayAgency, RotateSecret
@@ -598,6 +599,55 @@ LOCAL: Final = (
         {**_NO_MESSAGE, 409: ("handover-open",)},
         text="Refused while a section has no holder.",
     ),
+    Operation(
+        "get",
+        "/v1/messages/{id}/attachments",
+        "How far its attachments have come",
+        {200: shapes.Attachments},
+        _NO_MESSAGE,
+    ),
+    Operation(
+        "put",
+        "/v1/messages/{id}/attachments/{section}/{place}",
+        "Attach a file to a message that is yet to be sent",
+        {201: shapes.AttachmentStaged, 200: shapes.Attachment},
+        {
+            400: ("request-invalid",),
+            403: ("peer-untrusted", "identity-revoked"),
+            404: ("peer-unknown",),
+            409: ("conflict",),
+            422: ("attachment-refused",),
+            503: ("queue-full", "store-full"),
+        },
+        "application/octet-stream",
+        query=(("to", {"type": "string", "minLength": 1}, "The ONS code of the authority that the form goes to"),),
+        headers=(
+            (
+                "Exchange-Attachment",
+                Annotated[str, Meta(max_length=4096)],
+                "title, file_name and perhaps media_type: JSON in base64url",
+            ),
+        ),
+        text="The body is the file, 2 GiB at most. Then send the form with the message's id as Idempotency-Key. The "
+        "same file for a message that is sent already is answered with 200; another, with 409.",
+    ),
+    Operation(
+        "get",
+        "/v1/messages/{id}/attachments/{section}/{place}",
+        "An attachment, opened",
+        {200: "application/octet-stream"},
+        {400: ("request-invalid",), 404: ("not-found",), 409: ("attachment-not-ready",)},
+        text="Its names are in the header Exchange-Attachment. It is written down who was given it. Where the node "
+        "finds on the way that it is not whole, the connection is cut.",
+    ),
+    Operation(
+        "post",
+        "/v1/messages/{id}/attachments/{section}/{place}/release",
+        "Release an attachment from quarantine",
+        {200: shapes.AttachmentReleased},
+        {400: ("request-invalid",), 404: ("not-found",), 409: ("conflict",)},
+        text="Two people must ask, each by a token or from an account of their own.",
+    ),
     Operation("get", "/v1/inbox", "Messages that came", {200: shapes.Messages}),
     Operation("get", "/v1/outbox", "Messages that were sent", {200: shapes.Messages}),
     *_say(OwnFor, QueryFor, RedirectFor, {}),
@@ -788,6 +838,15 @@ AGENCIES: Final = (
         {404: ("not-found",), **_TOKEN},
         text=_SUBJECT,
     ),
+    Operation(
+        "get",
+        "/v1/agency/attachments/{id}/{section}/{place}",
+        "An attachment of a section that the agency may read",
+        {200: "application/octet-stream"},
+        {400: ("request-invalid",), 404: ("not-found",), 409: ("attachment-not-ready",), **_TOKEN},
+        text="The file; for an agency with a key of its own, its sealed chunks, which `exchange agency-attachment` "
+        "opens. 409 until all of it is here and, where the node opens it, was looked at. What breaks off is not whole.",
+    ),
 )
 #: Without a token.
 AGENCIES_OPEN: Final = (Operation("get", "/v1/health", "Whether the node answers", {200: shapes.Alive}),)
@@ -923,6 +982,8 @@ def _path_parameters(operation: Operation) -> Iterator[dict[str, Any]]:
         "area": ({"type": "string", "minLength": 1}, "The ONS code of the receiving authority, such as E09000010"),
         "number": ({"type": "integer", "minimum": 0, "maximum": 2**53 - 1}, "The number of the held delivery"),
         "id": ({"type": "string", "minLength": 1}, "The id"),
+        "section": ({"type": "string", "minLength": 1}, "The name of a section of the message"),
+        "place": ({"type": "integer", "minimum": 1, "maximum": 99}, "The number of an attachment in its section"),
         "token": ({"type": "string", "minLength": 1}, "The id of the token"),
     }
     for name in re.findall(r"\{([a-z]+)\}", operation.path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from exchange import crash_points
@@ -47,7 +48,7 @@ from exchange.store.log import consistency_between, latest_head, proofs_of, stat
 from exchange.store.messages import (
     sections_of,
 )
-from exchange.store.outbox import FORM, MANIFEST, ORDER, SIGHTINGS, WORD, Delivery
+from exchange.store.outbox import ATTACHMENT, FORM, MANIFEST, ORDER, SIGHTINGS, WORD, Delivery
 from exchange.store.peers import PeerRow, peer
 from exchange.store.sightings import seen_at
 from exchange.store.transaction import Operation, Transaction
@@ -80,8 +81,8 @@ class Outbound:
         self._told: dict[str, int] = {}
         self._shown = Shown()
 
-    async def perform(self, origin: str, rows: list[Delivery]) -> Outcome:
-        """Send rows of a peer's lane in one envelope, as many as fit.
+    async def perform(self, origin: str, rows: list[Delivery], beside: Sequence[bytes] = ()) -> Outcome:
+        """Send rows of a peer's lane in one envelope, as many as fit; or one attachment, with chunks of it `beside`.
 
         Raises:
             NotNow: the peer cannot be reached, or its reply does not hold.
@@ -106,13 +107,13 @@ class Outbound:
             outcome.again = [delivery for delivery in rows if delivery.kind != FORM]
             return outcome
         reply_secret = Secret.random()
-        payload, sent, left = await self._payload(origin, rows, reply_secret)
+        payload, sent, left = await self._payload(origin, rows, reply_secret, beside)
         crash_points.reached("peer.before-call")
         answer = await self._client.post_envelope(row, card, seal_envelope(encode_wire(payload), Origin(origin), key))
         if answer.holds is not None and answer.holds != payload.consistency.first:
             # It cannot ask this node for the proof, so the proof comes along.
             self._told[origin] = answer.holds
-            payload, sent, left = await self._payload(origin, rows, reply_secret)
+            payload, sent, left = await self._payload(origin, rows, reply_secret, beside)
             envelope = seal_envelope(encode_wire(payload), Origin(origin), key)
             answer = await self._client.post_envelope(row, card, envelope)
         if answer.status == 413 and len(sent) == 1:
@@ -139,7 +140,7 @@ class Outbound:
         return outcome
 
     async def _payload(
-        self, origin: str, rows: list[Delivery], reply_secret: Secret
+        self, origin: str, rows: list[Delivery], reply_secret: Secret, beside: Sequence[bytes]
     ) -> tuple[EnvelopePayload, list[Delivery], list[Delivery]]:
         """The envelope's content for as many of `rows` as fit, and which of them are in it."""
         services = self._services
@@ -176,7 +177,7 @@ class Outbound:
                 consistency=Consistency(first=first, path=path),
                 reply_secret=reply_secret.reveal(),
                 items=items,
-                ciphertexts=tuple(ciphertexts),
+                ciphertexts=(*ciphertexts, *beside),
                 seen=seen,
                 leaves=await self._inbound.mirroring.with_envelope(tx, origin, head.size),
             )
@@ -225,6 +226,8 @@ class Outbound:
                         await self._not_there(delivery, outcome)
                         continue
                     outcome.held.append((delivery, f"refused by {row.origin}: {reason}"))
+                elif delivery.kind == ATTACHMENT:
+                    pass  # there may be more of it
                 elif delivery.kind != MANIFEST:
                     answered.append(delivery)
                 elif result.receipt is None:
@@ -244,7 +247,7 @@ class Outbound:
             await asyncio.gather(
                 self._continuity.keep(heads),
                 *(
-                    take_receipt(services, row, receipt, verified, item, [delivery])
+                    take_receipt(services, row, receipt, verified, item, [delivery], lanes=outcome.wake)
                     for delivery, receipt, verified, item in receipts
                 ),
                 finish(services, answered),

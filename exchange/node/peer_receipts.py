@@ -12,6 +12,7 @@ from exchange.crypto.proof import VerifiedStatement
 from exchange.crypto.statement import parse_statement
 from exchange.handover.rungs import LADDER
 from exchange.node.acknowledged import UNSIGNED, check_signer, hear, keep_heard, tell_unsigned
+from exchange.node.attachment_lanes import attachment_lane, begin_sending
 from exchange.node.errors import ItemRefused
 from exchange.node.hearing import still_heard
 from exchange.node.orders_answered import take_order_receipt
@@ -94,6 +95,8 @@ async def take_receipt(
                 lanes.update(waking)
         elif receipt.rung is Rung.RECEIVED:
             await add_event(tx, message.number, rung, now_ms, detail=origin)
+            if await begin_sending(tx, message, now_ms) and lanes is not None:
+                lanes.add(attachment_lane(origin))
         elif rung in LADDER:
             await raise_rung(tx, message.number, rung, pairs, at_ms)
             await add_rung_events(tx, message.number, rung, pairs, now_ms)

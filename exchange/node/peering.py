@@ -10,6 +10,7 @@ from typing import Final
 
 from exchange.crypto.checkpoint import CheckpointCache
 from exchange.crypto.names import Origin
+from exchange.node.attachment_lanes import attachment_lane
 from exchange.node.cards import has_expired, release_if_current, stored_card
 from exchange.node.errors import FingerprintMismatch, PeerUntrusted, RequestInvalid
 from exchange.node.services import Services
@@ -245,7 +246,8 @@ async def confirm(tx: Transaction, services: Services, origin: str, confirmation
             await drop_stop(tx, origin)
         changed = replace(changed, verified_at_ms=now_ms, verified_how=confirmation.how)
         await greet(tx, services, origin)
-        await release_lane(tx, f"peer:{origin}", now_ms + RELEASED_FOR_MS)
+        for lane in (f"peer:{origin}", attachment_lane(origin)):
+            await release_lane(tx, lane, now_ms + RELEASED_FOR_MS)
     await keep_peer(tx, changed)
     return changed
 

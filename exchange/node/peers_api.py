@@ -17,6 +17,7 @@ from msgspec import Meta
 from exchange.crypto.number import compare_number, parse_number
 from exchange.crypto.signing import fingerprint as fingerprint_of
 from exchange.crypto.signing import parse_fingerprint
+from exchange.node.attachment_lanes import attachment_lane
 from exchange.node.cards import describe_card, parse_card_file, verify_card
 from exchange.node.comparing import Comparing
 from exchange.node.continuity import Continuity
@@ -192,6 +193,7 @@ class PeersApi:
         if row.state == Trust.VERIFIED:
             self._dispatcher.heard_from(f"peer:{row.origin}")
             self._dispatcher.wake(f"peer:{row.origin}")
+            self._dispatcher.wake(attachment_lane(row.origin))
         self._services.changes.notify()
         return self.describe(row)
 

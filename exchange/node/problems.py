@@ -36,6 +36,8 @@ _STATUSES: Final[tuple[tuple[type[ExchangeError], int], ...]] = (
     (errors.RequestInvalid, 400),
     (errors.TokenNeeded, 401),
     (ValueRefused, 400),
+    (errors.AttachmentRefused, 422),
+    (errors.AttachmentNotReady, 409),
     (errors.NotNow, 503),
     (errors.NoCurrentKey, 503),
     (StoreUnavailable, 503),

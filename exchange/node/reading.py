@@ -18,6 +18,7 @@ from exchange.node.services import Services, moment
 from exchange.node.words_shown import Place, words_of_message
 from exchange.schema.card_file import CardFile
 from exchange.schema.wire import decode_wire, manifest_decoder
+from exchange.store.attachments import AttachmentRow, attachments_of_message
 from exchange.store.disclosures import REFUSED, DisclosureRow, disclosure_of
 from exchange.store.errors import NotFound
 from exchange.store.keys import proven_card
@@ -34,7 +35,7 @@ from exchange.store.messages import (
     receipts_of,
     received_at_ms,
 )
-from exchange.store.outbox import QUESTION, Waiting, waiting_of
+from exchange.store.outbox import ATTACHMENT, OPENING, QUESTION, Waiting, waiting_of
 from exchange.store.peers import peer
 from exchange.store.transaction import Transaction
 from exchange.store.trust import proven_rotations
@@ -50,7 +51,17 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
     async def collect(
         tx: Transaction,
     ) -> (
-        _Unsigned | tuple[MessageRow, list[PlacementRow], list[Waiting], int | None, DisclosureRow | None, Words, Words]
+        _Unsigned
+        | tuple[
+            MessageRow,
+            list[PlacementRow],
+            list[Waiting],
+            int | None,
+            DisclosureRow | None,
+            Words,
+            Words,
+            list[AttachmentRow],
+        ]
     ):
         try:
             message = await message_by_id(tx, message_id)
@@ -66,12 +77,15 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             await disclosure_of(tx, message_id) if message.direction == OUTBOUND else None,
             await words_of_message(services, tx, message, placements),
             await orders_by_place(tx, number),
+            await attachments_of_message(tx, number),
         )
 
     found = await services.store.read(collect, brief=True)
     if isinstance(found, _Unsigned):
         return _describe_unsigned(services, found)
-    message, placements, waiting, received_ms, disclosure, words, orders = found
+    message, placements, everything, received_ms, disclosure, words, orders, attached = found
+    waiting = [item for item in everything if item.kind not in (ATTACHMENT, OPENING)]
+    stopped = [item.reason for item in everything if item not in waiting and item.state == "held"]
     manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
     grounds = decode_grounds(disclosure.grounds) if disclosure is not None else {}
     climbed = {(row.section, row.agency): row for row in placements}
@@ -99,6 +113,8 @@ async def describe_message(services: Services, dispatcher: Dispatcher, message_i
             for entry in manifest.sections
             for kind in entry.readers
         ],
+        "attachments": [describe_attachment(row) for row in attached],
+        "attachments_held": stopped[0] if stopped else None,
         "disclosure": _describe_disclosure(disclosure),
         "held": held.get(f"peer:{message.peer}"),
         "next_attempt_at": moment(min(attempts)) if attempts else None,
@@ -146,6 +162,8 @@ def _describe_unsigned(services: Services, found: _Unsigned) -> dict[str, Any]:
             for section, kind in pairs
         ],
         "disclosure": _describe_disclosure(disclosure),
+        "attachments": [],
+        "attachments_held": None,
         "held": held,
         "next_attempt_at": None,
         "last_error": None,
@@ -188,6 +206,21 @@ def _describe_section(
         "held": held.get(f"agency:{row.given_to}" if row and row.given_to else f"route:{kind}")
         if not has_reached(rung, "delivered") and not is_over(rung)
         else None,
+    }
+
+
+def describe_attachment(row: AttachmentRow) -> dict[str, Any]:
+    """How far an attachment has come; nothing of what it is. Sizes are of what is sealed."""
+    share = row.done / row.chunks if row.chunks else 0
+    return {
+        "section": row.section,
+        "number": row.place,
+        "state": row.state,
+        "size_bytes": row.size_bytes,
+        "done_bytes": round(row.size_bytes * share),
+        "scanned": bool(row.scanned),
+        "released_by": row.released_by,
+        "at": moment(row.at_ms),
     }
 
 
@@ -246,6 +279,13 @@ _SENTENCES = {
     "overdue": "Overdue at {agency}: {detail}.",
     "met": "The agencies have met about it; {detail} recorded that.",
     "complete": "The handover is complete; {detail} recorded that.",
+    "attachment-sent": "The other node has all of {detail}.",
+    "attachment-stored": "All of {detail} is at the receiving node, for its agency to open.",
+    "attachment-ready": "The receiving node has opened {detail}, and gives it to its readers.",
+    "attachment-quarantined": "The virus scan found something in {detail}: nobody is given it.",
+    "attachment-damaged": "What came as {detail} does not open: it must be sent again, with a new message.",
+    "attachment-release": "Asked to be released from quarantine: {detail}.",
+    "attachment-read": "Given out: {detail}.",
     "replayed": "An admin had it sent to {agency} again.",
     "held": "Held for a person to decide: {detail}.",
 }

@@ -15,6 +15,8 @@ from exchange.crypto.section import SectionContext, open_section
 from exchange.crypto.statement import parse_statement
 from exchange.node.compose import recall_secrets
 from exchange.node.services import Services
+from exchange.schema.attachments import FIELD
+from exchange.schema.section_content import read_content
 from exchange.schema.split import FormPart
 from exchange.schema.wire import decode_wire, manifest_decoder
 from exchange.store.disclosures import disclosure_of
@@ -92,6 +94,8 @@ def _holds(
     for part in parts:
         bound_to = SectionContext(MessageId(manifest.message_id), sender, recipient, SectionName(part.name))
         kept = open_section(ciphertexts[part.name], secrets[part.name], bound_to, entries[part.name].commitment)
-        if kept.reveal() != msgspec.msgpack.encode(part.content):
+        # What was attached to it was compared when it was uploaded again, if it was.
+        content = {name: value for name, value in read_content(kept).items() if name != FIELD}
+        if msgspec.msgpack.encode(content) != msgspec.msgpack.encode(part.content):
             return False
     return True

@@ -16,6 +16,7 @@ from exchange.node.form_message import SplitForm, sign_form
 from exchange.node.gate import AWAITS_APPROVAL, decide_now, describe_preview, describe_warnings, refuse_if_closed
 from exchange.node.repeats import is_known, sent_before
 from exchange.node.services import Services
+from exchange.node.staging import staged_for
 from exchange.node.waiting_forms import keep_form
 from exchange.schema.errors import Finding, FormInvalid
 from exchange.schema.form import Form, decode_form
@@ -101,6 +102,7 @@ async def send_form(
         message_id or new_message_id(services.now_ms()),
         split(form, services.catalogue),
         form.referral.move_type is MoveType.URGENT,
+        await staged_for(services, message_id) if message_id is not None else {},
     )
     agreements = await services.store.read(lambda tx: agreements_with(tx, to_area))
     override = sender.overrides()

@@ -18,6 +18,7 @@ from exchange.node.disclosing import awaiting, new_disclosure, reason_of
 from exchange.node.form_message import SplitForm, sign_form
 from exchange.node.gate import AWAITS_APPROVAL, decide_now
 from exchange.node.services import Services
+from exchange.node.staging import attach, staged_for
 from exchange.schema.form import decode_form
 from exchange.schema.split import split
 from exchange.store.agreements import AgreementRow, all_agreements
@@ -44,6 +45,7 @@ def keep_form(
     services: Services, form: SplitForm, data: bytes, row: PeerRow, disclosure: DisclosureRow, held: str
 ) -> Operation[None]:
     """Keep a form until there is what it is `held` for: a key to seal it to, or a second person's approval."""
+    attach(form.parts, form.attached, row.origin)  # what does not fit is refused while somebody can mend it
     store_key, now_ms = services.keyring.store_key, services.now_ms()
     key, name = MessageKey.random(), context("waiting-form", form.message_id.encode())
     sections = [(part.name, part.readers) for part in form.parts]
@@ -103,7 +105,9 @@ async def open_waiting(
     key = unwrap_message_key(services.keyring.store_key, kept.wrapped, name)
     data = open_at_rest(key, name, kept.sealed)
     form, store_key = decode_form(data), services.keyring.store_key
-    split_form = SplitForm(parse_message_id(kept.message_id), split(form, services.catalogue), bool(kept.urgent))
+    message_id = parse_message_id(kept.message_id)
+    attached = await staged_for(services, message_id)
+    split_form = SplitForm(message_id, split(form, services.catalogue), bool(kept.urgent), attached)
     override, approvals, sent_by = None, {approver} if approver else set(), _BEFORE_THE_GATE
     if row is not None:
         sent_by = row.sent_by

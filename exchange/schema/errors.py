@@ -68,6 +68,13 @@ class AcknowledgementInvalid(SchemaError):
     hint = "Nothing was taken. `exchange agency-own` makes and signs what the node takes."
 
 
+class AttachmentInvalid(SchemaError):
+    """A section speaks of attachments that cannot be."""
+
+    code = "attachment-invalid"
+    hint = "Ask the sender: their program lists the attachments wrongly."
+
+
 class InvitationInvalid(SchemaError):
     """A text is not an invitation."""
 

@@ -41,6 +41,9 @@ REPLAY: Final = "replay"
 CARD: Final = "card"
 SIGHTINGS: Final = "sightings"
 FORM: Final = "form"
+#: An attachment to a peer, chunk by chunk; and one that has come, to be opened and scanned.
+ATTACHMENT: Final = "attachment"
+OPENING: Final = "opening"
 
 URGENT_RANK: Final = 0
 USUAL_RANK: Final = 1

@@ -281,6 +281,47 @@ contents = Table(
     Column("sections", LargeBinary, nullable=False),
 )
 
+#: Attachments, in both directions. While one is staged, what it is and the secret of its section stand here, sealed
+#: under a key of its own; once its message is signed, both are in the message alone.
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("number", _Serial, primary_key=True, autoincrement=True),
+    Column("origin", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("section", Text, nullable=False),
+    Column("place", Integer, nullable=False),
+    Column("recipient", Text, nullable=False),
+    Column("message", _Serial, ForeignKey("messages.number", ondelete="CASCADE")),
+    Column("state", Text, nullable=False),
+    Column("chunks", Integer, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("leaf_hash", LargeBinary, nullable=False),
+    Column("position", BigInteger),
+    Column("statement", LargeBinary),
+    Column("proof", Text),
+    Column("wrapped", LargeBinary),
+    Column("about", LargeBinary),
+    Column("scanned", Integer, nullable=False),
+    Column("released_by", Text),
+    Column("at_ms", BigInteger, nullable=False),
+    UniqueConstraint("message_id", "origin", "section", "place"),
+    Index("attachments_by_message", "message"),
+    Index("attachments_by_state", "state", "at_ms"),
+)
+
+#: Their sealed chunks: ciphertext alone.
+attachment_chunks = Table(
+    "attachment_chunks",
+    metadata,
+    Column("attachment", _Serial, ForeignKey("attachments.number", ondelete="CASCADE"), primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+
 #: How far each section has come for each kind of agency that reads it; `given_to` names the local agency that has it.
 placements = Table(
     "placements",

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 NODE = ROOT / "exchange" / "node"
 RENDER: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "render_openapi.py"))
 #: What serves the listener for agencies.
-FOR_AGENCIES = ("agency_api.py", "agency_sections_api.py")
+FOR_AGENCIES = ("agency_api.py", "agency_attachments.py", "agency_sections_api.py")
 ROUTE = re.compile(r'web\.(get|post|put|delete|patch)\(\s*"([^"]+)"')
 
 

@@ -11,6 +11,7 @@ import pytest
 from exchange.crypto.statement import encode_statement, leaf_hash
 from exchange.node.acknowledged import UNSIGNED
 from exchange.schema.agency_keys import Possession
+from exchange.schema.attachments import Attachment
 from exchange.schema.identity import Rotation
 from exchange.schema.registration import Registration
 from exchange.schema.rejoining import Ask
@@ -28,7 +29,14 @@ def test_a_struct_stands_on_the_page_with_its_fields_types_and_order(struct: typ
 
 
 def test_no_struct_that_a_node_sends_is_missing() -> None:
-    modules = {Wire.__module__, Rotation.__module__, Registration.__module__, Ask.__module__, Possession.__module__}
+    modules = {
+        Attachment.__module__,
+        Wire.__module__,
+        Rotation.__module__,
+        Registration.__module__,
+        Ask.__module__,
+        Possession.__module__,
+    }
     assert set(SCRIPT["STRUCTS"]) == {kind for kind in Wire.__subclasses__() if kind.__module__ in modules}
 
 
@@ -66,6 +74,8 @@ def test_the_page_names_every_code_by_which_an_item_is_refused() -> None:
             "acknowledged.py",
             "orders_taken.py",
             "orders_answered.py",
+            "attachment_arrivals.py",
+            "attachment_reports.py",
         )
     )
     codes = set(re.findall(r'ItemRefused\(\s*"([a-z-]+)"', text)) | {UNSIGNED}

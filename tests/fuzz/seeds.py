@@ -22,6 +22,14 @@ from exchange.crypto.section import SectionContext, _commit, _derive
 from exchange.crypto.signing import fingerprint
 from exchange.crypto.statement import leaf_hash, parse_statement
 from exchange.schema.agency_keys import ChallengeFile, file_bytes, sealing_key
+from exchange.schema.attachments import (
+    Attachment,
+    AttachmentReport,
+    AttachmentState,
+    Chunk,
+    Described,
+    with_attachments,
+)
 from exchange.schema.card_file import CardFile
 from exchange.schema.identity import Revocation, Rotation
 from exchange.schema.registration import (
@@ -136,6 +144,41 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "card", "real", body(card)
     yield "manifest", "real", body(manifest)
     yield "receipt", "real", body(receipt)
+    said = Attachment(
+        version=VERSION,
+        message_id=MESSAGE,
+        leaf_hash=bytes(32),
+        recipient=HERE,
+        section="injunction",
+        number=1,
+        size_bytes=65_577,
+        root=bytes(32),
+    )
+    yield "attachment", "real", encode_wire(said)
+    report = AttachmentReport(
+        version=VERSION,
+        message_id=MESSAGE,
+        leaf_hash=bytes(32),
+        recipient=HERE,
+        section="injunction",
+        number=1,
+        state=AttachmentState.READY,
+        scanned=True,
+        at=NOW,
+    )
+    yield "attachment-report", "real", encode_wire(report)
+    yield "attachment-chunk", "real", encode_wire(Chunk(index=1, path=(bytes(32),), data=b"sealed"))
+    described = Described(
+        number=1,
+        title="An order",
+        file_name="order.pdf",
+        media_type="application/pdf",
+        size_bytes=5,
+        sha256="0" * 64,
+        root="0" * 64,
+    )
+    content = with_attachments({"text": "fictitious"}, [described])
+    yield "attachments-of-section", "real", msgspec.msgpack.encode(content)
     yield "sightings", "real", encode_wire(Sightings(version=VERSION, at=NOW, seen_sha256=bytes(32)))
     vkeys = tuple(key.text() for key in SIGNING.verifiers(THERE))
     yield (

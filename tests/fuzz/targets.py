@@ -52,6 +52,7 @@ from exchange.node.revocation import is_revocation, parse_revocation
 from exchange.node.section_words import OwnSection
 from exchange.schema.acknowledgement import prove_acknowledgement
 from exchange.schema.agency_keys import read_answer, read_challenge, read_key_file
+from exchange.schema.attachments import attachment_decoder, attachments_of, chunk_decoder, report_decoder
 from exchange.schema.catalogue import default_catalogue, load_catalogue
 from exchange.schema.errors import FormInvalid
 from exchange.schema.form import Form, decode_form
@@ -232,6 +233,11 @@ def at_rest(data: bytes) -> None:
 # Wire structs
 
 
+def attachments_of_section(data: bytes) -> None:
+    """What a section's content says of its attachments."""
+    attachments_of(read_content(Plaintext(data)))
+
+
 def wire(decoder: msgspec.msgpack.Decoder[Any]) -> Parse:
     def parse(data: bytes) -> bytes:
         return encode_wire(decode_wire(decoder, data))
@@ -407,6 +413,10 @@ TARGETS = (
     Target("envelope-payload", wire(envelope_decoder), strangers=True),
     Target("reply-payload", wire(reply_decoder), strangers=True),
     Target("sightings", wire(sightings_decoder), strangers=True),
+    Target("attachment", wire(attachment_decoder), strangers=True),
+    Target("attachment-report", wire(report_decoder), strangers=True),
+    Target("attachment-chunk", wire(chunk_decoder), strangers=True),
+    Target("attachments-of-section", attachments_of_section, strangers=True),
     Target("rotation", wire(rotation_decoder), strangers=True),
     Target("revocation", wire(revocation_decoder), strangers=True),
     Target("registration", wire(registration_decoder), strangers=True),

@@ -191,6 +191,15 @@ class Node:
 
         return await until(f"{message_id} is {rung}", reached)
 
+    async def reached_by(self, message_id: str, kind: str, rung: str) -> None:
+        """Wait until the sections for one kind of agency stand on a rung."""
+
+        async def reached() -> bool:
+            found = (await self.status(message_id))["sections"]
+            return all(item["rung"] == rung for item in found if item["agency"] == kind)
+
+        await until(f"{message_id} is {rung} at {kind}", reached)
+
     async def trust(self, origin: str) -> str:
         """What this node thinks of a peer."""
         return str((await self.local("GET", f"/v1/peers/{origin}"))[1]["trust"])

@@ -36,7 +36,9 @@ from exchange.node.revocation import prepare_revocation, publish_revocation
 from exchange.schema.agency_keys import file_bytes, read_challenge
 from exchange.schema.registration import PAIRING_TYPE, REGISTRATION_TYPE, invitation_link
 from exchange.schema.rejoining import REJOIN_TYPE
+from exchange.store.attachments import AttachmentRow, add_attachment
 from exchange.store.endpoints import endpoint_of, keep_endpoint
+from exchange.store.messages import message_by_id
 from exchange.store.transaction import Transaction
 from tests.directory.office import Office, served
 from tests.node import fetcher
@@ -73,6 +75,10 @@ ELSEWHERE = {
     ("post", "/v1/rejoin", 408, "too-slow"): ("node/test_bodies", "too-slow"),
     ("post", "/v1/agencies", 403, "handshake-refused"): ("node/test_endpoints", "handshake-refused"),
     ("*", "local", 403, "not-for-browsers"): ("node/test_browsers", "not-for-browsers"),
+    ("get", "/v1/agency/attachments/{id}/{section}/{place}", 200, ""): (
+        "node/test_agency_attachments",
+        "listed",
+    ),
     ("*", "local", 503, "rejoining"): ("processes/test_backups", "rejoining"),
     ("*", "local", 400, "bad-request"): ("node/test_local_api", "bad-request"),
     ("*", "local", 408, "too-slow"): ("node/test_local_api", "too-slow"),
@@ -230,15 +236,18 @@ async def asked(path: Path, clock: Clock, area: str, origin: str, more: str = ""
 async def test_every_answer_of_the_local_api_that_is_described_is_given(
     tmp_path: Path, clock: Clock, desk: Desk, camden: Borough
 ) -> None:
+    scan = f"[scan]\ncommand = {json.dumps(['/bin/sh', '-c', '! grep -q EICAR'])}\n"
     async with (
         Agency("housing").listening() as agency,
-        asked(tmp_path, clock, HACKNEY, "exchange.hackney.example") as seen,
+        asked(tmp_path, clock, HACKNEY, "exchange.hackney.example", scan) as seen,
     ):
         await about_the_node(seen)
         await about_peers(seen, camden)
         await about_agencies(seen, agency)
         await about_messages(seen, camden)
+        await about_handovers(seen, tmp_path)
         await about_routing(seen)
+        await about_attachments(seen, camden)
         async with running(tmp_path / "harrow", "E09000015", "exchange.harrow.example", clock) as harrow:
             await about_invitations(seen, harrow)
             await about_pairings(seen, harrow)
@@ -535,6 +544,92 @@ async def about_messages(seen: Seen, camden: Borough) -> None:
     await seen.ask(200, "GET", "/v1/alarms")
 
 
+async def about_handovers(seen: Seen, path: Path) -> None:
+    await seen.ask(200, "GET", "/v1/handovers")
+    await seen.ask(200, "GET", "/v1/handovers?overdue=true")
+    await seen.ask(400, "GET", "/v1/handovers?overdue=perhaps", code="request-invalid")
+    (message,) = (await seen.ask(200, "GET", "/v1/inbox"))["items"]
+    place, folder = f"/v1/handovers/{message['id']}", path / "sections"
+    for verb in ("met", "complete"):
+        await seen.ask(404, "POST", f"/v1/handovers/{UUID[::-1]}/{verb}", code="not-found")
+    await seen.ask(404, "GET", f"/v1/handovers/{UUID[::-1]}", code="not-found")
+    await seen.ask(409, "POST", f"{place}/complete", code="handover-open")
+    folder.mkdir(0o700)
+    holder = {"name": "Ana Fictitious", "role": "Duty officer", "contact": "020 7946 0000"}
+    for item in (await seen.ask(200, "GET", place))["sections"]:
+        kind = item["agency"]
+        wanted = {"kind": kind, "folder": {"directory": str(folder)}}
+        added = await seen.ask(201, "POST", "/v1/agencies", wanted)
+        await seen.node.reached_by(message["id"], kind, "delivered")
+        await seen.ask(200, "POST", f"/v1/sections/{message['id']}/{item['section']}/own", {**holder, "agency": kind})
+        await seen.ask(200, "DELETE", f"/v1/agencies/{added['id']}")
+    await seen.ask(200, "POST", f"{place}/met")
+    await seen.ask(200, "POST", f"{place}/complete")
+    await seen.ask(200, "GET", place)
+
+
+async def about_attachments(seen: Seen, camden: Borough) -> None:
+    """Of a message that waits for a borough which takes it later, and of one that is here."""
+    node = seen.node
+    message = "0b7f4a52-9c1e-4d0e-8f64-2f7f3c1d9a11"
+    place, to = f"/v1/messages/{message}/attachments/risk/1", f"?to={camden.area}"
+    header = base64.urlsafe_b64encode(b'{"title":"An order","file_name":"order.pdf"}').decode()
+    named = {"exchange-attachment": header}
+    await seen.ask(404, "GET", f"/v1/messages/{message}/attachments", code="not-found")
+    await seen.ask(400, "PUT", place + to, data=b"file", code="request-invalid")
+    await seen.ask(404, "PUT", f"{place}?to=E09000033", data=b"file", headers=named, code="peer-unknown")
+    await seen.ask(403, "PUT", f"{place}?to=E09000005", data=b"file", headers=named, code="peer-untrusted")
+    await seen.ask(422, "PUT", place + to, data=b"EICAR", headers=named, code="attachment-refused")
+    admission = node.services.admission
+    usual = admission.table
+    admission.table = msgspec.structs.replace(usual, queue_messages=1)
+    await admission.look(node.services)
+    await seen.ask(503, "PUT", f"{place}?to=E09000003", data=b"file", headers=named, code="queue-full")
+    if node.services.configuration.store_file is not None:
+        admission.table = msgspec.structs.replace(usual, least_free_mib=10**9)
+        await admission.look(node.services)
+        await seen.ask(503, "PUT", place + to, data=b"file", headers=named, code="store-full")
+    admission.table = usual
+    await admission.look(node.services)
+    await seen.ask(201, "PUT", place + to, data=b"file", headers=named)
+    await seen.ask(200, "GET", f"/v1/messages/{message}/attachments")
+    await seen.ask(404, "GET", place, code="not-found")
+    good = form(camden.area)
+    await seen.ask(201, "POST", f"/v1/messages/to/{camden.area}", data=good, headers={"idempotency-key": message})
+    await seen.ask(200, "PUT", place + to, data=b"file", headers=named)
+    await seen.ask(409, "PUT", place + to, data=b"other", headers=named, code="conflict")
+    await seen.ask(200, "GET", place)
+    await seen.ask(400, "GET", f"{place}00", code="request-invalid")
+    await seen.ask(400, "POST", f"{place}00/release", code="request-invalid")
+    await seen.ask(404, "POST", f"/v1/messages/{UUID}/attachments/risk/9/release", code="not-found")
+    await seen.ask(409, "POST", f"{place}/release", code="conflict")
+    (inbound,) = (await seen.ask(200, "GET", "/v1/inbox"))["items"]
+    here = await arrived_attachment(node, inbound["id"])
+    await seen.ask(409, "GET", here, code="attachment-not-ready")
+    await seen.ask(200, "POST", f"{here}/release")
+
+
+async def arrived_attachment(node: Node, message_id: str, section: str = "risk") -> str:
+    """An attachment that came and is in quarantine; where it is."""
+
+    async def operation(tx: Transaction) -> None:
+        message = await message_by_id(tx, message_id)
+        row = AttachmentRow(
+            origin=message.origin,
+            message_id=message_id,
+            section=section,
+            place=1,
+            recipient=node.origin,
+            message=message.number,
+            state="quarantined",
+            at_ms=0,
+        )
+        await add_attachment(tx, row)
+
+    await node.services.store.write(operation)
+    return f"/v1/messages/{message_id}/attachments/{section}/1"
+
+
 async def about_the_gate(seen: Seen, area: str) -> None:
     data, to, preview = form(area, "E09000015"), f"/v1/messages/to/{area}", f"/v1/forms/preview/{area}"
     await seen.ask(200, "POST", preview, data=data)
@@ -593,6 +688,7 @@ async def about_keys(seen: Seen, camden: Borough) -> None:
     await seen.ask(200, "POST", "/v1/keys/revoke", prepared)
     await seen.ask(400, "POST", "/v1/keys/rotate", code="request-invalid")
     await seen.ask(403, "POST", f"/v1/messages/to/{camden.area}", data=form(camden.area), code="identity-revoked")
+    await seen.ask(403, "PUT", f"/v1/messages/{UUID}/attachments/risk/1", data=b"file", code="identity-revoked")
 
 
 async def test_what_every_route_of_the_local_api_may_answer_is_given(enfield: Node) -> None:
@@ -688,7 +784,7 @@ async def test_every_answer_of_the_api_for_agencies_that_is_described_is_given(
         housing = await fetcher.add(node)
         seen = Seen(node, operations, AGENCY_COMMON, base=housing.url)
         token = {"authorization": f"Bearer {housing.token}"}
-        await fetcher.send(node, camden)
+        message_id = await fetcher.send(node, camden)
         await seen.ask(200, "GET", "/v1/health")
         await seen.ask(200, "GET", "/v1/agency", headers=token)
         page = await seen.ask(200, "GET", "/v1/agency/sections?wait=20", headers=token)
@@ -699,6 +795,11 @@ async def test_every_answer_of_the_api_for_agencies_that_is_described_is_given(
         for verb in ("delivered", "refused"):
             await seen.ask(404, "POST", f"/v1/agency/sections/evt_none/{verb}", headers=token, code="not-found")
             await seen.ask(401, "POST", f"/v1/agency/sections/evt_none/{verb}", code="token-needed")
-        for path in ("/v1/agency", "/v1/agency/sections"):
+        place = await arrived_attachment(node, message_id, "housing")
+        place = place.replace("/v1/messages/", "/v1/agency/attachments/").replace("/attachments/housing", "/housing")
+        await seen.ask(409, "GET", place, headers=token, code="attachment-not-ready")
+        await seen.ask(400, "GET", f"{place}00", headers=token, code="request-invalid")
+        await seen.ask(404, "GET", f"{place}2", headers=token, code="not-found")
+        for path in ("/v1/agency", "/v1/agency/sections", place):
             await seen.ask(401, "GET", path, code="token-needed")
     assert missing(seen.answers, operations) == set()

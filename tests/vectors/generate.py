@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import msgspec
 from mnemonic import Mnemonic
+from nacl.bindings import crypto_secretstream_xchacha20poly1305_init_pull
 
 from exchange.agency.event import SectionEvent, parse_event
 from exchange.agency.keys import AgencyKeys
@@ -30,6 +31,7 @@ from exchange.agency.webhook import parse_webhook_key, verify_webhook
 from exchange.crypto import (
     alone,
     archive,
+    attachment,
     backup,
     envelope,
     keystore,
@@ -404,6 +406,82 @@ def _verify_section(case: Case) -> None:
     ciphertext, secret = unhex(case["ciphertext"]), Secret(unhex(case["secret"]))
     opened = section.open_section(ciphertext, secret, bound, unhex(case["commitment"]))
     assert opened.reveal().hex() == case["plaintext"]
+
+
+# attachments.json: the file of n bytes is 0, 1, ... 250, 0, 1, ...; chunks are given by their hashes
+
+
+def _file(size_bytes: int) -> bytes:
+    return (bytes(range(251)) * (size_bytes // 251 + 1))[:size_bytes]
+
+
+def _attachment_context(case: Case) -> attachment.AttachmentContext:
+    message_id, section_name = MessageId(case["message_id"]), SectionName(case["section"])
+    bound = section.SectionContext(message_id, Origin(case["sender"]), Origin(case["recipient"]), section_name)
+    return attachment.AttachmentContext(bound, case["number"])
+
+
+def _seal_attachment(case: Case) -> tuple[list[bytes], attachment.Whole]:
+    """What sealing gives under the header of a case: the one thing in it that is random."""
+    secret, header = Secret(unhex(case["secret"])), unhex(case["header"])
+    bound = _attachment_context(case)
+    sealer = attachment.AttachmentSealer(secret, bound)
+    crypto_secretstream_xchacha20poly1305_init_pull(sealer._state, header, bound.key(secret))
+    sealer._before = header
+    chunks = [*sealer.update(_file(case["size_bytes"])), *sealer.finish()]
+    return chunks, sealer.whole()
+
+
+def _make_attachments() -> Iterator[Case]:
+    cases: list[Case] = []
+    for number, size_bytes in enumerate((0, 1, 65_537, 1_048_576, 1_048_577), start=1):
+        case: Case = {
+            "name": f"{size_bytes} bytes",
+            "message_id": MESSAGE,
+            "sender": SENDER,
+            "recipient": RECIPIENT,
+            "section": "injunction",
+            "number": number,
+            "secret": (bytes([number]) * 32).hex(),
+            "header": (bytes([number + 16]) * 24).hex(),
+            "size_bytes": size_bytes,
+        }
+        chunks, whole = _seal_attachment(case)
+        case |= {
+            "key": _attachment_context(case).key(Secret(unhex(case["secret"]))).hex(),
+            "sha256": whole.sha256.hex(),
+            "sealed_bytes": sum(map(len, chunks)),
+            "chunks": [attachment.chunk_hash(chunk).hex() for chunk in chunks],
+            "begins_with": chunks[0][:64].hex(),
+            "root": whole.root.hex(),
+        }
+        cases.append(case)
+    yield from cases
+    valid = cases[-1]
+    yield _refused("another message", valid, message_id=OTHER_MESSAGE)
+    yield _refused("origins turned round", valid, sender=RECIPIENT, recipient=SENDER)
+    yield _refused("another section", valid, section="police")
+    yield _refused("another number", valid, number=valid["number"] - 1)
+    yield _refused("another secret", valid, secret=cases[0]["secret"])
+    yield _refused("a bit of the header", valid, header=_flip(unhex(valid["header"]), 0).hex())
+    yield _refused("a byte less", valid, size_bytes=valid["size_bytes"] - 1)
+    yield _refused("chunks in another order", valid, chunks=valid["chunks"][::-1])
+    yield _refused("the root of another file", valid, root=cases[0]["root"])
+
+
+def _verify_attachment(case: Case) -> None:
+    chunks, _ = _seal_attachment(case)
+    secret, bound = Secret(unhex(case["secret"])), _attachment_context(case)
+    sizes = attachment.chunk_sizes(case["sealed_bytes"])
+    tree, root = attachment.ChunkTree([LeafHash(unhex(leaf)) for leaf in case["chunks"]]), unhex(case["root"])
+    for index, chunk in enumerate(chunks):
+        attachment.verify_chunk(chunk, index, sizes, tree.path(index), root)
+    whole = attachment.Whole(case["size_bytes"], unhex(case["sha256"]), root)
+    opener = attachment.AttachmentOpener(secret, bound, whole)
+    assert b"".join(opener.open(chunk).reveal() for chunk in chunks) == _file(case["size_bytes"])
+    opener.finish()
+    assert bound.key(secret).hex() == case["key"]
+    assert chunks[0][:64].hex() == case["begins_with"]
 
 
 # parcels.json
@@ -886,6 +964,7 @@ KINDS: Final[dict[str, Kind]] = {
     "keys": Kind(_make_keys, _verify_keys),
     "proofs": Kind(_make_proofs, _verify_proof, random=True),
     "sections": Kind(_make_sections, _verify_section, random=True),
+    "attachments": Kind(_make_attachments, _verify_attachment),
     "parcels": Kind(_make_parcels, _verify_parcel, random=True),
     "envelopes": Kind(_make_envelopes, _verify_envelope, random=True),
     "rest": Kind(_make_rest, _verify_rest, random=True),

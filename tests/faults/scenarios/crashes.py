@@ -11,6 +11,7 @@ from pysqlite3 import dbapi2 as sqlite
 from exchange.cli.client import CommandFailed, Node
 from exchange.crash_points import Point
 from tests.faults.armed import POINTS
+from tests.faults.attaching import check_attached, send_attached
 from tests.faults.other_ways import reach_otherwise
 from tests.faults.scenario import Scenario, Scenarios
 from tests.faults.world import Broken, Load, World, kill_at_random
@@ -29,6 +30,8 @@ _WHERE: Final = {
     "webhook": ("enfield", 7),
     "pull": ("enfield", 1),
     "drop": ("enfield", 3),
+    "staging": ("hackney", 1),
+    "attachment": ("enfield", 1),
     "batch": ("enfield", 6),
     "word": ("enfield", 1),
     "order": ("hackney", 1),
@@ -77,6 +80,8 @@ def _at_points(group: str, points: Sequence[Point], world: World) -> None:
             victim.kill()
     if group == "epoch":
         until("keys are destroyed for good", lambda: "sealing keys destroyed" in victim.log.read_text())
+    if group in ("staging", "attachment"):
+        check_attached(world)
     world.settle()
     if not world.hackney.status(last, "delivered", 5)["reached"]:
         raise Broken(f"message {last} was sent after all crashes, and not delivered")
@@ -116,6 +121,9 @@ def _trigger(world: World, victim: Borough, group: str) -> None:
     if group in ("rotation", "keystore"):
         with contextlib.suppress(CommandFailed):
             Node(victim.config).request("POST", "/v1/keys/rotate", wait_s=30)
+        return
+    if group in ("staging", "attachment"):
+        send_attached(world)
         return
     for _ in range(3):
         world.sender.send(world.form())
