@@ -16,6 +16,7 @@ from aiohttp import web
 from exchange.crypto.errors import CryptoError
 from exchange.crypto.statement import parse_statement
 from exchange.handover.attachments import Stage
+from exchange.handover.holding import is_over
 from exchange.node.agency_keys import is_for_others, own_parcel
 from exchange.node.agency_listener import ASKING
 from exchange.node.agency_tokens import Asking
@@ -121,7 +122,11 @@ async def _find(tx: Transaction, services: Services, request: web.Request) -> tu
         raise nothing from None
     if message.direction != INBOUND:
         raise nothing
-    given = [placed.section for placed in await placements_of(tx, message.number) if placed.given_to == agency.name]
+    given = [
+        placed.section
+        for placed in await placements_of(tx, message.number)
+        if placed.given_to == agency.name and not is_over(placed.rung)
+    ]
     if section not in given:
         raise nothing
     manifest = decode_wire(manifest_decoder, parse_statement(message.statement).body)
