@@ -6,6 +6,7 @@
 Source: docs/protocol.md, "Webhooks".
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -13,7 +14,7 @@ from msgspec import Meta
 
 from exchange.agency.errors import EventInvalid
 from exchange.schema.agency_keys import ChallengeFile
-from exchange.schema.events import CHALLENGE, SECTION_DELIVERED, SECTION_QUERIED, TEST
+from exchange.schema.events import CHALLENGE, HANDOVER_OVERDUE, SECTION_DELIVERED, SECTION_QUERIED, TEST
 from exchange.schema.wire import AreaText, KeyIdBytes, KindText, MessageText, SectionText
 
 #: A manifest of 4 MiB and a section of 1 MiB, in base64.
@@ -83,6 +84,25 @@ class QuestionData(msgspec.Struct, frozen=True):
     sealed: SealedQuestion | None = None
 
 
+class OverdueStep(msgspec.Struct, frozen=True):
+    """A step that is late; without `agency`, the agencies do it together."""
+
+    step: str
+    agency: KindText | None
+    sections: tuple[SectionText, ...]
+    due_at: Annotated[datetime, Meta(tz=True)]
+
+
+class OverdueData(msgspec.Struct, frozen=True):
+    """What of a handover is late, and for this agency to see to."""
+
+    message_id: MessageText
+    sender_area: AreaText = msgspec.field(name="from")
+    recipient_area: AreaText = msgspec.field(name="to")
+    urgent: bool
+    overdue: Annotated[tuple[OverdueStep, ...], Meta(min_length=1)]
+
+
 class ChallengeData(msgspec.Struct, frozen=True):
     """A challenge to prove the agency's key."""
 
@@ -116,6 +136,15 @@ class QuestionEvent(msgspec.Struct, frozen=True):
     data: QuestionData
 
 
+class OverdueEvent(msgspec.Struct, frozen=True):
+    """Something of a handover is late; `node` is the origin of the agency's own borough."""
+
+    id: str
+    node: str
+    at: str
+    data: OverdueData
+
+
 class ChallengeEvent(msgspec.Struct, frozen=True):
     """The node asks the agency to prove its key."""
 
@@ -131,7 +160,10 @@ class TestEvent(msgspec.Struct, frozen=True):
     node: str
 
 
-def parse_event(body: bytes, event_id: str | None = None) -> SectionEvent | QuestionEvent | ChallengeEvent | TestEvent:
+Event = SectionEvent | QuestionEvent | OverdueEvent | ChallengeEvent | TestEvent
+
+
+def parse_event(body: bytes, event_id: str | None = None) -> Event:
     """Read a body; `event_id` is what the headers said.
 
     Raises:
@@ -154,6 +186,8 @@ def parse_event(body: bytes, event_id: str | None = None) -> SectionEvent | Ques
             if (asked.content is None) == (asked.sealed is None):
                 raise EventInvalid("a question is either opened or sealed")
             return QuestionEvent(event.id, node, event.time, asked)
+        if event.type == HANDOVER_OVERDUE:
+            return OverdueEvent(event.id, node, event.time, msgspec.json.decode(event.data, type=OverdueData))
         if event.type == CHALLENGE:
             return ChallengeEvent(event.id, node, msgspec.json.decode(event.data, type=ChallengeData).challenge)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -1,7 +1,7 @@
 """Take what a node posts: prove it, open it, keep it, and only then say so.
 
-* A section, or a question about one that the borough sent, is acknowledged (204) once it is on the disk. What does not
-  open is refused (422): the node then holds it, and its admin hears.
+* A section, a question about one that the borough sent, or word of what is late is acknowledged (204) once it is on the
+  disk. What does not open is refused (422): the node then holds it, and its admin hears.
 * What is kept is sealed to the agency's own key as it came. No content is on the disk in clear.
 * A section that comes again, under the same id, is kept once.
 """
@@ -18,7 +18,7 @@ import msgspec
 
 from exchange.agency.asked import Question, read_question
 from exchange.agency.errors import EventInvalid, NotOpened, OtherBorough, SenderUnknown, WebhookRefused
-from exchange.agency.event import ChallengeEvent, QuestionEvent, SectionEvent, parse_event
+from exchange.agency.event import ChallengeEvent, OverdueEvent, QuestionEvent, SectionEvent, parse_event
 from exchange.agency.keys import AgencyKeys
 from exchange.agency.opening import OpenedSection, open_section_event
 from exchange.agency.senders import KnownSenders
@@ -127,6 +127,14 @@ class Inbox:
                 if isinstance(event, QuestionEvent):
                     yield read_question(event, agency.keys, agency.senders)
 
+    def overdue(self, agency: Agency, most: int) -> Iterator[OverdueEvent]:
+        """The latest words here of what is late."""
+        for event_id in self.ids()[:most]:
+            with contextlib.suppress(OSError, ExchangeError):
+                event = self._event(agency, event_id)
+                if isinstance(event, OverdueEvent):
+                    yield event
+
     def sections(self, agency: Agency, most: int) -> Iterator[Kept]:
         """The latest sections that are here and open."""
         for event_id in self.ids()[:most]:
@@ -156,6 +164,16 @@ def open_event(agency: Agency, event: SectionEvent) -> Kept:
     return Kept(event, opened.content, opened)
 
 
+def check_overdue(agency: Agency, event: OverdueEvent) -> None:
+    """Check that what is late is this borough's own node's word.
+
+    Raises:
+        OtherBorough: it is another's.
+    """
+    if event.node != agency.borough:
+        raise OtherBorough("the event is of another borough's node")
+
+
 def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: bytes, now_s: float) -> Response:
     """Take one request; `headers` has its names in lower case.
 
@@ -176,6 +194,10 @@ def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: byte
             if event.node != agency.borough:
                 raise OtherBorough("the event is of another borough's node")
             read_question(event, agency.keys, agency.senders)
+            inbox.keep(agency, event.id, body)
+            return Response(204)
+        if isinstance(event, OverdueEvent):
+            check_overdue(agency, event)
             inbox.keep(agency, event.id, body)
             return Response(204)
         if isinstance(event, ChallengeEvent):
