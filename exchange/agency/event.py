@@ -6,6 +6,7 @@
 Source: docs/protocol.md, "Webhooks".
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,6 +17,7 @@ from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.agency_names import AgencyName
 from exchange.schema.events import (
     CHALLENGE,
+    HANDOVER_OVERDUE,
     SECTION_DELIVERED,
     SECTION_ERASED,
     SECTION_QUERIED,
@@ -112,6 +114,25 @@ class OrderData(msgspec.Struct, frozen=True):
     order: SignedOrder
 
 
+class OverdueStep(msgspec.Struct, frozen=True):
+    """A step that is late; without `agency`, the agencies do it together."""
+
+    step: str
+    agency: KindText | None
+    sections: tuple[SectionText, ...]
+    due_at: Annotated[datetime, Meta(tz=True)]
+
+
+class OverdueData(msgspec.Struct, frozen=True):
+    """What of a handover is late, and for this agency to see to."""
+
+    message_id: MessageText
+    sender_area: AreaText = msgspec.field(name="from")
+    recipient_area: AreaText = msgspec.field(name="to")
+    urgent: bool
+    overdue: Annotated[tuple[OverdueStep, ...], Meta(min_length=1)]
+
+
 class ChallengeData(msgspec.Struct, frozen=True):
     """A challenge to prove the agency's key."""
 
@@ -155,6 +176,15 @@ class OrderEvent(msgspec.Struct, frozen=True):
     data: OrderData
 
 
+class OverdueEvent(msgspec.Struct, frozen=True):
+    """Something of a handover is late; `node` is the origin of the agency's own borough."""
+
+    id: str
+    node: str
+    at: str
+    data: OverdueData
+
+
 class ChallengeEvent(msgspec.Struct, frozen=True):
     """The node asks the agency to prove its key."""
 
@@ -170,7 +200,7 @@ class TestEvent(msgspec.Struct, frozen=True):
     node: str
 
 
-Event = SectionEvent | QuestionEvent | OrderEvent | ChallengeEvent | TestEvent
+Event = SectionEvent | QuestionEvent | OrderEvent | OverdueEvent | ChallengeEvent | TestEvent
 
 
 def parse_event(body: bytes, event_id: str | None = None) -> Event:
@@ -198,6 +228,8 @@ def parse_event(body: bytes, event_id: str | None = None) -> Event:
             return QuestionEvent(event.id, node, event.time, asked)
         if event.type in (SECTION_RECALLED, SECTION_ERASED):
             return OrderEvent(event.id, event.type, node, event.time, msgspec.json.decode(event.data, type=OrderData))
+        if event.type == HANDOVER_OVERDUE:
+            return OverdueEvent(event.id, node, event.time, msgspec.json.decode(event.data, type=OverdueData))
         if event.type == CHALLENGE:
             return ChallengeEvent(event.id, node, msgspec.json.decode(event.data, type=ChallengeData).challenge)
     except (msgspec.DecodeError, ValueError, RecursionError):

@@ -18,19 +18,22 @@ import msgspec
 
 from exchange.agency.asked import read_question
 from exchange.agency.errors import NotNow, OtherBorough
-from exchange.agency.event import QuestionEvent, SectionEvent, parse_event
+from exchange.agency.event import OverdueEvent, QuestionEvent, SectionEvent, parse_event
 from exchange.agency.fetching import Fetched, Node
-from exchange.agency.receiving import Agency, Inbox, Kept, open_event
+from exchange.agency.receiving import Agency, Inbox, Kept, check_overdue, open_event
 from exchange.errors import ExchangeError
 
 WAIT_S: Final = 30
 _AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
 
+Takeable = SectionEvent | QuestionEvent | OverdueEvent
+
+
 class Keeper(Protocol):
     """Where sections are kept."""
 
-    def keep(self, event: SectionEvent | QuestionEvent, body: bytes) -> bool:
+    def keep(self, event: Takeable, body: bytes) -> bool:
         """Check and keep one; on return it is on the disk. False where it was there already.
 
         Raises:
@@ -46,7 +49,7 @@ class Sealed:
     agency: Agency
     inbox: Inbox
 
-    def keep(self, event: SectionEvent | QuestionEvent, body: bytes) -> bool:
+    def keep(self, event: Takeable, body: bytes) -> bool:
         """Keep it as it came."""
         _check(self.agency, event)
         return self.inbox.keep(self.agency, event.id, body)
@@ -63,7 +66,7 @@ class Files:
     borough: str
     agency: Agency | None = None
 
-    def keep(self, event: SectionEvent | QuestionEvent, body: bytes) -> bool:
+    def keep(self, event: Takeable, body: bytes) -> bool:
         """Keep what a program of the agency's can read."""
         if event.node != self.borough:
             raise OtherBorough("the event is of another borough's node")
@@ -72,10 +75,13 @@ class Files:
         return _write(self.directory, f"{event.id}.json", data)
 
 
-def _check(agency: Agency, event: SectionEvent | QuestionEvent) -> Kept | None:
+def _check(agency: Agency, event: Takeable) -> Kept | None:
     """Check what came, and open it; a question is kept as it came, and `agency-serve` shows it."""
     if isinstance(event, SectionEvent):
         return open_event(agency, event)
+    if isinstance(event, OverdueEvent):
+        check_overdue(agency, event)
+        return None
     if event.node != agency.borough:
         raise OtherBorough("the event is of another borough's node")
     read_question(event, agency.keys, agency.senders)
@@ -144,8 +150,8 @@ class Puller:
         event_id = msgspec.json.decode(body, type=_Named).id
         try:
             event = parse_event(body)
-            if not isinstance(event, SectionEvent | QuestionEvent):
-                raise OtherBorough("that is neither a section nor a question")
+            if not isinstance(event, SectionEvent | QuestionEvent | OverdueEvent):
+                raise OtherBorough("that is no section, no question, and nothing that is late")
             new = self.keeper.keep(event, body)
         except ExchangeError as error:
             self.node.says(event_id, "refused")
@@ -154,8 +160,7 @@ class Puller:
             return
         self.node.says(event_id, "delivered")
         self.kept += new
-        what = "section" if isinstance(event, SectionEvent) else "a question about"
-        self.tell(f"{event_id}: {what} {event.data.section} of {event.data.message_id}")
+        self.tell(f"{event_id}: {_what(event)} {event.data.message_id}")
 
     def until_empty(self) -> None:
         """Take everything that waits.
@@ -185,6 +190,12 @@ class Puller:
                 failures, self._after = failures + 1, ""
                 self.tell(f"{error}; asking again in {wait_s:g} s")
                 time.sleep(wait_s)
+
+
+def _what(event: Takeable) -> str:
+    if isinstance(event, OverdueEvent):
+        return "something is late of"
+    return f"{'section' if isinstance(event, SectionEvent) else 'a question about'} {event.data.section} of"
 
 
 class _Named(msgspec.Struct, frozen=True):

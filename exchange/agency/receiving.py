@@ -1,7 +1,7 @@
 """Take what a node posts: prove it, open it, keep it, and only then say so.
 
-* A section, or a question about one that the borough sent, is acknowledged (204) once it is on the disk. What does not
-  open is refused (422): the node then holds it, and its admin hears.
+* A section, a question about one that the borough sent, or word of what is late is acknowledged (204) once it is on the
+  disk. What does not open is refused (422): the node then holds it, and its admin hears.
 * What is kept is sealed to the agency's own key as it came. No content is on the disk in clear.
 * A section that comes again, under the same id, is kept once.
 * What its sender recalls or erases is deleted, and does not come back: a line stays that says so, without content. That
@@ -21,7 +21,14 @@ import msgspec
 
 from exchange.agency.asked import Question, read_question
 from exchange.agency.errors import EventInvalid, NotOpened, OtherBorough, SenderUnknown, WebhookRefused
-from exchange.agency.event import ChallengeEvent, OrderEvent, QuestionEvent, SectionEvent, parse_event
+from exchange.agency.event import (
+    ChallengeEvent,
+    OrderEvent,
+    OverdueEvent,
+    QuestionEvent,
+    SectionEvent,
+    parse_event,
+)
 from exchange.agency.keys import AgencyKeys
 from exchange.agency.opening import OpenedSection, open_section_event
 from exchange.agency.ordered import read_order, sign_confirmation
@@ -175,6 +182,14 @@ class Inbox:
                 if isinstance(event, QuestionEvent):
                     yield read_question(event, agency.keys, agency.senders)
 
+    def overdue(self, agency: Agency, most: int) -> Iterator[OverdueEvent]:
+        """The latest words here of what is late."""
+        for event_id in self.ids()[:most]:
+            with contextlib.suppress(OSError, ExchangeError):
+                event = self._event(agency, event_id)
+                if isinstance(event, OverdueEvent):
+                    yield event
+
     def sections(self, agency: Agency, most: int) -> Iterator[Kept]:
         """The latest sections that are here and open."""
         for event_id in self.ids()[:most]:
@@ -228,6 +243,16 @@ def carry_out(agency: Agency, inbox: Inbox, event: OrderEvent, now_s: float) -> 
     return sign_confirmation(proven, agency.kind, agency.keys, datetime.fromtimestamp(now_s, UTC))
 
 
+def check_overdue(agency: Agency, event: OverdueEvent) -> None:
+    """Check that what is late is this borough's own node's word.
+
+    Raises:
+        OtherBorough: it is another's.
+    """
+    if event.node != agency.borough:
+        raise OtherBorough("the event is of another borough's node")
+
+
 def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: bytes, now_s: float) -> Response:
     """Take one request; `headers` has its names in lower case.
 
@@ -252,6 +277,10 @@ def receive(agency: Agency, inbox: Inbox, headers: Mapping[str, str], body: byte
             return Response(204)
         if isinstance(event, OrderEvent):
             return Response(200, msgspec.json.encode(carry_out(agency, inbox, event, now_s)))
+        if isinstance(event, OverdueEvent):
+            check_overdue(agency, event)
+            inbox.keep(agency, event.id, body)
+            return Response(204)
         if isinstance(event, ChallengeEvent):
             wanted = (agency.borough, agency.borough, agency.kind)
             if (event.node, event.challenge.origin, event.challenge.kind) != wanted:

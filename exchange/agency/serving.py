@@ -18,7 +18,7 @@ from aiohttp import web
 from exchange.agency.acknowledging import say
 from exchange.agency.asked import Question
 from exchange.agency.asking import Node
-from exchange.agency.event import MOST_BYTES
+from exchange.agency.event import MOST_BYTES, OverdueEvent
 from exchange.agency.receiving import Agency, Inbox, Kept, Withdrawn, receive
 from exchange.agency.speaking import VERBS, forms, word_of
 from exchange.errors import ExchangeError
@@ -100,8 +100,10 @@ class Receiver:
         if not kept:
             table = Html("<p>Nothing yet.</p>")
         asked = await asyncio.to_thread(lambda: list(self._inbox.questions(self._agency, _MOST_SHOWN)))
+        late = await asyncio.to_thread(lambda: list(self._inbox.overdue(self._agency, _MOST_SHOWN)))
         gone = await asyncio.to_thread(self._inbox.withdrawn, _MOST_SHOWN)
-        return _page(f"Sections for {self._agency.kind}", join([table, _questions(asked), _withdrawn(gone)]))
+        shown = [_overdue(late), table, _questions(asked), _withdrawn(gone)]
+        return _page(f"Sections for {self._agency.kind}", join(shown))
 
     async def _section(self, request: web.Request) -> web.Response:
         if not self._may_look(request):
@@ -147,6 +149,30 @@ def who_could_read(kept: Kept) -> str:
     if kept.opened.alone:
         return "You alone: sealed to your key"
     return f"You, and {', '.join(kept.opened.others)}; the borough's node for each of them without a key of its own"
+
+
+def _overdue(late: list[OverdueEvent]) -> Html:
+    if not late:
+        return Html("")
+    head = join(fill("<th scope='col'>{}</th>", name) for name in ("Told", "Message", "Late"))
+    rows = [
+        fill(
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            event.at,
+            event.data.message_id,
+            "; ".join(
+                f"{step.step} by {step.agency or 'all together'}, due {step.due_at:%Y-%m-%d %H:%M} UTC"
+                for step in event.data.overdue
+            ),
+        )
+        for event in late
+    ]
+    return fill(
+        "<h2>Overdue</h2><p>When your node told you. What was done since is not struck out here: your borough's admin "
+        "can see how it stands.</p><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table><h2>Sections</h2>",
+        head,
+        join(rows),
+    )
 
 
 def _questions(asked: list[Question]) -> Html:

@@ -14,7 +14,8 @@ from exchange.agency.errors import FetchRefused, NotNow
 from exchange.agency.fetching import Node
 from exchange.agency.pulling import Files, Puller, Sealed
 from exchange.agency.receiving import Inbox
-from tests.agency.test_receiving import AGENCY, VALID
+from exchange.schema.events import HANDOVER_OVERDUE
+from tests.agency.test_receiving import AGENCY, LATE, VALID
 from tests.crypto.keys import ENFIELD
 
 BODY = json.loads(VALID["body"])
@@ -126,6 +127,15 @@ def test_what_is_no_section_of_this_borough_is_refused(node: Answers, tmp_path: 
     Puller(asking(node), Files(tmp_path, ENFIELD)).until_empty()
     assert node.said == [(BODY["id"], "refused")]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_late_is_kept_and_acknowledged(node: Answers, tmp_path: Path) -> None:
+    node.items = [BODY | {"type": HANDOVER_OVERDUE, "data": LATE}]
+    told: list[str] = []
+    Puller(asking(node), Files(tmp_path, ENFIELD), told.append).until_empty()
+    assert node.said == [(BODY["id"], "delivered")]
+    assert told == [f"{BODY['id']}: something is late of {LATE['message_id']}"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{BODY['id']}.json"]
 
 
 def test_what_is_there_already_is_acknowledged_and_not_written_again(node: Answers, tmp_path: Path) -> None:

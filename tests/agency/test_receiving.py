@@ -20,7 +20,7 @@ from exchange.crypto.secret import Secret
 from exchange.node.webhook import event_body, signed_headers
 from exchange.schema.agency_keys import ChallengeFile
 from exchange.schema.card_file import read_card_file
-from exchange.schema.events import CHALLENGE, SECTION_DELIVERED, TEST
+from exchange.schema.events import CHALLENGE, HANDOVER_OVERDUE, SECTION_DELIVERED, TEST
 from tests.crypto.keys import ENFIELD, NOW_S, SEALING, SIGNING
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "sealed-webhooks.json").read_text())
@@ -131,6 +131,34 @@ def test_a_test_is_acknowledged_and_what_is_not_known_is_not(tmp_path: Path) -> 
     headers, _ = posted(TEST, {})
     assert answered(AGENCY, inbox, headers, b"{}") == (401, "webhook-refused")
     assert list(tmp_path.iterdir()) == []
+
+
+LATE = {
+    "message_id": "01a20922-b800-71be-ae35-f3482974938d",
+    "from": "E09000012",
+    "to": "E09000010",
+    "urgent": True,
+    "agency": "housing",
+    "overdue": [
+        {"step": "owned", "agency": "housing", "sections": ["housing"], "due_at": "2026-12-01T14:00:00Z"},
+        {"step": "met", "agency": None, "sections": [], "due_at": "2026-12-01T14:00:00Z"},
+    ],
+}
+
+
+def test_what_is_late_is_kept_and_shown(tmp_path: Path) -> None:
+    inbox = Inbox(tmp_path)
+    assert answered(AGENCY, inbox, *posted(HANDOVER_OVERDUE, LATE)) == (204, "")
+    (event,) = inbox.overdue(AGENCY, 10)
+    assert [(step.step, step.agency) for step in event.data.overdue] == [("owned", "housing"), ("met", None)]
+    assert list(inbox.sections(AGENCY, 10)) == []
+
+
+def test_word_of_nothing_late_is_refused(tmp_path: Path) -> None:
+    assert answered(AGENCY, Inbox(tmp_path), *posted(HANDOVER_OVERDUE, {**LATE, "overdue": []})) == (
+        422,
+        "event-invalid",
+    )
 
 
 def test_where_nothing_can_be_kept_nothing_is_acknowledged(tmp_path: Path) -> None:
