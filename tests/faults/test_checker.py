@@ -123,7 +123,7 @@ def receipt(rung: str, leaf: bytes, seconds: float, placements: Sequence[tuple[s
 
 def call(section: str, kind: str, seconds: float, answer: int = 204, **more: Any) -> Call:
     data = {"message_id": MESSAGE, "section": section, "from": "E09000012", "to": "E09000010", "content": {}} | more
-    event = {"source": f"https://{ENFIELD}", "data": data}
+    event = {"source": f"https://{ENFIELD}", "type": "exchange.section.delivered.v1", "data": data}
     event_id = f"evt_{section}_{kind}"
     return Call(AT.timestamp() + seconds, kind, event_id, json.dumps(event).encode(), event, answer, True)
 
