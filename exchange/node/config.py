@@ -158,10 +158,8 @@ class GateTable(_Table, frozen=True):
 
 
 class HandoverTable(_Table, frozen=True):
-    """The file of the deadlines that handovers have; without one, those that are shipped.
-
-    After `confirm_within_days`, agencies that have not confirmed a recall or an erasure are an alarm.
-    """
+    """The file of the deadlines that handovers have, without which it is those that are shipped; and after how long it
+    is an alarm that an agency has not confirmed a recall or an erasure."""
 
     deadlines: str = ""
     confirm_within_days: Annotated[float, Meta(gt=0, le=365)] = 3.0
