@@ -8,11 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 import exchange
+from exchange.agency.errors import NodeRefused
+from exchange.agency.errors import NotNow as AskedLater
 from exchange.errors import ExchangeError
+from exchange.handover.gate import Effect, Missing, Need
 from exchange.node import errors
 from exchange.node.errors import (
     AtLimit,
     ForkDetected,
+    GateClosed,
     ItemRefused,
     NodeError,
     NotNow,
@@ -52,6 +56,12 @@ def make(kind: type[ExchangeError]) -> ExchangeError:
         return kind("one line", 7)
     if issubclass(kind, ForkDetected):
         return kind("one line", "a checkpoint", 0)
+    if issubclass(kind, GateClosed):
+        return kind([Missing(next(iter(Need)), next(iter(Effect)), "referral", "one line", "")])
+    if issubclass(kind, NodeRefused):
+        return kind("one line", "conflict", kind.hint)
+    if issubclass(kind, AskedLater):
+        return kind("one line", 7)
     return kind("item-code", "one line") if issubclass(kind, ItemRefused) else kind("one line")
 
 
