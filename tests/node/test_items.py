@@ -160,7 +160,7 @@ DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
 
 ITEMS: dict[str, tuple[Bend, str]] = {
-    "an unknown type of statement": (statement("order", b"\x80"), "statement-type-unknown"),
+    "an unknown type of statement": (statement("petition", b"\x80"), "statement-type-unknown"),
     "a manifest that is not MessagePack": (statement(MANIFEST, b"\xc1"), "wire-invalid"),
     "an empty manifest": (statement(MANIFEST, b"\x80"), "wire-invalid"),
     "an unknown member": (unknown_member, "wire-invalid"),
