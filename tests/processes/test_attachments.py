@@ -17,8 +17,8 @@ from tests.processes.harness import ENFIELD, HACKNEY, Borough, example, introduc
 from tests.processes.ports import free_port
 
 MIB: Final = 1024 * 1024
-#: What the whole of the file is; a gibibyte takes about a minute on two cores: `make attachments`.
-SIZE_MIB: Final = int(os.environ.get("ATTACHMENT_MIB", "256"))
+#: What the whole of the file is; a gibibyte takes minutes: `make attachments`.
+SIZE_MIB: Final = int(os.environ.get("ATTACHMENT_MIB", "64"))
 CUTS: Final = 20
 #: What a node may grow by while a large file passes: its page caches (64 MiB for each connection to SQLite) fill, and a
 #: few chunks are in hand. It does not depend on the size of the file.
