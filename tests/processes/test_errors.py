@@ -259,7 +259,7 @@ def test_agencies_that_fail_or_are_missing_hold_nobody_else_up(town: Town) -> No
     assert {row["held"] for row in at_enfield["sections"] if row["agency"] == "probation"} == {items[0]["reason"]}
     assert {row["held"] for row in at_enfield["sections"] if row["agency"] != "probation"} == {None}
     assert any(
-        "no agency is registered for probation" in event["text"]
+        "no agency of kind probation is registered" in event["text"]
         for event in enfield.ask("explain", message_id)["events"]
     )
     enfield.ask("held", "release", items[0]["number"])
