@@ -38,9 +38,10 @@ test-fast: .venv/dev
 test-slow: .venv/dev .venv/scan .venv/compare
 	$(BIN)/python -m pytest -n 2 -m slow
 
-# Everything that keeps a store, again on a PostgreSQL server that the tests start.
+# Everything that keeps a store, again on a PostgreSQL server that the tests start; or some of it: STORED=FILES.
+STORED ?= tests/node tests/processes
 test-postgresql: .venv/dev
-	$(BIN)/python -m pytest -n 2 -m "not slow" --store postgresql tests/node tests/processes
+	$(BIN)/python -m pytest -n 2 -m "not slow" --store postgresql $(STORED)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
@@ -61,8 +62,10 @@ attachments: .venv/dev
 	ATTACHMENT_MIB=1024 $(BIN)/python -m pytest -s tests/processes/test_attachments.py -k twenty
 
 # Break what can break under real nodes, and check what they leave behind. As root: it mounts, and makes namespaces.
+# FAULTS="crash/* disk/*" runs some.
+FAULTS ?= *
 faults: .venv/dev
-	$(BIN)/python -m tests.faults
+	set -f; $(BIN)/python -m tests.faults --only $(FAULTS)
 	$(BIN)/python -m tests.faults --store postgresql --only 'database/*'
 
 # make soak HOURS=8: the same at random, until the time is up.
