@@ -14,9 +14,10 @@ from exchange.crypto.statement import parse_statement
 from exchange.node.lanes import LaneState
 from exchange.node.peer_client import ENVELOPE_TYPE
 from exchange.node.problems import problem
+from exchange.node.services import moment
 from exchange.schema.wire import Placement, ProvenStatement, Rung, decode_wire, manifest_decoder
 from tests.node.handmade import Borough, Desk, is_manifest, read_reply
-from tests.node.pair import ENFIELD, EXAMPLES, HACKNEY, Clock, Node, form, running, running_pair, until
+from tests.node.pair import ENFIELD, EXAMPLES, HACKNEY, NOW_MS, Clock, Node, form, running, running_pair, until
 
 MINUTE_MS = 60_000
 
@@ -257,8 +258,8 @@ async def test_a_peer_can_not_have_more_receipts_of_a_message_kept_than_it_has_s
     codes: list[str | None] = []
     for batch in range(20):
         receipts = [
-            camden.sign_receipt(manifest, Rung.DELIVERED, placements=(placement(manifest),), reason=f"{batch} {number}")
-            for number in range(50)
+            camden.sign_receipt(manifest, Rung.DELIVERED, placements=(placement(manifest),), at=moment(NOW_MS + number))
+            for number in range(50 * batch, 50 * (batch + 1))
         ]
         _, body = await hackney.post(camden.envelope(await hackney.card(), camden.latest(*receipts)))
         codes += [result.problem.code if result.problem else None for result in read_reply(body).results]
