@@ -88,7 +88,9 @@ def test_the_api_for_agencies_answers_as_it_is_described(hackney: Borough, tmp_p
     hackney.configure("agencies", address=url.removeprefix("http://"), url=url)
     hackney.start()
     token = hackney.ask("agency", "add", "housing", "--pull")["token"]
+    # The long poll would wait for as long as it was asked to; tests/node/test_openapi.py holds its answers.
+    skipped = ("--exclude-path", "/v1/agency/sections")
     header = f"Authorization: Bearer {token}"
-    ask(tmp_path, "openapi-agencies.json", url, "--header", header, examples=15, least=50)
+    ask(tmp_path, "openapi-agencies.json", url, "--header", header, *skipped, examples=15, least=50)
     assert "request failed" not in hackney.log.read_text()
     assert hackney.answers()
